@@ -1,0 +1,53 @@
+"""Many environments at once, each restarted as soon as its episode ends."""
+
+import jax
+import jax.numpy as jnp
+
+from envs_mjx.core import Env, State
+
+
+class BatchEnv:
+    """`num_envs` copies of one environment with automatic resets.
+
+    Pure: jit it, scan over it, or vmap it over a leading axis of seeds.
+    """
+
+    def __init__(self, env: Env, num_envs: int) -> None:
+        """Wrap `env`; `num_envs` is N below."""
+        self.env = env
+        self.num_envs = num_envs
+        self.name = env.name
+        self.backend = env.backend
+        self.observation_size = env.observation_size
+        self.action_size = env.action_size
+        self.episode_limit = env.episode_limit
+        self.random_return = env.random_return
+        self.expert_return = env.expert_return
+        self.compiler_options = env.compiler_options
+
+    def reset(self, key: jax.Array) -> State:
+        """Return N fresh episodes, [N] in every field. Row i depends on (key, i) alone."""
+        # Folding in the row's number, unlike splitting, makes a row the same for every N.
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(self.num_envs))
+        return jax.vmap(self.env.reset)(keys)
+
+    def step(self, state: State, action: jax.Array, key: jax.Array) -> tuple[State, State]:
+        """Step every row, then restart the finished ones.
+
+        Args:
+          state: [N] where the rows are.
+          action: [N, action_size].
+          key: consumed by the restarts.
+
+        Returns:
+          next_state: [N] where to act next; rows that finished hold a fresh episode.
+          final_state: [N] what the step itself led to: true observation, rewards and flags.
+        """
+        final_state = jax.vmap(self.env.step)(state, action)
+        fresh = self.reset(key)
+
+        def restart(new: jax.Array, old: jax.Array) -> jax.Array:
+            done = final_state.done.reshape((-1,) + (1,) * (old.ndim - 1))
+            return jnp.where(done, new, old)
+
+        return jax.tree.map(restart, fresh, final_state), final_state

@@ -1,0 +1,173 @@
+"""Bounded Push: slide the puck to the goal without letting it leave a rectangle on the table."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+from envs_mjx import experts
+from envs_mjx.errors import EnvError, closest
+from envs_mjx.geometry import rectangle_margin
+from envs_mjx.shaping import caging_reward, norm, tolerance
+from envs_mjx.task import Episode, Readings
+
+
+class Bounds(NamedTuple):
+    """The rectangle that the puck's centre must stay in, m."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+
+# "default": unguarded fine-tuning of a weak policy fails in 13-17 % of its episodes (6 % with
+# "videos", which is what the films on the paper's page show).
+BOUNDS = {
+    "default": Bounds(-0.15, 0.15, 0.58, 0.92),
+    "videos": Bounds(-0.22, 0.22, 0.53, 0.97),
+}
+
+
+@dataclass(frozen=True)
+class BoundedPush:
+    """MetaWorld's push-v3 with a boundary. Every number that shapes difficulty is a field."""
+
+    bounds: str | tuple[float, float, float, float] = "default"
+    """Name in `BOUNDS`, or x_low, x_high, y_low, y_high in m."""
+    object_x: tuple[float, float] = (-0.1, 0.1)
+    """Where the puck may start, m. This and the next three are push-v3's."""
+    object_y: tuple[float, float] = (0.6, 0.7)
+    goal_x: tuple[float, float] = (-0.1, 0.1)
+    """Where the goal may be, m."""
+    goal_y: tuple[float, float] = (0.8, 0.9)
+    min_distance: float = 0.15
+    """Least distance between the puck's start and the goal, m (push-v3)."""
+    success_radius: float = 0.05
+    """Distance between puck and goal that ends the episode, m (push-v3)."""
+    episode_limit: int = 250
+    """Steps (half of MetaWorld's 500; the films' episodes are no longer)."""
+
+    name: ClassVar[str] = "bounded_push"
+    scene_file: ClassVar[str] = "sawyer_push_v3.xml"
+    hand_start: ClassVar[tuple[float, float, float]] = (0.0, 0.6, 0.2)
+    hand_low: ClassVar[tuple[float, float, float]] = (-0.5, 0.40, 0.05)
+    hand_high: ClassVar[tuple[float, float, float]] = (0.5, 1.0, 0.5)
+    goal_low: ClassVar[tuple[float, float, float]] = (-0.1, 0.8, 0.01)
+    goal_high: ClassVar[tuple[float, float, float]] = (0.1, 0.9, 0.02)
+    random_return: ClassVar[float] = 14.0
+    expert_return: ClassVar[float] = 2082.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no episode could meet."""
+        area = self.rectangle
+        if area.x_low >= area.x_high or area.y_low >= area.y_high:
+            raise EnvError(
+                f"bounds {tuple(area)} enclose nothing; give x_low, x_high, y_low, y_high"
+            )
+        if self.goal_y[1] - self.object_y[1] < self.min_distance:
+            raise EnvError(
+                f"min_distance {self.min_distance} cannot always be met: the far edge of goal_y "
+                f"{self.goal_y} must be that much beyond object_y {self.object_y}"
+            )
+
+    @property
+    def rectangle(self) -> Bounds:
+        """The bounds in metres, looked up if they were given by name."""
+        if not isinstance(self.bounds, str):
+            return Bounds(*self.bounds)
+        if self.bounds not in BOUNDS:
+            raise EnvError(f"unknown bounds {self.bounds!r}: {closest(self.bounds, BOUNDS)}")
+        return BOUNDS[self.bounds]
+
+    def edit_physics(self, spec: mujoco.MjSpec) -> None:
+        """The thin scene is complete as it is: the boundary is no body."""
+
+    def edit_visuals(self, spec: mujoco.MjSpec) -> None:
+        """Outline the rectangle on the table with four thin red strips."""
+        area = self.rectangle
+        middle = ((area.x_low + area.x_high) / 2, (area.y_low + area.y_high) / 2)
+        half = ((area.x_high - area.x_low) / 2, (area.y_high - area.y_low) / 2)
+        strips = (
+            (area.x_low, middle[1], 0.003, half[1]),
+            (area.x_high, middle[1], 0.003, half[1]),
+            (middle[0], area.y_low, half[0], 0.003),
+            (middle[0], area.y_high, half[0], 0.003),
+        )
+        for x, y, half_x, half_y in strips:
+            spec.worldbody.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_BOX,
+                pos=(x, y, 0.001),
+                size=(half_x, half_y, 0.001),
+                rgba=(0.9, 0.1, 0.1, 1.0),
+                contype=0,
+                conaffinity=0,
+            )
+
+    def place(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draw the starts of puck and goal, both [2] m, at least `min_distance` apart.
+
+        Puck and goal x are uniform as in MetaWorld; goal y is uniform over the part of its range
+        that is far enough away. MetaWorld draws all anew while too close, which is the same
+        given the other three numbers, and weighs those by how much of the range is left to them.
+        """
+        key_object, key_goal_x, key_goal_y = jax.random.split(key, 3)
+        low = jnp.array([self.object_x[0], self.object_y[0]])
+        high = jnp.array([self.object_x[1], self.object_y[1]])
+        start = jax.random.uniform(key_object, (2,), minval=low, maxval=high)
+        goal_x = jax.random.uniform(key_goal_x, minval=self.goal_x[0], maxval=self.goal_x[1])
+        needed = jnp.sqrt(jnp.maximum(self.min_distance**2 - (goal_x - start[0]) ** 2, 0.0))
+        nearest_y = jnp.maximum(self.goal_y[0], start[1] + needed)
+        goal_y = jax.random.uniform(key_goal_y, minval=nearest_y, maxval=self.goal_y[1])
+        return start, jnp.stack([goal_x, goal_y])
+
+    def reward(self, readings: Readings, action: jax.Array, episode: Episode) -> jax.Array:
+        """Return push-v3's reward: caging, then (once held) being in place, 10 at the goal."""
+        to_goal = norm(readings.object_pos - episode.goal)
+        start_to_goal = norm(episode.object_start - episode.goal)
+        in_place = tolerance(to_goal, 0.0, self.success_radius, start_to_goal)
+        caged = caging_reward(
+            action[3],
+            readings.pads[::-1, 1],
+            readings.tcp,
+            readings.object_pos,
+            episode.object_start,
+            episode.tcp_start,
+            object_radius=0.015,
+            pad_reach=0.05,
+            xz_reach=0.005,
+        )
+        # push-v3 also asks that the gripper is not fully closed, which it cannot be.
+        held = norm(readings.object_pos - readings.tcp) < 0.02
+        reward = 2.0 * caged
+        reward = reward + jnp.where(held, 1.0 + reward + 5.0 * in_place, 0.0)
+        return jnp.where(to_goal < self.success_radius, 10.0, reward)
+
+    def success(self, readings: Readings, episode: Episode) -> jax.Array:
+        """Return whether the puck is within `success_radius` of the goal."""
+        return norm(readings.object_pos - episode.goal) <= self.success_radius
+
+    def failure_margin(self, readings: Readings, episode: Episode) -> jax.Array:
+        """Return how far inside the rectangle the puck's centre is, m; negative outside."""
+        area = self.rectangle
+        lower = jnp.array([area.x_low, area.y_low])
+        upper = jnp.array([area.x_high, area.y_high])
+        return rectangle_margin(readings.object_pos[:2], lower, upper)
+
+    def expert(self, obs: jax.Array) -> jax.Array:
+        """Return MetaWorld's scripted action, [4]."""
+        return experts.push_expert(obs)
+
+    def careless_traits(self, key: jax.Array) -> experts.CarelessTraits:
+        """Draw one episode's careless operator."""
+        return experts.careless_push_traits(key, jnp.array(self.rectangle))
+
+    def careless(self, obs: jax.Array, traits: experts.CarelessTraits) -> jax.Array:
+        """Return a careless operator's action, [4]."""
+        return experts.careless_push(obs, traits)
+
+    def recovery(self, obs: jax.Array) -> jax.Array:
+        """Return the action that brings the puck out of danger, [4]."""
+        return experts.push_recovery(obs, jnp.array(self.rectangle))

@@ -1,0 +1,1 @@
+"""Commands: the only place that knows both the learner and the simulator."""

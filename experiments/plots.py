@@ -1,0 +1,159 @@
+"""The figure of a comparison: failures and return against online steps. Drawn without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Okabe and Ito's palette: told apart with any colour vision, and in grey by line style.
+_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
+_STYLES = ("-", "--", "-.", ":")
+_GREY = "#5c5c5c"
+
+Row = Mapping[str, Any]
+
+
+def comparison_figure(
+    path: Path,
+    rows_by_method: Mapping[str, Sequence[Row]],
+    *,
+    title: str = "",
+    command: str = "",
+    smooth: int = 1,
+) -> Path:
+    """Draw cumulative failure episodes and normalised return, both against online steps.
+
+    Args:
+        path: the picture to write; its suffix chooses the format.
+        rows_by_method: by method's name, `online` rows of metrics.jsonl: `step`, and any of
+            `failure_episodes` (cumulative), `eval_return` and `rollout_return` (0 random, 1 expert;
+            missing or null where not measured). An optional `seed` tells several runs apart.
+        title: above both panels.
+        command: what made the numbers, for the footer.
+        smooth: how many evaluations in a row are averaged into one point of a return line.
+
+    Returns:
+        `path`. Each seed is a thin line; their mean is thick, where all of them were measured.
+        Returns are evaluations, or rollouts' where no method was evaluated; the axis says which.
+
+    Raises:
+        ValueError: no method, or one without anything to draw.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not rows_by_method:
+        raise ValueError("nothing to draw: no method was given")
+    figure = Figure(figsize=(10.0, 4.3), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    failures, returns = figure.subplots(1, 2, sharex=True)
+    seeds_by_method = {name: _by_seed(rows) for name, rows in rows_by_method.items()}
+    every_row = [row for rows in rows_by_method.values() for row in rows]
+    evaluated = any(row.get("eval_return") is not None for row in every_row)
+    score, source = ("eval_return", "evaluated") if evaluated else ("rollout_return", "in training")
+    for index, (method, seeds) in enumerate(seeds_by_method.items()):
+        look = {
+            "color": _COLORS[index % len(_COLORS)],
+            "linestyle": _STYLES[index % len(_STYLES)],
+        }
+        counts = [_from_zero(_series(rows, "failure_episodes")) for rows in seeds]
+        scores = [_smooth(_series(rows, score), smooth) for rows in seeds]
+        if not any(len(steps) for steps, _ in (*counts, *scores)):
+            raise ValueError(f"{method}: no row has failure_episodes or {score}")
+        _draw_lines(failures, counts, look, method)
+        _draw_lines(returns, scores, look, method)
+    _label(failures, "Failures during fine-tuning", "failure episodes (cumulative)")
+    _label(returns, f"Return ({source})", "normalised return (0 random, 1 expert)")
+    failures.set_ylim(bottom=0.0)
+    failures.legend(frameon=False, loc="upper left")
+    if title:
+        figure.suptitle(title, fontsize=12)
+    figure.supxlabel(_footer(seeds_by_method, command), fontsize=7, color=_GREY)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _by_seed(rows: Sequence[Row]) -> list[list[Row]]:
+    """Split rows by their `seed`, in order of appearance."""
+    seeds: dict[Any, list[Row]] = {}
+    for row in rows:
+        seeds.setdefault(row.get("seed"), []).append(row)
+    return list(seeds.values())
+
+
+def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [P] and values [P] of the rows where `name` was measured, by step."""
+    points = sorted((row["step"], row[name]) for row in rows if row.get(name) is not None)
+    steps, values = zip(*points, strict=True) if points else ((), ())
+    return np.array(steps, float), np.array(values, float)
+
+
+def _from_zero(series: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """A count begins at 0 before the first step."""
+    steps, values = series
+    if not len(steps) or steps[0] <= 0:
+        return series
+    return np.append(0.0, steps), np.append(0.0, values)
+
+
+def _smooth(series: tuple[np.ndarray, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Average each value with those up to `count` - 1 before it."""
+    steps, values = series
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - count, 0)
+    return steps, (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _mean(
+    runs: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over runs, interpolated to the steps of any, over the range that all cover."""
+    runs = [run for run in runs if len(run[0])]
+    low, high = max(s[0] for s, _ in runs), min(s[-1] for s, _ in runs)
+    grid = np.unique(np.concatenate([steps for steps, _ in runs]))
+    grid = grid[(grid >= low) & (grid <= high)]
+    return grid, np.mean([np.interp(grid, steps, values) for steps, values in runs], axis=0)
+
+
+def _draw_lines(
+    axis: Any, runs: Sequence[tuple[np.ndarray, np.ndarray]], look: Mapping[str, Any], label: str
+) -> None:
+    runs = [run for run in runs if len(run[0])]
+    if len(runs) > 1:
+        for steps, values in runs:
+            axis.plot(steps, values, color=look["color"], linewidth=0.8, alpha=0.4)
+    if runs:
+        steps, values = _mean(runs)
+        marker = "o" if len(steps) < 12 else None
+        axis.plot(steps, values, **look, linewidth=2.2, marker=marker, markersize=4, label=label)
+
+
+def _label(axis: Any, title: str, ylabel: str) -> None:
+    axis.set_title(title, fontsize=11, loc="left")
+    axis.set_xlabel("online environment steps")
+    axis.set_ylabel(ylabel)
+    axis.grid(True, color="#e4e4e4", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xlim(left=0.0)
+    axis.xaxis.set_major_formatter(_thousands)
+
+
+def _thousands(value: float, _: int) -> str:
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"
+
+
+def _footer(seeds_by_method: Mapping[str, Sequence[Any]], command: str) -> str:
+    counts = {len(seeds) for seeds in seeds_by_method.values()}
+    if len(counts) == 1:
+        number = counts.pop()
+        text = f"{number} seed" if number == 1 else f"{number} seeds: thin lines; mean: thick"
+    else:
+        text = "seeds: " + ", ".join(f"{name} {len(s)}" for name, s in seeds_by_method.items())
+    return f"{text}\n{command}" if command else text

@@ -1,0 +1,101 @@
+"""The three budgets, and settings as JSON: what a run folder's config.json holds."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.runtime import UserError
+from farl_jax.config import (
+    BCConfig,
+    DemosConfig,
+    FarlConfig,
+    IQLConfig,
+    OfflinePPOConfig,
+    OnlineConfig,
+    WorldModelConfig,
+)
+
+PROTOCOL = 1
+"""Raised whenever counting, evaluation or the environment's meaning changes."""
+
+PRESETS: dict[str, FarlConfig] = {
+    "smoke": FarlConfig(
+        demos=DemosConfig(
+            failure_episodes=32, policy_episodes=16, recovery_episodes=8, num_envs=16
+        ),
+        bc=BCConfig(members=2, steps=50),
+        iql=IQLConfig(steps=50),
+        offline_ppo=OfflinePPOConfig(rounds=1, steps_per_round=5, model_steps=50),
+        world_model=WorldModelConfig(steps=50, batch=32),
+        online=OnlineConfig(
+            env_steps=4096, num_envs=16, rollout=32, eval_every=4096, eval_episodes=16
+        ),
+    ),
+    "quick": FarlConfig(online=OnlineConfig(env_steps=200_000, eval_every=25_000)),
+    "paper": FarlConfig(),
+}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that decides a run's numbers."""
+
+    task: str = "bounded_push"
+    preset: str = "quick"
+    seed: int = 0
+    backend: str | None = None
+    """native, mjx or warp; None takes native on a CPU-only machine and mjx on an accelerator."""
+    config: FarlConfig = field(default_factory=FarlConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, with the protocol's version."""
+        return {"protocol": PROTOCOL} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Any) -> "RunSettings":
+        """Strictly back; a UserError names an unknown, missing or mistyped field."""
+        if not isinstance(saved, dict) or saved.get("protocol") != PROTOCOL:
+            found = saved.get("protocol") if isinstance(saved, dict) else None
+            raise UserError(
+                f"config.json is of protocol {found}, this version runs {PROTOCOL}: "
+                "start a new run with another --out"
+            )
+        return _build(cls, {k: v for k, v in saved.items() if k != "protocol"}, "config.json")
+
+
+def preset(name: str) -> FarlConfig:
+    """The named budget."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _build(kind: type, saved: Any, where: str) -> Any:
+    if not isinstance(saved, dict):
+        raise UserError(f"{where}: {saved!r} is not a group of settings")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    if unknown := sorted(set(saved) - set(names)):
+        raise UserError(f"{where}: unknown setting {unknown[0]!r}: known are {', '.join(names)}")
+    if missing := [n for n in names if n not in saved]:
+        raise UserError(f"{where}: setting {missing[0]!r} is missing")
+    return kind(**{n: _value(hints[n], saved[n], f"{where}: {n}") for n in names})
+
+
+def _value(hint: Any, saved: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, saved, where)
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        good = saved in typing.get_args(hint)
+    elif origin in (typing.Union, types.UnionType):
+        good = isinstance(saved, typing.get_args(hint)) and not isinstance(saved, bool)
+    elif hint is float:
+        good = isinstance(saved, int | float) and not isinstance(saved, bool)
+    else:
+        good = type(saved) is hint
+    if not good:
+        raise UserError(f"{where} is {saved!r}, expected {hint}")
+    return saved

@@ -1,0 +1,93 @@
+"""One run: its folder, its settings, its random streams, and its phases' artefacts."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from envs_mjx import BatchEnv, make
+from experiments.presets import PROTOCOL, RunSettings
+from experiments.runtime import RunFolder, UserError, read_json
+from farl_jax import checkpoint
+from farl_jax.offline import Networks
+from farl_jax.types import OfflineResult
+
+METHODS = {"uni_o4": False, "farl": True}
+"""method -> whether the gate is on; nothing else differs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every phase needs."""
+
+    path: Path
+    settings: RunSettings
+    resume: bool
+    console: Console
+
+    def key(self, name: str) -> jax.Array:
+        """The random stream of this name: independent of all others, same for both methods."""
+        root = jax.random.key(self.settings.seed)
+        return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+    def env(self, num_envs: int) -> BatchEnv:
+        """The run's environment, `num_envs` at once."""
+        return BatchEnv(make(self.settings.task, self.settings.backend), num_envs)
+
+    def networks(self) -> Networks:
+        """The run's networks."""
+        env = self.env(1)
+        return Networks.create(self.settings.config, env.observation_size, env.action_size)
+
+    def expect(self, kind: str) -> dict[str, Any]:
+        """What the metadata of a fitting checkpoint says."""
+        return {"task": self.settings.task, "kind": kind, "protocol": PROTOCOL}
+
+    def say(self, text: str) -> None:
+        """A line on the console."""
+        self.console.print(text, highlight=False)
+
+    def offline_result(self) -> OfflineResult:
+        """The offline checkpoint, strictly restored."""
+        abstract = {"result": self.networks().abstract_result()}
+        _, items, _ = checkpoint.restore(
+            self.path / "offline", abstract, expect=self.expect("offline")
+        )
+        return items["result"]
+
+
+def open_run(path: Path, console: Console, *, resume: bool = True) -> tuple[Run, RunFolder]:
+    """Go on in an existing run's folder; its config.json says what it is."""
+    config = path / "config.json"
+    if not config.is_file():
+        raise UserError(f"no run at {path}: start one with `farl run` or `farl demos`")
+    settings = RunSettings.from_json(read_json(config))
+    folder = RunFolder.create(path, settings.to_json(), resume=True)
+    return Run(path, settings, resume, console), folder
+
+
+def start_run(
+    path: Path, settings: RunSettings, console: Console, *, resume: bool
+) -> tuple[Run, RunFolder]:
+    """A new run's folder, or with `resume` the same run's."""
+    resume = resume and (path / "config.json").is_file()
+    folder = RunFolder.create(path, settings.to_json(), resume=resume)
+    return Run(path, settings, resume, console), folder
+
+
+def reporter(run: Run, writer: Any, phase: str) -> Callable[[str, dict[str, float]], None]:
+    """A `report(stage, metrics)` that writes a row and a line."""
+    step = 0
+
+    def report(stage: str, metrics: dict[str, float]) -> None:
+        nonlocal step
+        step += 1
+        writer.write(step, {f"{stage}/{k}": v for k, v in metrics.items()}, phase)
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+        run.say(f"  [dim]{phase}[/dim] {stage}: {shown}")
+
+    return report

@@ -1,0 +1,304 @@
+"""What surrounds a command: JAX's settings, the run folder, and one-line errors for its user."""
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+CONFIG = "config.json"
+ENVIRONMENT = "env.json"
+LOCK = "run.lock"
+
+_PACKAGES = (
+    "farl-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "mujoco",
+    "mujoco-mjx",
+    "warp-lang",
+    "metaworld",
+    "numpy",
+)
+_MISSING = "<missing>"
+
+
+class UserError(Exception):
+    """Something its user can put right. One line; a command prints it and exits with 2."""
+
+
+def prepare_jax(cache_dir: Path | None = None) -> None:
+    """Set matrix products to full float32 and keep compiled programs on disk.
+
+    The cache lies in `cache_dir`, else in `$FARL_CACHE_DIR`, else in `~/.cache/farl-jax/xla`.
+    Where that cannot be written, a warning says so and JAX goes without. Call it before
+    anything is compiled.
+    """
+    jax.config.update("jax_default_matmul_precision", "highest")  # TF32 changes results
+    default = Path("~/.cache/farl-jax/xla")
+    folder = Path(cache_dir or os.environ.get("FARL_CACHE_DIR") or default).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        warnings.warn(
+            f"no compile cache: {folder}: {error.strerror}; set FARL_CACHE_DIR", stacklevel=2
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the body (full disk, read-only folder) into a UserError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        culprit = error.filename or path
+        raise UserError(f"{culprit}: {error.strerror or error}; choose another place") from error
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write `obj` as strict JSON; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        UserError: the disk refuses.
+        ValueError, TypeError: `obj` has no JSON form (NaN, for one).
+    """
+    text = json.dumps(obj, indent=2, allow_nan=False) + "\n"
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with disk_errors(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            _discard(temporary)
+            raise
+
+
+def read_json(path: Path) -> Any:
+    """Return what is in a JSON file.
+
+    Raises:
+        UserError: missing, unreadable, truncated or not JSON; the message says which and where.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file, so not JSON") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if not text[error.pos :].strip():
+            raise UserError(f"{path}: empty or cut off; write it again") from error
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+
+
+def peak_memory_gb() -> float:
+    """Return the most host memory that this process has held so far, in GB of 1e9 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+class RunFolder:
+    """One run's folder: `config.json`, `env.json`, and what the command puts beside them.
+
+    Held by one process at a time, through a lock that the system takes back when the process
+    ends, however it ends. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        """Take over a folder whose lock is held as file descriptor `lock`; see `create`."""
+        self.path = path
+        self._lock: int | None = lock
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], *, resume: bool = False) -> Self:
+        """Start a run in `path`, or with `resume` go on with the one that is there.
+
+        `config` is JSON. With `resume` it must equal the one saved, entry for entry.
+
+        Raises:
+            UserError: another run, foreign files, a second process, or a disk that refuses.
+        """
+        path = Path(path)
+        config = json.loads(json.dumps(dict(config), allow_nan=False))
+        with disk_errors(path):
+            if not resume:
+                path.mkdir(parents=True, exist_ok=True)
+            _check_contents(path, config, resume)
+            lock = _take_lock(path / LOCK)
+        run = cls(path, lock)
+        try:
+            _check_contents(path, config, resume)  # again: another process may have been first
+            if resume:
+                saved = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
+                resumed = [*saved.get("resumed", []), describe_environment()]
+                write_json(path / ENVIRONMENT, {**saved, "resumed": resumed})
+            else:
+                write_json(path / ENVIRONMENT, describe_environment())
+                write_json(path / CONFIG, config)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder free. More than once is harmless."""
+        if self._lock is not None:
+            _discard(self.path / LOCK)
+            os.close(self._lock)
+            self._lock = None
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions, machine, device, git state and command line, as JSON."""
+    device = jax.devices()[0]
+    return {
+        "command": sys.argv,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+        },
+        "git": _git_state(Path(__file__).resolve().parents[1]),
+    }
+
+
+def _check_contents(path: Path, config: Mapping[str, Any], resume: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; choose another --out")
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if CONFIG in names:
+        saved = read_json(path / CONFIG)
+        if difference := _first_difference(saved, config):
+            name, old, new = difference
+            raise UserError(
+                f"{path}: holds another run: {name} is {old} there and {new} here; "
+                "choose another --out, or use --resume with the same settings"
+            )
+        if not resume:
+            raise UserError(f"{path}: holds this run already; add --resume to go on with it")
+    elif foreign := sorted(name for name in names - {LOCK, ENVIRONMENT} if name[0] != "."):
+        raise UserError(
+            f"{path}: is not a run's folder: it holds {foreign[0]}; choose another --out"
+        )
+    elif resume:
+        raise UserError(f"{path}: there is no run to resume; leave out --resume to start one")
+
+
+def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str] | None:
+    """Where two JSON trees differ first: (dotted name, old value, new value) as text."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            below = f"{name}.{key}" if name else key
+            found = _first_difference(old.get(key, _MISSING), new.get(key, _MISSING), below)
+            if found:
+                return found
+        return None
+    return None if old == new else (name or CONFIG, _short(old), _short(new))
+
+
+def _short(value: Any) -> str:
+    text = value if value == _MISSING else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _take_lock(path: Path) -> int:
+    """Lock the file and write down who holds it; a dead process of this host holds nothing."""
+    here = socket.gethostname()
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            owner, host = _read_owner(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{path.parent}: in use by process {owner} on {host}; wait, or end that process"
+                ) from error
+            if not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), path.stat()):
+                os.close(descriptor)  # the holder removed it just before we locked it
+                continue
+            if host not in ("", here):
+                raise UserError(
+                    f"{path.parent}: in use by process {owner} on {host}; "
+                    f"if that is gone, delete {path}"
+                )
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {here}\n".encode(), 0)
+            return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _read_owner(descriptor: int) -> tuple[str, str]:
+    words = os.pread(descriptor, 300, 0).decode("utf-8", "replace").split()
+    return (words[0], words[1]) if len(words) == 2 else ("", "")
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state(root: Path) -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None where `root` is no git checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None  # installed below somebody else's checkout
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

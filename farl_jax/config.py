@@ -1,0 +1,180 @@
+"""Every number of the method, as one tree of frozen dataclasses. All of it is static under jit,
+
+except the three numbers of the gate (`SafetyConfig.horizon`, `gamma_risk`, and the calibrated
+eps_safe), which are traced so that a sweep over them compiles once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Treatment = Literal["executed", "masked", "relabelled"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the policies, values and critics (Uni-O4: three ReLU layers of 256)."""
+
+    width: int = 256
+    depth: int = 3
+    min_std: float = 0.2
+    """Floor of the policy's standard deviation, in actions; keeps exploration and ratios sane."""
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Behaviour cloning of an ensemble by maximum likelihood."""
+
+    members: int = 4
+    steps: int = 1500
+    batch: int = 256
+    learning_rate: float = 1e-3
+    """Peak of a cosine schedule."""
+    holdout: float = 0.15
+    """Share of trajectories, at least one, whose likelihood picks the weights that are kept."""
+
+
+@dataclass(frozen=True)
+class IQLConfig:
+    """Implicit Q-learning critics on the offline data."""
+
+    steps: int = 2000
+    batch: int = 256
+    learning_rate: float = 3e-4
+    expectile: float = 0.7
+    discount: float = 0.99
+    target_rate: float = 0.005
+    reward_scale: float = 0.01
+    """Makes |V| about 10 for returns of a few thousand."""
+
+
+@dataclass(frozen=True)
+class OfflinePPOConfig:
+    """Uni-O4's offline policy improvement, gated by off-policy evaluation."""
+
+    rounds: int = 10
+    """Proposals per member; each is accepted or thrown away by the evaluation."""
+    steps_per_round: int = 50
+    batch: int = 512
+    learning_rate: float = 1e-5
+    clip: float = 0.2
+    ensemble: int = 5
+    model_steps: int = 1000
+    model_batch: int = 256
+    model_learning_rate: float = 1e-3
+    rollout_length: int = 10
+    start_states: int = 512
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Latent world model with a failure head (TD-MPC2's losses plus decoder and failure)."""
+
+    latent: int = 128
+    simnorm_group: int = 8
+    width: int = 256
+    train_horizon: int = 6
+    """Steps per window; the heads are trained on latents rolled this far, so C_H may use H < this."""
+    steps: int = 3000
+    batch: int = 128
+    learning_rate: float = 3e-4
+    max_grad_norm: float = 20.0
+    rho_consistency: float = 0.9
+    rho_failure: float = 0.9
+    rho_reward: float = 0.5
+    consistency_weight: float = 20.0
+    reward_weight: float = 0.1
+    value_weight: float = 0.1
+    failure_weight: float = 1.0
+    decoder_weight: float = 1.0
+    bins: int = 101
+    bin_limit: float = 10.0
+    """Two-hot support is symlog space [-limit, limit]."""
+    discount: float = 0.99
+    target_rate: float = 0.01
+    failure_share: float = 0.5
+    """Share of each batch drawn from windows that contain a failure."""
+    failing_run_cap: int = 10
+    """Windows that start deeper than this inside one run of failing steps are left out."""
+    holdout: float = 0.15
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    """The gate: recover when C_H exceeds eps_safe."""
+
+    enabled: bool = True
+    horizon: int = 5
+    gamma_risk: float = 0.95
+    max_risk: float | None = None
+    """eps_safe; None takes the value calibrated on held-out episodes."""
+    min_recovery_steps: int = 1
+    """A recovery, once begun, lasts at least this long."""
+    max_recovery_steps: int = 25
+    """After this many recovery steps in a row the task policy acts once, so nothing deadlocks."""
+    target_recall: float = 0.9
+    target_trigger_rate: float = 0.3
+    lead_time: int = 2
+    """Calibration counts a failure as foreseen when the gate fires at least this many steps before."""
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Online PPO on what was really executed."""
+
+    env_steps: int = 1_000_000
+    num_envs: int = 64
+    rollout: int = 32
+    epochs: int = 5
+    minibatches: int = 8
+    actor_learning_rate: float = 1e-4
+    critic_learning_rate: float = 3e-4
+    clip: float = 0.2
+    discount: float = 0.99
+    trace: float = 0.95
+    entropy: float = 0.0
+    max_grad_norm: float = 0.5
+    target_kl: float = 0.03
+    """An update stops when a minibatch's KL estimate exceeds this."""
+    reward_scale: float = 0.01
+    treatment: Treatment = "masked"
+    """What PPO's policy loss sees of a recovered step."""
+    log_prob_floor: float = -10.0
+    """`executed`: recovered actions less likely than this are left out of the policy loss."""
+    max_log_ratio: float = 2.0
+    eval_every: int = 50_000
+    eval_episodes: int = 64
+    checkpoint_every: int = 200_000
+
+
+@dataclass(frozen=True)
+class DemosConfig:
+    """Demonstrations, all made by scripted controllers (and the cloned policy) in the environment."""
+
+    task_episodes: int = 8
+    task_noise: float = 0.3
+    """Standard deviation of the noise on the task expert's actions: weak demonstrations."""
+    failure_episodes: int = 384
+    """Episodes of careless and noisy controllers."""
+    policy_episodes: int = 256
+    """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
+    recovery_episodes: int = 120
+    recovery_length: int = 50
+    danger_margin: float = 0.03
+    """m: a recovery demonstration starts when a careless hand gets the object this near failure."""
+    safe_margin: float = 0.05
+    """m: it has succeeded, and ends, here."""
+    num_envs: int = 64
+
+
+@dataclass(frozen=True)
+class FarlConfig:
+    """One run, from demonstrations to fine-tuned policy."""
+
+    demos: DemosConfig = field(default_factory=DemosConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    bc: BCConfig = field(default_factory=BCConfig)
+    iql: IQLConfig = field(default_factory=IQLConfig)
+    offline_ppo: OfflinePPOConfig = field(default_factory=OfflinePPOConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)

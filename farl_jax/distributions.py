@@ -1,0 +1,20 @@
+"""Diagonal Gaussian over actions, not squashed: the environment clips, the density does not."""
+
+import jax
+import jax.numpy as jnp
+
+
+def sample(key: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
+    """Draw from N(mean, exp(log_std)^2); mean, log_std [..., A]."""
+    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+
+def log_prob(action: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
+    """log N(action; mean, exp(log_std)^2), summed over the action axis: [..., A] -> [...]."""
+    z = (action - mean) * jnp.exp(-log_std)
+    return jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+
+
+def entropy(log_std: jax.Array) -> jax.Array:
+    """Differential entropy in nats, [..., A] -> [...]."""
+    return jnp.sum(log_std + 0.5 * jnp.log(2 * jnp.pi * jnp.e), axis=-1)

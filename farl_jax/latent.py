@@ -1,0 +1,118 @@
+"""The world model's network: seven components around one latent state (TD-MPC2's design plus two).
+
+encoder h: s -> z;  dynamics d: (z, a) -> z';  reward R(z, a);  values Q_k(z, a);  prior pi(z);
+decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from farl_jax.config import WorldModelConfig
+
+
+def simnorm(x: jax.Array, group: int) -> jax.Array:
+    """Softmax within groups of `group` features, [..., Z] -> [..., Z]: a bounded, sparse latent."""
+    grouped = x.reshape(*x.shape[:-1], -1, group)
+    return nn.softmax(grouped, axis=-1).reshape(x.shape)
+
+
+def symlog(x: jax.Array) -> jax.Array:
+    """sign(x) log(1 + |x|)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: jax.Array) -> jax.Array:
+    """Inverse of `symlog`."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def two_hot(x: jax.Array, bins: int, limit: float) -> jax.Array:
+    """symlog(x) as weights on the two nearest of `bins` points of [-limit, limit]: [...] -> [..., bins]."""
+    position = (jnp.clip(symlog(x), -limit, limit) + limit) / (2 * limit) * (bins - 1)
+    lower = jnp.floor(position)
+    upper_weight = (position - lower)[..., None]
+    one_hot = lambda index: jax.nn.one_hot(index.astype(jnp.int32), bins)
+    above = jnp.minimum(lower + 1, bins - 1)
+    return one_hot(lower) * (1 - upper_weight) + one_hot(above) * upper_weight
+
+
+def two_hot_mean(logits: jax.Array, limit: float) -> jax.Array:
+    """Expected value of a two-hot head: logits [..., bins] -> [...]."""
+    support = jnp.linspace(-limit, limit, logits.shape[-1])
+    return symexp(jnp.sum(jax.nn.softmax(logits) * support, axis=-1))
+
+
+class NormedMLP(nn.Module):
+    """Two hidden layers of Linear, LayerNorm, Mish and a linear output."""
+
+    width: int
+    outputs: int
+    zero_output: bool = False
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """Concatenated inputs [..., *] -> [..., outputs]."""
+        x = jnp.concatenate(inputs, axis=-1)
+        init = nn.initializers.truncated_normal(0.02)
+        for _ in range(2):
+            x = jax.nn.mish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=init)(x)))
+        last = nn.initializers.zeros if self.zero_output else init
+        return nn.Dense(self.outputs, kernel_init=last)(x)
+
+
+class LatentModel(nn.Module):
+    """Seven heads sharing one latent; call them through `apply(params, ..., method=...)`.
+
+    Observations are normalised, actions lie in [-1, 1]; leading axes are free.
+    """
+
+    config: WorldModelConfig
+    observation_size: int
+    action_size: int
+
+    def setup(self) -> None:
+        """Create the components."""
+        c = self.config
+        self.encoder = NormedMLP(c.width, c.latent)
+        self.dynamics = NormedMLP(c.width, c.latent)
+        self.reward_head = NormedMLP(c.width, c.bins, zero_output=True)
+        self.q_heads = [NormedMLP(c.width, c.bins, zero_output=True) for _ in range(2)]
+        self.prior_head = NormedMLP(c.width, self.action_size)
+        self.decoder = NormedMLP(c.width, self.observation_size)
+        self.failure_head = NormedMLP(c.width, 1)
+
+    def encode(self, obs: jax.Array) -> jax.Array:
+        """s [..., D] -> z [..., Z]."""
+        return simnorm(self.encoder(obs), self.config.simnorm_group)
+
+    def next(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """(z, a) -> z' [..., Z]."""
+        return simnorm(self.dynamics(latent, action), self.config.simnorm_group)
+
+    def decode(self, latent: jax.Array) -> jax.Array:
+        """z -> normalised s [..., D]."""
+        return self.decoder(latent)
+
+    def reward(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """Two-hot logits of the reward, [..., bins]."""
+        return self.reward_head(latent, action)
+
+    def q(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """Two-hot logits of both values, [2, ..., bins]."""
+        return jnp.stack([head(latent, action) for head in self.q_heads])
+
+    def prior(self, latent: jax.Array) -> jax.Array:
+        """The model's own policy, tanh mean [..., A]."""
+        return jnp.tanh(self.prior_head(latent))
+
+    def failure(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """Logit of Pr(C(s, a) = 1), batch-balanced until the calibration's shift is added: [...]."""
+        return self.failure_head(latent, action)[..., 0]
+
+    def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:
+        """Touch every component once, for initialisation."""
+        z = self.encode(obs)
+        following = self.next(z, action)
+        heads = (self.reward(z, action), self.q(z, action), self.failure(z, action))
+        return *heads, self.prior(z), self.decode(following)

@@ -1,0 +1,145 @@
+"""A run's numbers: JSON Lines as the truth, TensorBoard beside it for looking."""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+FILE = "metrics.jsonl"
+TENSORBOARD = "tb"
+
+_RESERVED = ("phase", "step")
+
+
+class MetricsWriter:
+    """Appends rows to `<folder>/metrics.jsonl` and scalars to `<folder>/tb/<phase>/`.
+
+    A row is one JSON object: `phase`, `step` and the values, flushed when `write` returns. NaN and
+    infinities become null, because JSON has no others. Opening an existing file goes on with it;
+    a last line that a killed process left half written is dropped.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
+        """Open for appending; creates `folder`. Raises OSError where the disk refuses."""
+        self._folder = Path(folder)
+        self._path = self._folder / FILE
+        self._tensorboard = tensorboard
+        self._boards: dict[str, Any] = {}
+        self._purge_steps: dict[str, int] = {}
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file = self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, step: int, values: Mapping[str, float], phase: str) -> None:
+        """Add the row of `step` (count of the phase's own unit) with scalar `values`.
+
+        Raises:
+            ValueError: a value is not a scalar, or is named `phase` or `step`.
+        """
+        if taken := [name for name in _RESERVED if name in values]:
+            raise ValueError(f"a metric cannot be called {taken[0]!r}: rows have that column")
+        scalars = {name: _scalar(name, value) for name, value in values.items()}
+        row = {"phase": phase, "step": int(step), **scalars}
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            board = self._board(phase)
+            for name, value in scalars.items():
+                if value is not None:
+                    board.add_scalar(name, value, int(step))
+
+    def truncate_after(self, phase: str, step: int) -> int:
+        """Drop the rows of `phase` beyond `step`, as after a restore; return how many went.
+
+        The file is replaced in one rename, so a crash leaves either the old rows or the new ones.
+        """
+        self._file.close()
+        try:
+            rows = read_metrics(self._path)
+            kept = [row for row in rows if row["phase"] != phase or row["step"] <= step]
+            if len(kept) < len(rows):
+                _replace(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        finally:
+            self._file = self._open()
+        if board := self._boards.pop(phase, None):
+            board.close()
+        self._purge_steps[phase] = step + 1
+        return len(rows) - len(kept)
+
+    def close(self) -> None:
+        """Close all files. More than once is harmless."""
+        self._file.close()
+        while self._boards:
+            self._boards.popitem()[1].close()
+
+    def _open(self) -> IO[str]:
+        if self._path.exists():
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            if text and not text.endswith("\n"):
+                rows = read_metrics(self._path)
+                _replace(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        return self._path.open("a", encoding="utf-8")
+
+    def _board(self, phase: str) -> Any:
+        if phase not in self._boards:
+            from tensorboardX import SummaryWriter
+
+            self._boards[phase] = SummaryWriter(
+                str(self._folder / TENSORBOARD / phase), purge_step=self._purge_steps.get(phase)
+            )
+        return self._boards[phase]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a metrics file, oldest first.
+
+    A last line that was cut off is left out, with a warning.
+
+    Raises:
+        ValueError: another line is not a row; the message names it.
+        OSError: the file cannot be read.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+            if not (isinstance(row, dict) and "phase" in row and isinstance(row.get("step"), int)):
+                raise ValueError("not a row of metrics")
+        except ValueError as error:
+            if number == len(lines):
+                warnings.warn(f"{path}: left out a half-written last line", stacklevel=2)
+                break
+            raise ValueError(f"{path}, line {number}: not a row of metrics") from error
+        rows.append(row)
+    return rows
+
+
+def _scalar(name: str, value: Any) -> float | int | None:
+    """A Python number from a Python, NumPy or JAX scalar; None for what JSON cannot say."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+    if not isinstance(value, bool | int | float):
+        raise ValueError(f"metric {name!r} is not a scalar: {type(value).__name__}")
+    return int(value) if isinstance(value, int) else value if math.isfinite(value) else None
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

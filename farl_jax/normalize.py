@@ -1,0 +1,18 @@
+"""Observation statistics, fixed after the offline phase so that the first PPO ratio is exactly 1."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from farl_jax.types import Normalizer
+
+
+def fit_normalizer(obs: np.ndarray, floor: float = 1e-2) -> Normalizer:
+    """Mean and floored standard deviation per dimension of obs [M, D].
+
+    The floor (in the observation's own units) keeps constant dimensions, of which MetaWorld's
+    observation has many, from being blown up.
+    """
+    mean, std = obs.mean(axis=0, dtype=np.float64), obs.std(axis=0, dtype=np.float64)
+    return Normalizer(
+        mean=jnp.asarray(mean, jnp.float32), std=jnp.asarray(np.maximum(std, floor), jnp.float32)
+    )

@@ -1,0 +1,299 @@
+"""The offline phase, in the paper's order: clone, improve, recover, model, calibrate."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from farl_jax import bc, dataset, evaluate, iql, ope, ppo, safety, world_model
+from farl_jax.config import FarlConfig
+from farl_jax.dataset import Dataset
+from farl_jax.latent import LatentModel
+from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.normalize import fit_normalizer
+from farl_jax.rollout import policy_controller, unroll
+from farl_jax.types import (
+    BatchedEnv,
+    FailureCalibration,
+    Normalizer,
+    OfflineResult,
+    Params,
+)
+
+Report = Callable[[str, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """All networks of one run; they hold sizes, never parameters."""
+
+    policy: GaussianPolicy
+    value: Value
+    critic: DoubleCritic
+    transition: TransitionModel
+    latent: LatentModel
+    sizes: tuple[int, int]  # (observation size, action size)
+
+    @classmethod
+    def create(cls, config: FarlConfig, observation_size: int, action_size: int) -> "Networks":
+        """Networks of the configured sizes."""
+        net = config.network
+        return cls(
+            policy=GaussianPolicy(action_size, net.width, net.depth, float(np.log(net.min_std))),
+            value=Value(net.width, net.depth),
+            critic=DoubleCritic(net.width, net.depth),
+            transition=TransitionModel(net.width, net.depth),
+            latent=LatentModel(config.world_model, observation_size, action_size),
+            sizes=(observation_size, action_size),
+        )
+
+    def abstract_result(self) -> OfflineResult:
+        """Shapes and dtypes of an OfflineResult, for strict restoring."""
+
+        def build() -> OfflineResult:
+            key, obs, action = jax.random.key(0), jnp.zeros((1, self.sizes[0])), self.sizes[1]
+            policy = self.policy.init(key, obs)
+            number = jnp.zeros(())
+            return OfflineResult(
+                policy=policy,
+                value=self.value.init(key, obs),
+                recovery=policy,
+                world_model=self.latent.init(key, obs, jnp.zeros((1, action))),
+                normalizer=Normalizer(obs[0], obs[0]),
+                calibration=FailureCalibration(number, number),
+            )
+
+        return jax.eval_shape(build)
+
+
+def recovery_rewards(data: Dataset, safe_margin: float) -> Dataset:
+    """Recovery's own task: -1 per failing step, plus progress of the margin in units of `safe_margin`.
+
+    Terminal where the safe margin is reached (a decision of ours; the paper gives none).
+    """
+    progress = (data["next_margin"] - data["margin"]) / safe_margin
+    reward = progress - data["failure"].astype(np.float32)
+    return data | {
+        "reward": reward.astype(np.float32),
+        "terminated": data["next_margin"] >= safe_margin,
+    }
+
+
+def run_offline(
+    env: BatchedEnv,
+    demos: dict[str, Dataset],
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> OfflineResult:
+    """All offline learning.
+
+    Args:
+        env: used for one thing only, rolling out the cloned policy to add its own failures to the
+            failure demonstrations.
+        demos: "task", "failure" and "recovery" demonstrations.
+        config: the run's numbers.
+        key: consumed.
+        report: called with (stage, metrics) after each stage.
+
+    Returns:
+        what the online phase starts from.
+    """
+    nets = Networks.create(config, env.observation_size, env.action_size)
+    key_bc, key_roll, key_task, key_recovery, key_model = jax.random.split(key, 5)
+    normalizer = fit_normalizer(
+        np.concatenate([demos[kind]["obs"] for kind in ("task", "failure", "recovery")])
+    )
+    fit_clones = bc.make_fit(nets.policy, config.bc, nets.sizes[0])
+    clones, nll = fit_clones(key_bc, *_clone_data(demos["task"], normalizer, config))
+    report("clone", {"nll": float(nll.mean())})
+
+    own = collect_own_failures(env, nets, clones, normalizer, config, key_roll)
+    report("own_failures", _counts(own))
+    scripted = dataset.concatenate(demos["task"], demos["failure"])
+    experience = dataset.concatenate(scripted, own)
+    scaled = experience | {"reward": experience["reward"] * config.iql.reward_scale}
+
+    ensemble = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)
+    everything = dataset.concatenate(scaled, demos["recovery"])
+    ensemble, error = ensemble(
+        jax.random.fold_in(key_task, 0),
+        _normalized(everything, normalizer, ("obs", "action", "next_obs")),
+    )
+    report("transition_ensemble", {"mse": float(error)})
+
+    improve = _make_improve(nets, config)
+    policy, critics, metrics = improve(key_task, clones, scaled, ensemble, normalizer)
+    report("task_policy", metrics)
+    key_clone, key_improve = jax.random.split(key_recovery)
+    clones, nll = fit_clones(key_clone, *_clone_data(demos["recovery"], normalizer, config))
+    rewarded = recovery_rewards(demos["recovery"], config.demos.safe_margin)
+    recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
+    report("recovery_policy", metrics | {"nll": float(nll.mean())})
+
+    model_params, calibration = fit_world_model(
+        nets, policy, (scripted, own), normalizer, config, key_model, report
+    )
+    return OfflineResult(
+        policy=policy,
+        value=critics.value,
+        recovery=recovery,
+        world_model=model_params,
+        normalizer=normalizer,
+        calibration=calibration,
+    )
+
+
+def _make_improve(nets: Networks, config: FarlConfig) -> Callable[..., Any]:
+    fit_critics = iql.make_fit(nets.value, nets.critic, config.iql, nets.sizes)
+    improve = ppo.make_improve_offline(
+        (nets.policy, nets.value, nets.critic, nets.transition), config.offline_ppo
+    )
+
+    def run(key, clones, data, ensemble, normalizer):
+        key_critics, key_improve = jax.random.split(key)
+        rows = _normalized(data, normalizer, iql.FIELDS)
+        critics, losses = fit_critics(key_critics, rows)
+        policy, metrics = improve(key_improve, clones, critics, ensemble, rows)
+        return policy, critics, {k: float(v) for k, v in (losses | metrics).items()}
+
+    return run
+
+
+def _clone_data(data: Dataset, normalizer: Normalizer, config: FarlConfig) -> tuple[Any, Any]:
+    training, held_out = dataset.split_by_episode(data, config.bc.holdout, seed=0)
+    names = ("obs", "action")
+    return _normalized(training, normalizer, names), _normalized(held_out, normalizer, names)
+
+
+def _normalized(
+    data: Dataset, normalizer: Normalizer, names: tuple[str, ...]
+) -> dataset.DeviceData:
+    return dataset.to_device(_normalize_rows(data, normalizer), names)
+
+
+def _normalize_rows(data: Dataset, normalizer: Normalizer) -> Dataset:
+    rows = {k: np.asarray(normalizer(data[k])) for k in ("obs", "next_obs")}
+    return data | rows
+
+
+def _counts(data: Dataset) -> dict[str, float]:
+    failing = np.unique(data["episode"][data["failure"]])
+    return {
+        "episodes": float(dataset.num_episodes(data)),
+        "steps": float(len(data["episode"])),
+        "failure_episodes": float(len(failing)),
+    }
+
+
+def collect_own_failures(
+    env: BatchedEnv,
+    nets: Networks,
+    clones: Params,
+    normalizer: Normalizer,
+    config: FarlConfig,
+    key: jax.Array,
+) -> Dataset:
+    """Roll every clone with its exploration noise, until `policy_episodes` environments' worth is in."""
+
+    def roll(params: Params, normalizer: Normalizer, key: jax.Array):
+        key_reset, key_roll = jax.random.split(key)
+        controller = policy_controller(nets.policy.apply, params, normalizer, explore=True)
+        state = env.reset(key_reset)
+        return unroll(env, controller, None, state, key_roll, env.episode_limit)[2]
+
+    roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
+    batches = max(1, config.demos.policy_episodes // env.num_envs)
+    parts = []
+    for i, key_batch in enumerate(jax.random.split(key, batches)):
+        member = jax.tree.map(lambda leaf, i=i: leaf[i % config.bc.members], clones)
+        parts.append(dataset.from_rollout(roll(member, normalizer, key_batch)))
+    return dataset.concatenate(*parts)
+
+
+def fit_world_model(
+    nets: Networks,
+    policy: Params,
+    experience: tuple[Dataset, Dataset],
+    normalizer: Normalizer,
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> tuple[Params, FailureCalibration]:
+    """Fit on task and failure demonstrations, report on held-out episodes, calibrate eps_safe.
+
+    `experience` is (scripted, the cloned policy's own): held-out episodes of both judge the head,
+    those of the policy, most like what the gate will meet, set the threshold.
+    """
+    splits = [dataset.split_by_episode(d, config.world_model.holdout, seed=1) for d in experience]
+    training, held_out = (dataset.concatenate(*parts) for parts in zip(*splits, strict=True))
+    own_held_out = splits[1][1]
+    training["reward"] = training["reward"] * config.iql.reward_scale
+    windows, shift = world_model.to_windows(
+        _normalize_rows(training, normalizer), config.world_model
+    )
+    init, fit_chunk = world_model.make_fit(nets.latent, config.world_model)
+    key_init, key_fit = jax.random.split(key)
+    state = init(key_init)
+    chunk = min(500, config.world_model.steps)
+    for done in range(0, config.world_model.steps, chunk):
+        state, losses = fit_chunk(state, jax.random.fold_in(key_fit, done), windows, chunk)
+        report("world_model", {"step": float(done + chunk)} | {k: float(v) for k, v in losses.items()})
+    params = state[0].params
+    logit_shift = jnp.asarray(shift, jnp.float32)
+    report("failure_head", held_out_report(nets, params, logit_shift, held_out, normalizer, config))
+    chosen = calibrate(nets, policy, params, logit_shift, own_held_out, normalizer, config)
+    report("calibration", chosen)
+    return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))
+
+
+def held_out_report(
+    nets: Networks,
+    params: Params,
+    logit_shift: jax.Array,
+    held_out: Dataset,
+    normalizer: Normalizer,
+    config: FarlConfig,
+) -> dict[str, float]:
+    """AUROC, AUPRC and calibration error per horizon step on held-out episodes, logged actions."""
+    length = config.world_model.train_horizon
+    starts = world_model.window_starts(held_out, length, config.world_model.failing_run_cap)
+    index = np.arange(length)[:, None] + starts
+    predict = jax.jit(world_model.predict_failures, static_argnums=0)
+    rows = _normalize_rows(held_out, normalizer)
+    probability = predict(
+        nets.latent, params, logit_shift, rows["obs"][starts], rows["action"][index]
+    )
+    return evaluate.failure_report(np.asarray(probability), held_out["failure"][index])
+
+
+def calibrate(
+    nets: Networks,
+    policy: Params,
+    params: Params,
+    logit_shift: jax.Array,
+    held_out: Dataset,
+    normalizer: Normalizer,
+    config: FarlConfig,
+) -> dict[str, float]:
+    """C_H of the logged action on every held-out step, and from it eps_safe."""
+    gate = config.safety
+
+    @jax.jit
+    def cost_of(policy, params, obs, action):
+        probability = safety.failure_probabilities(
+            nets.latent,
+            params,
+            logit_shift,
+            lambda decoded: nets.policy.apply(policy, decoded)[0],
+            obs,
+            action,
+            gate.horizon,
+        )
+        return safety.discounted_risk(probability, gate.horizon, gate.gamma_risk)
+
+    cost = cost_of(policy, params, normalizer(held_out["obs"]), held_out["action"])
+    return safety.calibrate_max_risk(cost, held_out["failure"], held_out["episode"], gate)

@@ -1,0 +1,184 @@
+"""The online phase: PPO on what was executed, behind the gate (FARL) or without it (Uni-O4).
+
+Both methods are this one loop; they differ in the controller alone. `collect` and `update` are jitted
+apart because a program that holds the simulator's host callback cannot be cached on disk.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from farl_jax import ppo
+from farl_jax.config import FarlConfig
+from farl_jax.offline import Networks
+from farl_jax.rollout import policy_controller, unroll
+from farl_jax.safety import Gate, GateMemory, gated_controller
+from farl_jax.types import BatchedEnv, Controller, OfflineResult, Params, Transition
+
+
+@struct.dataclass
+class Counters:
+    """Totals since the online phase began, [] each. Failures are counted as training goes."""
+
+    episodes: jax.Array  # i32 ended
+    successes: jax.Array  # i32
+    failure_episodes: jax.Array  # i32 episodes with at least one failing step, counted at the first
+    failing_steps: jax.Array  # i32
+    recovered_steps: jax.Array  # i32
+    diverged: jax.Array  # i32
+    return_sum: jax.Array  # f32 of ended episodes
+
+    @classmethod
+    def zero(cls) -> "Counters":
+        """Nothing counted yet."""
+        none = jnp.zeros((), jnp.int32)
+        return cls(none, none, none, none, none, none, jnp.zeros(()))
+
+    def add(self, steps: Transition) -> "Counters":
+        """Add a rollout [T, N]."""
+        count = lambda mask: jnp.sum(mask, dtype=jnp.int32)
+        return Counters(
+            episodes=self.episodes + count(steps.done),
+            successes=self.successes + count(steps.success & steps.done),
+            failure_episodes=self.failure_episodes + count(steps.first_failure),
+            failing_steps=self.failing_steps + count(steps.failure),
+            recovered_steps=self.recovered_steps + count(steps.decision.intervened),
+            diverged=self.diverged + count(steps.diverged),
+            return_sum=self.return_sum + jnp.sum(jnp.where(steps.done, steps.episode_return, 0.0)),
+        )
+
+
+@struct.dataclass
+class OnlineState:
+    """The whole state of an online run: restoring it continues exactly where it stopped."""
+
+    learners: ppo.ActorCritic
+    env_state: Any  # State [N]
+    memory: GateMemory  # [N]
+    counters: Counters
+    key: jax.Array
+    env_steps: jax.Array  # [] i32
+
+
+@dataclass(frozen=True)
+class OnlinePhase:
+    """The compiled functions of one online run; `frozen` and `gate` are arguments, never constants."""
+
+    init: Callable[[OfflineResult, jax.Array], OnlineState]
+    collect: Callable[[OnlineState, OfflineResult, Gate], tuple[OnlineState, Transition]]
+    update: Callable[[OnlineState, OfflineResult, Transition], tuple[OnlineState, dict]]
+    steps_per_update: int
+
+
+def make_controller(
+    nets: Networks, config: FarlConfig, *, explore: bool
+) -> Callable[[Params, OfflineResult, Gate], Controller]:
+    """The behaviour policy of the run: gated when `config.safety.enabled`, else the task policy."""
+    safety = config.safety
+
+    def build(task: Params, frozen: OfflineResult, gate: Gate) -> Controller:
+        if not safety.enabled:
+            return policy_controller(nets.policy.apply, task, frozen.normalizer, explore=explore)
+        return gated_controller(
+            (nets.policy, nets.latent),
+            task,
+            (
+                frozen.recovery,
+                frozen.world_model,
+                frozen.normalizer,
+                frozen.calibration.logit_shift,
+            ),
+            gate,
+            safety,
+            explore=explore,
+            max_horizon=safety.horizon,
+        )
+
+    return build
+
+
+def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePhase:
+    """Build the online phase for a batched environment."""
+    init_learners, update_learners = ppo.make_update(nets.policy, nets.value, config.online)
+    controller_of = make_controller(nets, config, explore=True)
+
+    def init(frozen: OfflineResult, key: jax.Array) -> OnlineState:
+        key_reset, key_run = jax.random.split(key)
+        return OnlineState(
+            # copied: the state is donated at every step, `frozen` is not
+            learners=init_learners(*jax.tree.map(jnp.copy, (frozen.policy, frozen.value))),
+            env_state=env.reset(key_reset),
+            memory=GateMemory.create(env.num_envs),
+            counters=Counters.zero(),
+            key=key_run,
+            env_steps=jnp.zeros((), jnp.int32),
+        )
+
+    def collect(state: OnlineState, frozen: OfflineResult, gate: Gate):
+        key, key_roll = jax.random.split(state.key)
+        controller = controller_of(state.learners.actor.params, frozen, gate)
+        memory, env_state, steps, _ = unroll(
+            env, controller, state.memory, state.env_state, key_roll, config.online.rollout
+        )
+        state = state.replace(
+            env_state=env_state,
+            memory=memory,
+            key=key,
+            counters=state.counters.add(steps),
+            env_steps=state.env_steps + steps.reward.size,
+        )
+        return state, steps
+
+    def update(state: OnlineState, frozen: OfflineResult, steps: Transition):
+        key, key_update = jax.random.split(state.key)
+        learners, metrics = update_learners(state.learners, frozen.normalizer, steps, key_update)
+        metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
+        return state.replace(learners=learners, key=key), metrics
+
+    options = dict(env.compiler_options)
+    return OnlinePhase(
+        init=jax.jit(init, compiler_options=options),
+        collect=jax.jit(collect, compiler_options=options, donate_argnums=0),
+        update=jax.jit(update, donate_argnums=0),
+        steps_per_update=env.num_envs * config.online.rollout,
+    )
+
+
+def train(
+    phase: OnlinePhase, state: OnlineState, frozen: OfflineResult, gate: Gate, env_steps: int
+) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
+    """Collect and update until `env_steps`, yielding after every update.
+
+    Whoever iterates logs, evaluates, saves, and may stop at any time. The yielded state must not be
+    used after the next step (its buffers are donated); save it or copy what is needed.
+    """
+    done = int(state.env_steps)
+    while done < env_steps:
+        state, steps = phase.collect(state, frozen, gate)
+        state, metrics = phase.update(state, frozen, steps)
+        done += phase.steps_per_update
+        yield state, metrics
+
+
+def summarize(
+    counters: Counters, before: Counters | None, updates: list[dict[str, jax.Array]]
+) -> dict[str, float]:
+    """One metrics row: running totals, rates since `before`, and the mean of the updates' metrics."""
+    now = jax.device_get(counters)
+    totals = {name: float(getattr(now, name)) for name in now.__dataclass_fields__}
+    past = jax.device_get(before) if before is not None else None
+    since = {k: v - (float(getattr(past, k)) if past is not None else 0.0) for k, v in totals.items()}
+    episodes = max(since["episodes"], 1.0)
+    rates = {
+        "rollout_return": since["return_sum"] / episodes,
+        "rollout_success": since["successes"] / episodes,
+        "rollout_failure_rate": since["failure_episodes"] / episodes,
+    }
+    host = jax.device_get(updates)
+    means = {k: float(sum(u[k] for u in host) / len(host)) for k in (host[0] if host else {})}
+    totals.pop("return_sum")
+    return totals | rates | means

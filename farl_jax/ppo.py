@@ -1,0 +1,253 @@
+"""PPO: the clipped objective, its offline form gated by OPE, and the online update."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from farl_jax import distributions, ope
+from farl_jax.config import OfflinePPOConfig, OnlineConfig, Treatment
+from farl_jax.dataset import DeviceData
+from farl_jax.iql import Critics, advantage
+from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.returns import generalized_advantage
+from farl_jax.training import Learner, scan_updates
+from farl_jax.types import Normalizer, Params, Transition
+
+
+def clipped_surrogate(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
+    """min(r A, clip(r, 1 - eps, 1 + eps) A), r = exp(log_ratio); to be maximised. All [B]."""
+    ratio = jnp.exp(log_ratio)
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def make_improve_offline(
+    nets: tuple[GaussianPolicy, Value, DoubleCritic, TransitionModel], config: OfflinePPOConfig
+) -> Callable[[jax.Array, Params, Critics, Params, DeviceData], tuple[Params, dict]]:
+    """Build Uni-O4's offline improvement of a policy ensemble.
+
+    `improve(key, members [E, ...], critics, ensemble, data) -> (best member, metrics)`: states from
+    the data, actions from the frozen pi_k, advantage min Q - V normalised per batch. A round's
+    candidate replaces pi_k only when OPE says it is better; otherwise the round starts over from pi_k.
+    What is returned is the accepted policy with the highest OPE score, never merely the last one.
+    """
+    policy, value_net, critic_net, model = nets
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate))
+
+    def update(learner: Learner, key: jax.Array, old: Params, critics: Critics, data: DeviceData):
+        key_batch, key_action = jax.random.split(key)
+        obs = data.sample(key_batch, config.batch)["obs"]
+        old_mean, old_log_std = policy.apply(old, obs)
+        action = distributions.sample(key_action, old_mean, old_log_std)
+        gain = advantage(value_net, critic_net, critics, obs, jnp.clip(action, -1.0, 1.0))
+        gain = (gain - gain.mean()) / (gain.std() + 1e-8)
+        old_log_prob = distributions.log_prob(action, old_mean, old_log_std)
+
+        def loss(params: Params) -> jax.Array:
+            log_prob = distributions.log_prob(action, *policy.apply(params, obs))
+            return -clipped_surrogate(log_prob - old_log_prob, gain, config.clip).mean()
+
+        value, gradient = jax.value_and_grad(loss)(learner.params)
+        return learner.apply_gradient(gradient, optimizer), value
+
+    def improve_member(key, params, critics, ensemble, data, start):
+        def score(candidate: Params) -> jax.Array:
+            return ope.evaluate_policy(
+                model,
+                ensemble,
+                lambda obs: policy.apply(candidate, obs)[0],
+                lambda obs, action: critic_net.apply(critics.critic, obs, action).min(axis=0),
+                start,
+                config.rollout_length,
+            )
+
+        def one_round(carry, key_round: jax.Array):
+            old, old_score = carry
+            learner, _ = scan_updates(
+                lambda s, k: update(s, k, old, critics, data),
+                Learner.create(old, optimizer),
+                key_round,
+                config.steps_per_round,
+            )
+            candidate_score = score(learner.params)
+            accept = ope.is_better(candidate_score, old_score)
+            keep = lambda new, kept: jnp.where(accept, new, kept)
+            new = jax.tree.map(keep, learner.params, old)
+            return (new, keep(candidate_score, old_score)), accept
+
+        (params, final), accepted = jax.lax.scan(
+            one_round, (params, score(params)), jax.random.split(key, config.rounds)
+        )
+        return params, final.mean(), accepted.sum()
+
+    def improve(key, members, critics, ensemble, data):
+        key_start, key_fit = jax.random.split(key)
+        start = data.sample(key_start, config.start_states)["obs"]
+        size = jax.tree.leaves(members)[0].shape[0]
+        params, scores, accepted = jax.vmap(
+            improve_member, in_axes=(0, 0, None, None, None, None)
+        )(jax.random.split(key_fit, size), members, critics, ensemble, data, start)
+        best = jnp.argmax(scores)
+        metrics = {"score": scores[best], "accepted": accepted[best], "member": best}
+        return jax.tree.map(lambda leaf: leaf[best], params), metrics
+
+    return jax.jit(improve)
+
+
+@struct.dataclass
+class PPOBatch:
+    """What one update learns from, flattened to [B] or, before that, [T, N]."""
+
+    obs: jax.Array  # [..., D] normalised
+    action: jax.Array  # [..., A] the action whose likelihood the policy loss changes
+    log_prob: jax.Array  # [...] its log density when it was collected
+    weight: jax.Array  # [...] 0 leaves the step out of the policy loss
+    advantage: jax.Array  # [...]
+    value_target: jax.Array  # [...]
+
+
+def treat_recovered(
+    steps: Transition, treatment: Treatment, log_prob_floor: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(action, log_prob, weight) of each step for the policy loss, by treatment of recovered steps.
+
+    executed: the recovery action with its density under the task policy, left out when that is below
+    the floor; masked: recovered steps stay in GAE and value loss but not in the policy loss;
+    relabelled: the task policy's own action, credited with what the recovery action brought about.
+    """
+    decision = steps.decision
+    everywhere = jnp.ones_like(decision.log_prob)
+    if treatment == "relabelled":
+        return decision.task_action, decision.task_log_prob, everywhere
+    if treatment == "masked":
+        return decision.action, decision.log_prob, jnp.where(decision.intervened, 0.0, 1.0)
+    likely = ~decision.intervened | (decision.log_prob > log_prob_floor)
+    return decision.action, decision.log_prob, jnp.where(likely, 1.0, 0.0)
+
+
+def make_batch(
+    value_net: Value,
+    value: Params,
+    normalizer: Normalizer,
+    steps: Transition,
+    config: OnlineConfig,
+) -> PPOBatch:
+    """Values, GAE and targets of a rollout [T, N], flattened to [T * N]."""
+    obs = normalizer(steps.obs)
+    now = value_net.apply(value, obs)
+    following = value_net.apply(value, normalizer(steps.next_obs))
+    gain = generalized_advantage(
+        steps.reward * config.reward_scale,
+        now,
+        following,
+        steps.terminated,
+        steps.truncated,
+        discount=config.discount,
+        trace=config.trace,
+    )
+    action, log_prob, weight = treat_recovered(steps, config.treatment, config.log_prob_floor)
+    weight = jnp.where(steps.diverged, 0.0, weight)
+    batch = PPOBatch(obs, action, log_prob, weight, gain, gain + now)
+    chex.assert_equal_shape([batch.log_prob, batch.weight, batch.advantage, batch.value_target])
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """sum(w x) / sum(w), 0 where no weight is left: [B] -> []."""
+    return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def policy_loss(
+    policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Negative clipped surrogate minus entropy bonus over the weighted steps, and its metrics.
+
+    The KL estimate is mean((r - 1) - log r), non-negative and of low variance.
+    """
+    mean, log_std = policy.apply(params, batch.obs)
+    log_ratio = distributions.log_prob(batch.action, mean, log_std) - batch.log_prob
+    log_ratio = jnp.clip(log_ratio, -config.max_log_ratio, config.max_log_ratio)
+    center = weighted_mean(batch.advantage, batch.weight)
+    spread = jnp.sqrt(weighted_mean((batch.advantage - center) ** 2, batch.weight))
+    gain = (batch.advantage - center) / (spread + 1e-8)
+    surrogate = weighted_mean(clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
+    entropy = distributions.entropy(log_std).mean()
+    kl = weighted_mean(jnp.expm1(log_ratio) - log_ratio, batch.weight)
+    metrics = {
+        "kl": kl,
+        "entropy": entropy,
+        "ratio_max": jnp.max(jnp.where(batch.weight > 0, jnp.exp(log_ratio), 1.0)),
+        "used": batch.weight.mean(),
+    }
+    return -surrogate - config.entropy * entropy, metrics
+
+
+@struct.dataclass
+class ActorCritic:
+    """Task policy and value function with their optimisers."""
+
+    actor: Learner
+    critic: Learner
+
+
+def make_update(
+    policy: GaussianPolicy, value_net: Value, config: OnlineConfig
+) -> tuple[Callable[[Params, Params], ActorCritic], Callable[..., tuple[ActorCritic, dict]]]:
+    """Build (`init(policy params, value params)`, `update(learners, normalizer, steps, key)`).
+
+    `update` takes a rollout [T, N] and runs the epochs of minibatches; once a minibatch's KL passes
+    `target_kl`, the actor rests for the remainder of the update while the critic goes on.
+    """
+    actor_optimizer = _adam(config.actor_learning_rate, config.max_grad_norm)
+    critic_optimizer = _adam(config.critic_learning_rate, config.max_grad_norm)
+
+    def init(actor: Params, critic: Params) -> ActorCritic:
+        return ActorCritic(
+            Learner.create(actor, actor_optimizer), Learner.create(critic, critic_optimizer)
+        )
+
+    def minibatch_step(carry: tuple[ActorCritic, jax.Array], batch: PPOBatch):
+        learners, stopped = carry
+        (_, metrics), gradient = jax.value_and_grad(
+            lambda p: policy_loss(policy, p, batch, config), has_aux=True
+        )(learners.actor.params)
+        stopped = stopped | (metrics["kl"] > config.target_kl)
+        moved = learners.actor.apply_gradient(gradient, actor_optimizer)
+        actor = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), moved, learners.actor)
+
+        def value_loss(params: Params) -> jax.Array:
+            return ((value_net.apply(params, batch.obs) - batch.value_target) ** 2).mean()
+
+        loss, gradient = jax.value_and_grad(value_loss)(learners.critic.params)
+        critic = learners.critic.apply_gradient(gradient, critic_optimizer)
+        metrics |= {"value_loss": loss, "stopped": stopped.astype(jnp.float32)}
+        return (ActorCritic(actor, critic), stopped), metrics
+
+    def update(learners: ActorCritic, normalizer: Normalizer, steps: Transition, key: jax.Array):
+        batch = make_batch(value_net, learners.critic.params, normalizer, steps, config)
+        size = batch.advantage.shape[0]
+        minibatch = size // config.minibatches
+
+        def epoch(carry: Any, key_epoch: jax.Array):
+            order = jax.random.permutation(key_epoch, size)[: minibatch * config.minibatches]
+            shuffled = jax.tree.map(
+                lambda x: x[order].reshape(config.minibatches, minibatch, *x.shape[1:]), batch
+            )
+            return jax.lax.scan(minibatch_step, carry, shuffled)
+
+        keys = jax.random.split(key, config.epochs)
+        (learners, _), metrics = jax.lax.scan(epoch, (learners, jnp.array(False)), keys)
+        first_ratio = metrics["ratio_max"][0, 0]
+        return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio": first_ratio}
+
+    return init, update
+
+
+def _adam(learning_rate: float, max_grad_norm: float) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5)
+    )

@@ -1,0 +1,42 @@
+"""Small shared pieces of gradient training: optimisers and the scan over updates."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from farl_jax.types import Params
+
+
+@struct.dataclass
+class Learner:
+    """Parameters with their optimiser's state."""
+
+    params: Params
+    opt_state: optax.OptState
+
+    @classmethod
+    def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "Learner":
+        """Fresh optimiser state for these parameters."""
+        return cls(params=params, opt_state=optimizer.init(params))
+
+    def apply_gradient(self, gradient: Any, optimizer: optax.GradientTransformation) -> "Learner":
+        """One optimiser step."""
+        updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
+        return Learner(optax.apply_updates(self.params, updates), opt_state)
+
+
+def scan_updates(
+    update: Callable[[Any, jax.Array], tuple[Any, Any]], state: Any, key: jax.Array, steps: int
+) -> tuple[Any, Any]:
+    """Run `update(state, key) -> (state, metrics)` `steps` times; metrics are averaged."""
+    state, metrics = jax.lax.scan(update, state, jax.random.split(key, steps))
+    return state, jax.tree.map(jnp.mean, metrics)
+
+
+def polyak(target: Params, online: Params, rate: float) -> Params:
+    """rate * online + (1 - rate) * target, leaf by leaf."""
+    return optax.incremental_update(online, target, rate)

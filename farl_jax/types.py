@@ -1,0 +1,107 @@
+"""The few typed records that travel between the parts. Axes: T time, N environments, E ensemble."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+from flax import struct
+
+Params = Mapping[str, Any]
+
+
+class BatchedEnv(Protocol):
+    """N environments that reset themselves. States are typed records with at least the fields
+
+    obs, reward, base_reward, success, failure, failure_margin, terminated, truncated, diverged,
+    step_count, failing_steps, episode_return, object_start, goal and physics, batched on axis 0.
+    """
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+    episode_limit: int
+    random_return: float
+    expert_return: float
+    compiler_options: Mapping[str, bool]
+
+    def reset(self, key: jax.Array) -> Any:
+        """Fresh episodes in all environments: State [N]."""
+        ...
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, Any]:
+        """(state to go on from, true outcome of this step); they differ where an episode ended."""
+        ...
+
+
+@struct.dataclass
+class Decision:
+    """What a controller chose, and why. Fields [..., ] are batched like the observation."""
+
+    action: jax.Array  # [..., A] executed (before the environment clips it)
+    log_prob: jax.Array  # [...] log density of `action` under the task policy
+    task_action: jax.Array  # [..., A] what the task policy wanted
+    task_log_prob: jax.Array  # [...] its log density
+    intervened: jax.Array  # [...] bool, the recovery policy acted
+    horizon_cost: jax.Array  # [...] C_H that the gate saw, 0 without a gate
+
+
+@struct.dataclass
+class Transition:
+    """One environment step, [T, N] when it comes from a rollout."""
+
+    obs: jax.Array  # [..., D]
+    decision: Decision
+    reward: jax.Array  # [...]
+    failure: jax.Array  # [...] bool, C(s, a)
+    first_failure: jax.Array  # [...] bool, first failing step of its episode
+    success: jax.Array  # [...] bool
+    terminated: jax.Array  # [...] bool, ends by success: no bootstrap
+    truncated: jax.Array  # [...] bool, ends by time or divergence: bootstrap
+    diverged: jax.Array  # [...] bool
+    next_obs: jax.Array  # [..., D] true next observation, before any reset
+    margin: jax.Array  # [...] m to failure before the step
+    next_margin: jax.Array  # [...] m to failure after it
+    episode_return: jax.Array  # [...] sum of rewards of the episode up to this step
+    failing_steps: jax.Array  # [...] failing steps of the episode up to this step
+    step_count: jax.Array  # [...] steps of the episode up to this step
+
+    @property
+    def done(self) -> jax.Array:
+        """Whether the episode ended with this step."""
+        return self.terminated | self.truncated
+
+
+@struct.dataclass
+class Normalizer:
+    """Fixed observation statistics, z = (obs - mean) / std."""
+
+    mean: jax.Array  # [D]
+    std: jax.Array  # [D], floored
+
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        """Normalise observations [..., D]."""
+        return (obs - self.mean) / self.std
+
+
+@struct.dataclass
+class FailureCalibration:
+    """What turns the failure head's batch-balanced logits into probabilities, and C_H into a choice."""
+
+    logit_shift: jax.Array  # [] prior-shift correction added to every failure logit
+    max_risk: jax.Array  # [] eps_safe
+
+
+@struct.dataclass
+class OfflineResult:
+    """The bridge between the phases: all that the online phase starts from."""
+
+    policy: Params  # task policy
+    value: Params  # IQL V, becomes the online critic
+    recovery: Params  # recovery policy
+    world_model: Params
+    normalizer: Normalizer
+    calibration: FailureCalibration
+
+
+Controller = Callable[[Any, Any, jax.Array], tuple[Any, Decision]]
+"""(memory, State [N], key) -> (memory, Decision [N]); resets its memory where step_count is 0."""

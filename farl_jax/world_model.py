@@ -1,0 +1,224 @@
+"""Fitting the latent world model on windows of task and failure demonstrations.
+
+    z_0 = h(s_0),  z_{i+1} = d(z_i, a_i)
+    L = sum_i  20 rho^i |z_{i+1} - sg h(s_{i+1})|^2 + 0.1 rho'^i CE(R(z_i, a_i), r_i)
+             + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + rho^i BCE(F(z_i, a_i), c_i) + |dec(z_i) - s_i|^2
+
+The failure head is trained on ROLLED latents, which is what C_H evaluates.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from farl_jax.config import WorldModelConfig
+from farl_jax.dataset import Dataset, pad_to_power_of_two
+from farl_jax.latent import LatentModel, two_hot, two_hot_mean
+from farl_jax.training import Learner, polyak, scan_updates
+from farl_jax.types import Params
+
+
+@struct.dataclass
+class Windows:
+    """Windows of L consecutive steps inside one episode, sampled by their first step."""
+
+    obs: jax.Array  # [P, D] normalised
+    next_obs: jax.Array  # [P, D]
+    action: jax.Array  # [P, A]
+    reward: jax.Array  # [P] scaled
+    failure: jax.Array  # [P] bool
+    terminated: jax.Array  # [P] bool
+    starts: jax.Array  # [S] i32 first steps of all windows
+    failing: jax.Array  # [F] i32 first steps of windows with a failure
+    num_starts: jax.Array  # [] i32
+    num_failing: jax.Array  # [] i32
+
+
+def failing_run_index(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """How many failing steps in a row end at each step, 0 where not failing: [M] -> [M] i32."""
+    index = np.zeros(len(failure), np.int32)
+    for t in np.flatnonzero(failure):
+        carried = index[t - 1] if t > 0 and episode[t - 1] == episode[t] else 0
+        index[t] = carried + 1
+    return index
+
+
+def window_starts(data: Dataset, length: int, cap: int) -> np.ndarray:
+    """First steps of all windows of `length` steps inside an episode, [S] i32.
+
+    Windows that begin deeper than `cap` inside one run of failing steps are left out: the head
+    would otherwise mostly learn "stay failed".
+    """
+    episode = data["episode"]
+    first = np.arange(max(0, len(episode) - length + 1))
+    whole = episode[first] == episode[first + length - 1]
+    shallow = failing_run_index(data["failure"], episode)[first] <= cap
+    return first[whole & shallow].astype(np.int32)
+
+
+def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np.ndarray, float]:
+    """(window starts, starts of windows with a failure, logit shift).
+
+    Batches hold `failure_share` windows with a failure; with pi_b and pi_d the rates of failing
+    steps in batches and in the data, adding log(pi_d (1 - pi_b) / ((1 - pi_d) pi_b)) to a logit
+    trained on batches makes it a logit under the data's own rate.
+    """
+    starts = window_starts(data, config.train_horizon, config.failing_run_cap)
+    inside = starts[:, None] + np.arange(config.train_horizon)
+    counts = data["failure"][inside].sum(axis=1)
+    failing = starts[counts > 0]
+    if len(failing) == 0:
+        return starts, failing, 0.0
+    rate = counts.mean() / config.train_horizon
+    rate_failing = counts[counts > 0].mean() / config.train_horizon
+    share = config.failure_share
+    batch_rate = np.clip(share * rate_failing + (1 - share) * rate, 1e-6, 1 - 1e-6)
+    shift = np.log(rate / (1 - rate)) - np.log(batch_rate / (1 - batch_rate))
+    return starts, failing, float(shift)
+
+
+def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]:
+    """Put windows on the device (observations already normalised); also the logit shift."""
+    starts, failing, shift = prior_shift(data, config)
+    if len(starts) == 0:
+        raise ValueError(
+            f"no episode has {config.train_horizon} steps: shorten world_model.train_horizon"
+        )
+    fields = {
+        k: jnp.asarray(pad_to_power_of_two(data[k]))
+        for k in ("obs", "next_obs", "action", "reward", "failure", "terminated")
+    }
+    windows = Windows(
+        **fields,
+        starts=jnp.asarray(pad_to_power_of_two(starts)),
+        failing=jnp.asarray(pad_to_power_of_two(failing if len(failing) else starts[:1])),
+        num_starts=jnp.asarray(len(starts)),
+        num_failing=jnp.asarray(max(1, len(failing))),
+    )
+    return windows, shift
+
+
+def sample_windows(windows: Windows, key: jax.Array, config: WorldModelConfig) -> dict[str, Any]:
+    """A batch of windows, time first: name -> [L, B, ...]; half of them with a failure."""
+    key_any, key_failing = jax.random.split(key)
+    num_failing = round(config.batch * config.failure_share)
+    row = jax.random.randint(key_any, (config.batch - num_failing,), 0, windows.num_starts)
+    failing_row = jax.random.randint(key_failing, (num_failing,), 0, windows.num_failing)
+    first = jnp.concatenate([windows.starts[row], windows.failing[failing_row]])
+    index = jnp.arange(config.train_horizon)[:, None] + first
+    names = ("obs", "next_obs", "action", "reward", "failure", "terminated")
+    return {name: getattr(windows, name)[index] for name in names}
+
+
+def roll_latents(
+    model: LatentModel, params: Params, obs: jax.Array, actions: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Latents under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B, Z]."""
+    start = model.apply(params, obs, method="encode")
+
+    def step(z: jax.Array, action: jax.Array):
+        following = model.apply(params, z, action, method="next")
+        return following, (z, following)
+
+    _, (before, after) = jax.lax.scan(step, start, actions)
+    return before, after
+
+
+def _cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    return -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
+
+
+def model_loss(
+    model: LatentModel, config: WorldModelConfig, params: Params, target: Params, batch: dict
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Weighted sum of all losses over windows [L, B, ...], and each of them; see the module's top.
+
+    `target` are slowly following parameters; only their Q heads are used.
+    """
+    call = lambda p, name, *args: model.apply(p, *args, method=name)
+    frozen = jax.lax.stop_gradient(params)
+    z, following = roll_latents(model, params, batch["obs"][0], batch["action"])
+    encoded_next = call(frozen, "encode", batch["next_obs"])
+    discounts = lambda rho: (rho ** jnp.arange(config.train_horizon))[:, None]
+
+    next_action = call(frozen, "prior", encoded_next)
+    hot = lambda x: two_hot(x, config.bins, config.bin_limit)
+    next_q = two_hot_mean(call(target, "q", encoded_next, next_action), config.bin_limit).min(0)
+    backup = batch["reward"] + config.discount * jnp.where(batch["terminated"], 0.0, next_q)
+    failure_logit = call(params, "failure", z, batch["action"])
+    losses = {
+        "consistency": discounts(config.rho_consistency)
+        * ((following - encoded_next) ** 2).mean(-1),
+        "reward": discounts(config.rho_reward)
+        * _cross_entropy(call(params, "reward", z, batch["action"]), hot(batch["reward"])),
+        "value": discounts(config.rho_reward)
+        * _cross_entropy(call(params, "q", z, batch["action"]), hot(backup)).sum(0),
+        "failure": discounts(config.rho_failure)
+        * optax.sigmoid_binary_cross_entropy(failure_logit, batch["failure"].astype(jnp.float32)),
+        "decoder": ((call(params, "decode", z) - batch["obs"]) ** 2).mean(-1),
+        "prior": _prior_loss(model, config, params, frozen, jax.lax.stop_gradient(z)),
+    }
+    means = {name: value.mean() for name, value in losses.items()}
+    weights = {"prior": 1.0} | {
+        name: getattr(config, f"{name}_weight") for name in means if name != "prior"
+    }
+    return sum(weights[name] * means[name] for name in means), means
+
+
+def _prior_loss(
+    model: LatentModel, config: WorldModelConfig, params: Params, frozen: Params, z: jax.Array
+) -> jax.Array:
+    """-Q(z, prior(z)) by the spread of Q in the batch; moves the prior only: z [L, B, Z] -> [L, B]."""
+    action = model.apply(params, z, method="prior")
+    q = two_hot_mean(model.apply(frozen, z, action, method="q"), config.bin_limit).mean(0)
+    spread = jnp.percentile(q, 95) - jnp.percentile(q, 5)
+    return -q / jax.lax.stop_gradient(jnp.maximum(spread, 1.0))
+
+
+def make_fit(
+    model: LatentModel, config: WorldModelConfig
+) -> tuple[Callable[..., Any], Callable[..., tuple[Any, dict[str, jax.Array]]]]:
+    """Build (`init(key) -> state`, `fit_chunk(state, key, windows, steps) -> (state, losses)`).
+
+    `state` is (Learner, target parameters); `steps` is static.
+    """
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate)
+    )
+
+    def init(key: jax.Array) -> tuple[Learner, Params]:
+        params = model.init(
+            key, jnp.zeros((1, model.observation_size)), jnp.zeros((1, model.action_size))
+        )
+        return Learner.create(params, optimizer), params
+
+    def fit_chunk(state, key, windows, steps):
+        def update(state: tuple[Learner, Params], key_batch: jax.Array):
+            learner, target = state
+            batch = sample_windows(windows, key_batch, config)
+            (_, losses), gradient = jax.value_and_grad(
+                lambda p: model_loss(model, config, p, target, batch), has_aux=True
+            )(learner.params)
+            learner = learner.apply_gradient(gradient, optimizer)
+            return (learner, polyak(target, learner.params, config.target_rate)), losses
+
+        return scan_updates(update, state, key, steps)
+
+    return init, jax.jit(fit_chunk, static_argnums=3)
+
+
+def predict_failures(
+    model: LatentModel,
+    params: Params,
+    logit_shift: jax.Array,
+    obs: jax.Array,
+    actions: jax.Array,
+) -> jax.Array:
+    """Pr(C = 1) along logged actions: obs [B, D] normalised, actions [L, B, A] -> [L, B]."""
+    z, _ = roll_latents(model, params, obs, actions)
+    return jax.nn.sigmoid(model.apply(params, z, actions, method="failure") + logit_shift)
