@@ -57,8 +57,9 @@ class BoundedPush:
     hand_high: ClassVar[tuple[float, float, float]] = (0.5, 1.0, 0.5)
     goal_low: ClassVar[tuple[float, float, float]] = (-0.1, 0.8, 0.01)
     goal_high: ClassVar[tuple[float, float, float]] = (0.1, 0.9, 0.02)
-    random_return: ClassVar[float] = 14.0
-    expert_return: ClassVar[float] = 2082.0
+    # Means over 1,200 episodes each on the native backend: standard errors 0.6 and 1.0.
+    random_return: ClassVar[float] = 15.0
+    expert_return: ClassVar[float] = 2080.0
 
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""
@@ -111,17 +112,17 @@ class BoundedPush:
 
         Puck and goal x are uniform as in MetaWorld; goal y is uniform over the part of its range
         that is far enough away. MetaWorld draws all anew while too close, which is the same
-        given the other three numbers, and weighs those by how much of the range is left to them.
+        given the other three numbers, and weighs those by how much of the range is left to them:
+        the two distributions differ by 5 % in total variation.
         """
-        key_object, key_goal_x, key_goal_y = jax.random.split(key, 3)
-        low = jnp.array([self.object_x[0], self.object_y[0]])
-        high = jnp.array([self.object_x[1], self.object_y[1]])
-        start = jax.random.uniform(key_object, (2,), minval=low, maxval=high)
-        goal_x = jax.random.uniform(key_goal_x, minval=self.goal_x[0], maxval=self.goal_x[1])
-        needed = jnp.sqrt(jnp.maximum(self.min_distance**2 - (goal_x - start[0]) ** 2, 0.0))
-        nearest_y = jnp.maximum(self.goal_y[0], start[1] + needed)
-        goal_y = jax.random.uniform(key_goal_y, minval=nearest_y, maxval=self.goal_y[1])
-        return start, jnp.stack([goal_x, goal_y])
+        parts = jax.random.uniform(key, (4,))  # one draw: random bits dominate a reset's cost
+        low = jnp.array([self.object_x[0], self.object_y[0], self.goal_x[0]])
+        high = jnp.array([self.object_x[1], self.object_y[1], self.goal_x[1]])
+        start_x, start_y, goal_x = low + parts[:3] * (high - low)
+        needed = jnp.sqrt(jnp.maximum(self.min_distance**2 - (goal_x - start_x) ** 2, 0.0))
+        nearest_y = jnp.maximum(self.goal_y[0], start_y + needed)
+        goal_y = nearest_y + parts[3] * (self.goal_y[1] - nearest_y)
+        return jnp.stack([start_x, start_y]), jnp.stack([goal_x, goal_y])
 
     def reward(self, readings: Readings, action: jax.Array, episode: Episode) -> jax.Array:
         """Return push-v3's reward: caging, then (once held) being in place, 10 at the goal."""

@@ -153,8 +153,8 @@ class _HostBatches:
 
     def _step_flat(self, rows: np.ndarray) -> np.ndarray:
         views = self._views(len(rows))
-        good = np.isfinite(rows).all(axis=1)
-        # Bad rows run on the model's default state: MuJoCo would log each NaN to a file.
+        good = (np.abs(rows) < mujoco.mjMAXVAL).all(axis=1)  # false for NaN, too
+        # Bad rows run on the model's default state: MuJoCo would log each of them to a file.
         default = np.concatenate([self._model.qpos0, np.zeros(rows.shape[1] - self._model.nq)])
         rows = np.where(good[:, None], rows, default)
         stops = np.cumsum([view.shape[1] for view in views.inputs])

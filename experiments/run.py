@@ -49,7 +49,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """A line on the console."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def offline_result(self) -> OfflineResult:
         """The offline checkpoint, strictly restored."""

@@ -12,10 +12,11 @@ Treatment = Literal["executed", "masked", "relabelled"]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of the policies, values and critics (Uni-O4: three ReLU layers of 256)."""
+    """Sizes of the policies (Uni-O4: three ReLU layers of 256), values and critics."""
 
     width: int = 256
     depth: int = 3
+    critic_depth: int = 2
     min_std: float = 0.2
     """Floor of the policy's standard deviation, in actions; keeps exploration and ratios sane."""
 
@@ -25,8 +26,8 @@ class BCConfig:
     """Behaviour cloning of an ensemble by maximum likelihood."""
 
     members: int = 4
-    steps: int = 1500
-    batch: int = 256
+    steps: int = 600
+    batch: int = 128
     learning_rate: float = 1e-3
     """Peak of a cosine schedule."""
     holdout: float = 0.15
@@ -38,7 +39,7 @@ class IQLConfig:
     """Implicit Q-learning critics on the offline data."""
 
     steps: int = 2000
-    batch: int = 256
+    batch: int = 128
     learning_rate: float = 3e-4
     expectile: float = 0.7
     discount: float = 0.99
@@ -59,7 +60,7 @@ class OfflinePPOConfig:
     clip: float = 0.2
     ensemble: int = 5
     model_steps: int = 1000
-    model_batch: int = 256
+    model_batch: int = 128
     model_learning_rate: float = 1e-3
     rollout_length: int = 10
     start_states: int = 512
@@ -69,14 +70,14 @@ class OfflinePPOConfig:
 class WorldModelConfig:
     """Latent world model with a failure head (TD-MPC2's losses plus decoder and failure)."""
 
-    latent: int = 128
+    latent: int = 64
     simnorm_group: int = 8
-    width: int = 256
-    train_horizon: int = 6
+    width: int = 128
+    train_horizon: int = 11
     """Steps per window; the heads are trained on latents rolled this far, so C_H may use H < this."""
-    steps: int = 3000
-    batch: int = 128
-    learning_rate: float = 3e-4
+    steps: int = 2500
+    batch: int = 64
+    learning_rate: float = 1e-3
     max_grad_norm: float = 20.0
     rho_consistency: float = 0.9
     rho_failure: float = 0.9
@@ -86,7 +87,7 @@ class WorldModelConfig:
     value_weight: float = 0.1
     failure_weight: float = 1.0
     decoder_weight: float = 1.0
-    bins: int = 101
+    bins: int = 51
     bin_limit: float = 10.0
     """Two-hot support is symlog space [-limit, limit]."""
     discount: float = 0.99
@@ -103,7 +104,7 @@ class SafetyConfig:
     """The gate: recover when C_H exceeds eps_safe."""
 
     enabled: bool = True
-    horizon: int = 5
+    horizon: int = 8
     gamma_risk: float = 0.95
     max_risk: float | None = None
     """eps_safe; None takes the value calibrated on held-out episodes."""
@@ -159,9 +160,9 @@ class DemosConfig:
     """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
     recovery_episodes: int = 120
     recovery_length: int = 50
-    danger_margin: float = 0.03
+    danger_margin: float = 0.06
     """m: a recovery demonstration starts when a careless hand gets the object this near failure."""
-    safe_margin: float = 0.05
+    safe_margin: float = 0.09
     """m: it has succeeded, and ends, here."""
     num_envs: int = 64
 

@@ -159,16 +159,16 @@ class DeviceData:
         return {k: v[rows] for k, v in self.fields.items()}
 
 
-def to_device(data: Dataset, names: tuple[str, ...]) -> DeviceData:
-    """Put the named fields on the device."""
+def to_device(data: Dataset, names: tuple[str, ...], least: int = 4096) -> DeviceData:
+    """Put the named fields on the device, padded to at least `least` rows."""
     size = len(data["episode"])
     return DeviceData(
-        fields={k: jnp.asarray(pad_to_power_of_two(data[k])) for k in names},
+        fields={k: jnp.asarray(pad_to_power_of_two(data[k], least)) for k in names},
         size=jnp.asarray(size, jnp.int32),
     )
 
 
 def pad_to_power_of_two(array: np.ndarray, least: int = 1024) -> np.ndarray:
-    """Repeat zeros after axis 0 up to the next power of two."""
-    target = max(least, 1 << (len(array) - 1).bit_length())
+    """Add zeros after axis 0 up to the next power of two, and at least to `least` rows."""
+    target = 1 << (max(least, len(array)) - 1).bit_length()
     return np.concatenate([array, np.zeros((target - len(array), *array.shape[1:]), array.dtype)])

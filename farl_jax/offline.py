@@ -43,9 +43,9 @@ class Networks:
         net = config.network
         return cls(
             policy=GaussianPolicy(action_size, net.width, net.depth, float(np.log(net.min_std))),
-            value=Value(net.width, net.depth),
-            critic=DoubleCritic(net.width, net.depth),
-            transition=TransitionModel(net.width, net.depth),
+            value=Value(net.width, net.critic_depth),
+            critic=DoubleCritic(net.width, net.critic_depth),
+            transition=TransitionModel(net.width, net.critic_depth),
             latent=LatentModel(config.world_model, observation_size, action_size),
             sizes=(observation_size, action_size),
         )
@@ -125,7 +125,7 @@ def run_offline(
     )
     report("transition_ensemble", {"mse": float(error)})
 
-    improve = _make_improve(nets, config)
+    improve = _make_improve(nets, config, rows=len(scaled["episode"]))
     policy, critics, metrics = improve(key_task, clones, scaled, ensemble, normalizer)
     report("task_policy", metrics)
     key_clone, key_improve = jax.random.split(key_recovery)
@@ -147,7 +147,8 @@ def run_offline(
     )
 
 
-def _make_improve(nets: Networks, config: FarlConfig) -> Callable[..., Any]:
+def _make_improve(nets: Networks, config: FarlConfig, rows: int) -> Callable[..., Any]:
+    """IQL and offline PPO, for both policies: data padded to one size shares compiled programs."""
     fit_critics = iql.make_fit(nets.value, nets.critic, config.iql, nets.sizes)
     improve = ppo.make_improve_offline(
         (nets.policy, nets.value, nets.critic, nets.transition), config.offline_ppo
@@ -155,9 +156,9 @@ def _make_improve(nets: Networks, config: FarlConfig) -> Callable[..., Any]:
 
     def run(key, clones, data, ensemble, normalizer):
         key_critics, key_improve = jax.random.split(key)
-        rows = _normalized(data, normalizer, iql.FIELDS)
-        critics, losses = fit_critics(key_critics, rows)
-        policy, metrics = improve(key_improve, clones, critics, ensemble, rows)
+        device = _normalized(data, normalizer, iql.FIELDS, least=rows)
+        critics, losses = fit_critics(key_critics, device)
+        policy, metrics = improve(key_improve, clones, critics, ensemble, device)
         return policy, critics, {k: float(v) for k, v in (losses | metrics).items()}
 
     return run
@@ -170,9 +171,10 @@ def _clone_data(data: Dataset, normalizer: Normalizer, config: FarlConfig) -> tu
 
 
 def _normalized(
-    data: Dataset, normalizer: Normalizer, names: tuple[str, ...]
+    data: Dataset, normalizer: Normalizer, names: tuple[str, ...], least: int = 4096
 ) -> dataset.DeviceData:
-    return dataset.to_device(_normalize_rows(data, normalizer), names)
+    rows = {k: v for k, v in _normalize_rows(data, normalizer).items() if k in names}
+    return dataset.to_device(rows | {"episode": data["episode"]}, names, least)
 
 
 def _normalize_rows(data: Dataset, normalizer: Normalizer) -> Dataset:
@@ -225,8 +227,7 @@ def fit_world_model(
 ) -> tuple[Params, FailureCalibration]:
     """Fit on task and failure demonstrations, report on held-out episodes, calibrate eps_safe.
 
-    `experience` is (scripted, the cloned policy's own): held-out episodes of both judge the head,
-    those of the policy, most like what the gate will meet, set the threshold.
+    `experience` is (scripted, the cloned policy's own); whole episodes of both are held out.
     """
     splits = [dataset.split_by_episode(d, config.world_model.holdout, seed=1) for d in experience]
     training, held_out = (dataset.concatenate(*parts) for parts in zip(*splits, strict=True))
@@ -245,7 +246,9 @@ def fit_world_model(
     params = state[0].params
     logit_shift = jnp.asarray(shift, jnp.float32)
     report("failure_head", held_out_report(nets, params, logit_shift, held_out, normalizer, config))
-    chosen = calibrate(nets, policy, params, logit_shift, own_held_out, normalizer, config)
+    chosen = calibrate(
+        nets, policy, params, logit_shift, held_out, len(own_held_out["episode"]), normalizer, config
+    )
     report("calibration", chosen)
     return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))
 
@@ -276,10 +279,14 @@ def calibrate(
     params: Params,
     logit_shift: jax.Array,
     held_out: Dataset,
+    num_own: int,
     normalizer: Normalizer,
     config: FarlConfig,
 ) -> dict[str, float]:
-    """C_H of the logged action on every held-out step, and from it eps_safe."""
+    """C_H of the logged action on every held-out step, and from it eps_safe.
+
+    The last `num_own` steps are the task policy's own.
+    """
     gate = config.safety
 
     @jax.jit
@@ -296,4 +303,7 @@ def calibrate(
         return safety.discounted_risk(probability, gate.horizon, gate.gamma_risk)
 
     cost = cost_of(policy, params, normalizer(held_out["obs"]), held_out["action"])
-    return safety.calibrate_max_risk(cost, held_out["failure"], held_out["episode"], gate)
+    own = np.arange(len(cost)) >= len(cost) - num_own
+    return safety.calibrate_max_risk(
+        np.asarray(cost), held_out["failure"], held_out["episode"], own, gate
+    )

@@ -1,6 +1,8 @@
 """Resets, steps, rewards, flags and errors of one environment, on the native backend."""
 
 import functools
+import importlib.util
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from envs_mjx import EnvError, SawyerEnv, State, make
+from envs_mjx.bounded_push import BoundedPush
 from envs_mjx.physics import make_physics
 
 SUCCESS_START = ((0.0, 0.7), (0.0, 0.85))
@@ -24,6 +27,25 @@ def step_fn() -> "jax.stages.Wrapped":
     return jax.jit(push().step)
 
 
+@functools.cache
+def reset_fn() -> "jax.stages.Wrapped":
+    return jax.jit(push().reset)
+
+
+@functools.cache
+def reset_at_fn() -> "jax.stages.Wrapped":
+    return jax.jit(push().reset_at)
+
+
+def reset(seed: int) -> State:
+    return reset_fn()(jax.random.key(seed))
+
+
+@functools.cache
+def batch_step_fn() -> "jax.stages.Wrapped":
+    return jax.jit(jax.vmap(push().step))
+
+
 def roll(state: State, steps: int, action: jax.Array | None = None) -> list[State]:
     """Apply `action`, or the expert's, and return every state, the first included."""
     states = [state]
@@ -35,7 +57,7 @@ def roll(state: State, steps: int, action: jax.Array | None = None) -> list[Stat
 
 def test_reset_shapes_and_flags() -> None:
     env = push()
-    state = env.reset(jax.random.key(0))
+    state = reset(0)
     assert state.obs.shape == (env.observation_size,) == (39,)
     np.testing.assert_array_equal(state.obs[18:36], state.obs[:18])
     np.testing.assert_array_equal(state.obs[4:7], state.object_start)
@@ -45,12 +67,12 @@ def test_reset_shapes_and_flags() -> None:
 
 
 def test_state_is_small() -> None:
-    leaves = jax.tree.leaves(push().reset(jax.random.key(0)))
+    leaves = jax.tree.leaves(reset(0))
     assert sum(leaf.nbytes for leaf in leaves) < 2048
 
 
 def test_reset_placement_covers_metaworlds_ranges() -> None:
-    start, goal = jax.vmap(push().task.place)(jax.random.split(jax.random.key(1), 4000))
+    start, goal = jax.jit(jax.vmap(push().task.place))(jax.random.split(jax.random.key(1), 4000))
     for values, low, high in (
         (start[:, 0], -0.1, 0.1),
         (start[:, 1], 0.6, 0.7),
@@ -64,7 +86,7 @@ def test_reset_placement_covers_metaworlds_ranges() -> None:
 
 def test_reset_observation_is_that_of_a_true_forward_pass() -> None:
     env = push()
-    state = env.reset(jax.random.key(2))
+    state = reset(2)
     data = mujoco.MjData(env.model)
     data.qpos[:] = state.physics.qpos
     mujoco.mj_forward(env.model, data)
@@ -73,28 +95,28 @@ def test_reset_observation_is_that_of_a_true_forward_pass() -> None:
 
 
 def test_hand_is_settled_at_reset() -> None:
-    before, after = roll(push().reset(jax.random.key(3)), 1, jnp.array([0.0, 0.0, 0.0, -1.0]))
+    before, after = roll(reset(3), 1, jnp.array([0.0, 0.0, 0.0, -1.0]))
     np.testing.assert_allclose(after.obs[:7], before.obs[:7], atol=1e-3)  # m; at rest but for creep
 
 
 def test_same_key_same_episode_bit_for_bit() -> None:
-    first, second = (roll(push().reset(jax.random.key(4)), 50)[-1] for _ in range(2))
+    first, second = (roll(reset(4), 50)[-1] for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 def test_thread_count_changes_nothing() -> None:
     env = push()
-    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(5), 8))
-    control = jax.vmap(env._control)(states, jnp.full((8, 4), 0.5))
+    states = jax.vmap(reset_fn())(jax.random.split(jax.random.key(5), 8))
+    control = jax.jit(jax.vmap(env._control))(states, jnp.full((8, 4), 0.5))
     one, many = (
-        jax.vmap(make_physics(env.model, "native", threads).step)(states.physics, control)
+        jax.jit(jax.vmap(make_physics(env.model, "native", threads).step))(states.physics, control)
         for threads in (1, 4)
     )
     jax.tree.map(np.testing.assert_array_equal, one, many)
 
 
 def test_success_is_absorbing_and_pays_the_remaining_steps() -> None:
-    states = roll(push().reset_at(*map(jnp.array, SUCCESS_START)), 90)
+    states = roll(reset_at_fn()(*map(jnp.array, SUCCESS_START)), 90)
     first = next(index for index, state in enumerate(states) if state.success)
     end = states[first]
     assert end.terminated and end.done and not end.truncated
@@ -106,22 +128,21 @@ def test_success_is_absorbing_and_pays_the_remaining_steps() -> None:
 
 
 def test_time_limit_truncates() -> None:
-    env = push()
-    late = env.reset(jax.random.key(6)).replace(step_count=jnp.int32(248))
+    late = reset(6).replace(step_count=jnp.int32(248))
     states = roll(late, 2, jnp.zeros(4))
     assert [bool(state.truncated) for state in states] == [False, False, True]
     assert not states[-1].terminated and not states[-1].diverged
 
 
 def test_success_on_the_last_step_terminates_without_bonus() -> None:
-    near = push().reset_at(jnp.array([0.0, 0.7]), jnp.array([0.0, 0.74]))
+    near = reset_at_fn()(jnp.array([0.0, 0.7]), jnp.array([0.0, 0.74]))
     end = step_fn()(near.replace(step_count=jnp.int32(249)), jnp.zeros(4))
     assert end.terminated and not end.truncated
     np.testing.assert_allclose(end.reward, 10.0)
 
 
 def test_failure_counts_and_does_not_end_the_episode() -> None:
-    outside = push().reset_at(jnp.array([0.17, 0.65]), jnp.array([0.0, 0.85]))
+    outside = reset_at_fn()(jnp.array([0.17, 0.65]), jnp.array([0.0, 0.85]))
     assert outside.failure and outside.failing_steps == 0
     np.testing.assert_allclose(outside.failure_margin, -0.02, atol=1e-6)
     last = roll(outside, 3, jnp.zeros(4))[-1]
@@ -134,18 +155,21 @@ def test_failure_counts_and_does_not_end_the_episode() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_bad_action_is_contained(bad: float) -> None:
-    before = roll(push().reset(jax.random.key(7)), 3)[-1]
+    before = roll(reset(7), 3)[-1]
     after = step_fn()(before, jnp.array([0.0, bad, 0.0, 0.0]))
     check_contained(before, after)
 
 
-def test_bad_physics_is_contained_to_its_row() -> None:
-    env = push()
-    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(8), 3))
+@pytest.mark.parametrize("speed", [np.nan, 1e12, 1e8])  # 1e8 breaks down within the step
+def test_bad_physics_is_contained_to_its_row(
+    speed: float, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs a breakdown to a file where it runs
+    states = jax.vmap(reset_fn())(jax.random.split(jax.random.key(8), 3))
     broken = states.replace(
-        physics=states.physics.replace(qvel=states.physics.qvel.at[1].set(1e12))
+        physics=states.physics.replace(qvel=states.physics.qvel.at[1].set(speed))
     )
-    step = jax.jit(jax.vmap(env.step))
+    step = batch_step_fn()
     after, expected = step(broken, jnp.zeros((3, 4))), step(states, jnp.zeros((3, 4)))
     np.testing.assert_array_equal(after.diverged, [False, True, False])
     take = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
@@ -160,11 +184,12 @@ def check_contained(before: State, after: State) -> None:
     jax.tree.map(np.testing.assert_array_equal, after.physics, before.physics)
     np.testing.assert_array_equal(after.obs, before.obs)
     assert after.failure_margin == before.failure_margin
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(after))
+    outside = after.replace(physics=None)  # what was put into the physics stays there
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(outside))
 
 
 def test_hand_moves_a_centimetre_per_unit_within_its_limits() -> None:
-    states = roll(push().reset(jax.random.key(9)), 80, jnp.array([1.0, -9.0, 0.0, 0.0]))
+    states = roll(reset(9), 80, jnp.array([1.0, -9.0, 0.0, 0.0]))
     mocap = np.stack([state.physics.mocap_pos[0] for state in states])
     np.testing.assert_allclose(mocap[1] - mocap[0], [0.01, -0.01, 0.0], atol=1e-6)
     np.testing.assert_allclose(mocap[-1], [0.5, 0.4, 0.2], atol=1e-6)
@@ -172,7 +197,7 @@ def test_hand_moves_a_centimetre_per_unit_within_its_limits() -> None:
 
 def test_wrong_action_shape_is_refused() -> None:
     with pytest.raises(EnvError, match=r"shape \(4,\), got \(64, 4\); .*BatchEnv"):
-        push().step(push().reset(jax.random.key(0)), jnp.zeros((64, 4)))
+        push().step(reset(0), jnp.zeros((64, 4)))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +228,20 @@ def test_expert_succeeds_without_failing() -> None:
         state = jax.tree.map(keep, state, moved)
         return (state, ended | state.done), None
 
-    start = jax.vmap(env.reset)(jax.random.split(jax.random.key(10), 100))
+    start = jax.vmap(reset_fn())(jax.random.split(jax.random.key(10), 100))
     run = jax.jit(lambda s: jax.lax.scan(act, (s, s.done), None, length=110)[0][0])
     end = run(start)
     assert np.mean(end.success) >= 0.95
     assert np.mean(end.failing_steps > 0) <= 0.02
     np.testing.assert_allclose(np.mean(end.episode_return), env.expert_return, rtol=0.02)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("warp") is not None, reason="warp-lang is installed")
+def test_missing_warp_is_an_error_that_says_how_out() -> None:
+    with pytest.raises(EnvError, match=r"needs warp-lang.*pip install 'farl-jax\[warp\]'"):
+        make("bounded_push", "warp")
+
+
+def test_make_takes_a_task_object() -> None:
+    env = make(BoundedPush(bounds="videos"), "native", episode_limit=7)
+    assert (env.task.bounds, env.episode_limit) == ("videos", 7)

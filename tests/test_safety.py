@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from farl_jax import distributions
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
@@ -14,6 +13,7 @@ from farl_jax.safety import (
     calibrate_max_risk,
     discounted_risk,
     failure_probabilities,
+    foreseen_peaks,
     gated_controller,
     recover,
 )
@@ -136,21 +136,38 @@ def test_negative_threshold_always_recovers_by_the_mean():
     )
 
 
-@pytest.mark.parametrize("target_rate", [0.1, 0.3])
-def test_calibration_takes_the_most_cautious_allowed_threshold(target_rate):
+def _held_out():
+    """40 episodes of 50 steps; the even ones fail at step 30, foreseen 3 steps ahead with C_H 1..2."""
     rng = np.random.default_rng(0)
     episode = np.repeat(np.arange(40), 50)
-    failure = np.zeros(2000, bool)
-    cost = rng.random(2000) * 0.5
-    onset = np.arange(20) * 100 + 30  # every second episode fails at step 30 ...
+    cost, failure = rng.random(2000) * 0.5, np.zeros(2000, bool)
+    onset = np.arange(20) * 100 + 30
     failure[onset] = True
-    cost[onset - 3] = 2.0  # ... and is foreseen 3 steps before
-    chosen = calibrate_max_risk(
-        cost, failure, episode, SafetyConfig(target_trigger_rate=target_rate, lead_time=2)
-    )
-    assert chosen["recall"] == 1.0 and chosen["onsets"] == 20
-    assert abs(chosen["trigger_rate"] - target_rate) < 2e-3
-    unseen = calibrate_max_risk(
-        np.where(cost == 2.0, 0.0, cost * (episode % 2)), failure, episode, SafetyConfig()
-    )
-    assert unseen["recall"] == 0.0
+    cost[onset - 3] = 1.0 + np.arange(20) / 20
+    cost[onset - 1] = 5.0  # too late to count
+    return cost, failure, episode, episode >= 20
+
+
+def test_calibration_takes_the_least_intrusive_threshold_that_foresees_enough():
+    cost, failure, episode, own = _held_out()
+    chosen = calibrate_max_risk(cost, failure, episode, own, SafetyConfig(target_recall=0.9))
+    assert chosen["onsets"] == 20 and chosen["recall"] >= 0.9
+    assert 1.0 < chosen["max_risk"] < 1.1  # foresees 18 of the peaks 1.00, 1.05, 1.10, ...
+    higher = np.sort(cost[np.arange(20) * 100 + 27])[2] + 1e-6
+    assert (cost[np.arange(20) * 100 + 27] > higher).mean() < 0.9
+
+
+def test_calibration_never_exceeds_the_trigger_rate_of_the_policys_own_steps():
+    cost, failure, episode, own = _held_out()
+    shy = SafetyConfig(target_recall=1.0, target_trigger_rate=0.001)
+    chosen = calibrate_max_risk(cost, failure, episode, own, shy)
+    assert chosen["trigger_rate"] <= 0.002 and chosen["recall"] < 1.0
+
+
+def test_a_warning_in_another_episode_or_too_late_does_not_count():
+    episode = np.repeat([0, 1], 5)
+    failure = np.zeros(10, bool)
+    failure[[6, 9]] = True  # second step of episode 1, and its last
+    cost = np.array([0, 0, 0, 0, 9, 0, 0, 0.5, 0.25, 9.0])
+    peaks = foreseen_peaks(cost, failure, episode, lead_time=2)
+    np.testing.assert_array_equal(peaks, [0.5])  # onset at 6: nothing two steps ahead in episode 1

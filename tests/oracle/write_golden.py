@@ -98,8 +98,8 @@ def shaping_table(rng: np.random.Generator) -> dict[str, np.ndarray]:
         start = np.array([*rng.uniform([-0.1, 0.6], [0.1, 0.7]), 0.02])
         puck = start if index % 2 else start + np.array([*rng.uniform(-0.1, 0.1, 2), 0.0])
         tcp = puck + rng.normal(0.0, 0.003 if index % 4 < 2 else 0.05, 3)
-        half_gap = rng.uniform(0.016, 0.05)
-        pads = np.stack([tcp + [0.0, half_gap, 0.0], tcp - [0.0, half_gap, 0.0]])
+        reach = np.array([0.0, rng.uniform(0.016, 0.05), 0.0])
+        pads = np.stack([tcp + reach, tcp - reach])
         tcp_start, effort = np.array([0.0, 0.6, 0.15]), rng.uniform(-1.0, 1.0)
         hand = types.SimpleNamespace(
             obj_init_pos=start,

@@ -1,0 +1,270 @@
+"""`farl`: one command line for every phase. User errors are one line on stderr and exit code 2."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from experiments.presets import RunSettings, preset
+from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
+from farl_jax.config import FarlConfig
+
+
+@dataclass(frozen=True)
+class StartArgs:
+    """Start a run, or go on with it."""
+
+    task: str = "bounded_push"
+    """A FailureBench task."""
+    preset: str = "quick"
+    """Budget: smoke, quick or paper. Any number of it can be changed by the options below."""
+    seed: int = 0
+    """First seed."""
+    seeds: int = 1
+    """How many seeds, one after the other, each in a folder of its own."""
+    backend: str | None = None
+    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    out: Path | None = None
+    """Folder of the run. Default: runs/<task>/<preset>."""
+    resume: bool = False
+    """Keep what is finished and go on from the newest checkpoint."""
+    config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
+
+
+@dataclass(frozen=True)
+class PhaseArgs:
+    """Do one phase of a run that exists; its config.json says the rest."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    method: str = "farl"
+    """farl (gate on) or uni_o4 (gate off); for `online` and `render`."""
+    resume: bool = False
+    """Keep what is finished and go on from the newest checkpoint."""
+
+
+@dataclass(frozen=True)
+class BenchArgs:
+    """Measure env steps per second of a jitted rollout with a policy."""
+
+    task: str = "bounded_push"
+    """A FailureBench task."""
+    backends: tuple[str, ...] = ("native", "mjx")
+    """Backends to measure."""
+    num_envs: tuple[int, ...] = (64, 256)
+    """Batch sizes."""
+    out: Path | None = None
+    """JSON file for the rows."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _one_line_warning
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        print("farl: stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        line = _user_line(error)
+        if line is None:
+            raise
+        print(f"farl: {line}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
+    kind, command, _ = COMMANDS[name]
+    arguments = _parse(kind, name, rest)
+    if arguments is None:
+        return 0
+    prepare_jax()
+    with disk_errors(Path(".")):
+        command(arguments)
+    return 0
+
+
+def _parse(kind: type, name: str, words: list[str]) -> Any:
+    """Arguments of one command, None after --help; a bad word becomes a UserError."""
+    default = None
+    if kind is StartArgs:
+        default = StartArgs(config=preset(_peek(words, "--preset") or "quick"))
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            return tyro.cli(kind, prog=f"farl {name}", args=words, default=default)
+    except SystemExit as stop:
+        if stop.code == 0:
+            print(text.getvalue())
+            return None
+        raise UserError(f"{_essence(text.getvalue())}; see farl {name} --help") from None
+
+
+def _essence(box: str) -> str:
+    """The message inside tyro's box, on one line."""
+    parts = re.split(r"^[\s│|]*[-─]{8,}.*$", box, flags=re.MULTILINE)
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", parts[1 if len(parts) > 1 else 0]).split())
+
+
+def _peek(words: list[str], option: str) -> str | None:
+    for i, word in enumerate(words):
+        if word == option and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith(option + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _user_line(error: Exception) -> str | None:
+    """One line for an error that its user can put right, None for a fault of ours."""
+    from envs_mjx import EnvError
+    from farl_jax.checkpoint import CheckpointError
+    from farl_jax.dataset import DatasetError
+
+    if isinstance(error, UserError | EnvError | CheckpointError | DatasetError):
+        return " ".join(str(error).split())
+    return None
+
+
+def _one_line_warning(message: Any, *_: Any) -> None:
+    print(f"farl: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10}{text}" for name, (_, _, text) in COMMANDS.items()]
+    return "\n".join(["usage: farl COMMAND [options]", "", *lines, "", "farl COMMAND --help"])
+
+
+def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
+    root = args.out or Path("runs") / args.task / args.preset
+    settings = [
+        RunSettings(args.task, args.preset, seed, args.backend, args.config)
+        for seed in range(args.seed, args.seed + args.seeds)
+    ]
+    if not settings:
+        raise UserError(f"--seeds is {args.seeds}: at least 1 is needed")
+    return root, [(root / f"seed{s.seed}", s) for s in settings]
+
+
+def _check(settings: RunSettings) -> None:
+    """Refuse what cannot work before anything is written."""
+    from envs_mjx import make
+
+    make(settings.task, settings.backend)
+    if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
+        raise UserError(
+            f"safety.horizon is {settings.config.safety.horizon}, but the failure head is trained on "
+            f"world_model.train_horizon = {settings.config.world_model.train_horizon} steps: "
+            "raise that above it"
+        )
+
+
+def command_run(args: StartArgs) -> None:
+    """All phases, both methods, table, plot and film."""
+    from experiments import run_eval, run_offline, run_online, run_render
+    from experiments.run import METHODS, start_run
+
+    started = time.perf_counter()
+    root, runs = _seed_folders(args)
+    for _, settings in runs:
+        _check(settings)
+    console = Console()
+    for path, settings in runs:
+        run, folder = start_run(path, settings, console, resume=args.resume)
+        with folder:
+            run_offline.demos(run)
+            run_offline.fit(run)
+            for method in METHODS:
+                run_online.fine_tune(run, method)
+            if path == runs[0][0]:
+                run_render.film(run, "farl")
+    run_eval.compare(root, [path for path, _ in runs], console)
+    minutes = (time.perf_counter() - started) / 60
+    console.print(f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True)
+
+
+def command_demos(args: StartArgs) -> None:
+    """Demonstrations only; starts the run's folders."""
+    from experiments import run_offline
+    from experiments.run import start_run
+
+    for path, settings in _seed_folders(args)[1]:
+        _check(settings)
+        run, folder = start_run(path, settings, Console(), resume=args.resume)
+        with folder:
+            run_offline.demos(run)
+
+
+def _on_run(args: PhaseArgs, phase: Any) -> None:
+    from experiments.run import open_run
+
+    run, folder = open_run(args.run, Console(), resume=args.resume)
+    with folder:
+        phase(run)
+
+
+def command_offline(args: PhaseArgs) -> None:
+    """The offline phase of a run."""
+    from experiments import run_offline
+
+    _on_run(args, run_offline.fit)
+
+
+def command_online(args: PhaseArgs) -> None:
+    """The online phase of a run, one method."""
+    from experiments import run_online
+
+    _on_run(args, lambda run: run_online.fine_tune(run, args.method))
+
+
+def command_evaluate(args: PhaseArgs) -> None:
+    """Table and figure from what a run holds."""
+    from experiments import run_eval
+
+    _on_run(args, lambda run: run_eval.compare(run.path, [run.path], run.console))
+
+
+def command_render(args: PhaseArgs) -> None:
+    """Film and contact sheet of a trained method."""
+    from experiments import run_render
+
+    _on_run(args, lambda run: run_render.film(run, args.method))
+
+
+def command_bench(args: BenchArgs) -> None:
+    """Throughput."""
+    from experiments import bench
+
+    bench.run(args.task, args.backends, args.num_envs, args.out, Console())
+
+
+COMMANDS = {
+    "run": (StartArgs, command_run, "everything: demos, offline, both online methods, table, film"),
+    "demos": (StartArgs, command_demos, "demonstrations only"),
+    "offline": (PhaseArgs, command_offline, "offline learning of a run"),
+    "online": (PhaseArgs, command_online, "online fine-tuning of a run, one method"),
+    "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
+    "render": (PhaseArgs, command_render, "film of a run's policy behind its gate"),
+    "bench": (BenchArgs, command_bench, "env steps per second"),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

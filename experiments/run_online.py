@@ -1,0 +1,205 @@
+"""The online command: fine-tune from the offline checkpoint, with the gate (farl) or without (uni_o4)."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.run import METHODS, Run
+from experiments.run_offline import run_metadata
+from experiments.runtime import UserError, read_json, write_json
+from farl_jax import checkpoint, evaluate, online
+from farl_jax.config import FarlConfig
+from farl_jax.metrics import MetricsWriter, read_metrics
+from farl_jax.safety import Gate, GateMemory
+from farl_jax.types import OfflineResult
+
+FINAL_BATCHES = 4  # batches of eval_episodes in the final evaluation
+LOG_UPDATES = 10
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Evaluation of a policy as it would be deployed, with or without its gate."""
+
+    gated: Any
+    ungated: Any
+
+    @classmethod
+    def create(cls, run: Run, config: FarlConfig) -> "Judge":
+        """Compile-on-use evaluations on `eval_episodes` environments, deterministic actions."""
+        env, nets = run.env(config.online.eval_episodes), run.networks()
+
+        def build(enabled: bool) -> Any:
+            safety = dataclasses.replace(config.safety, enabled=enabled)
+            controller = online.make_controller(
+                nets, dataclasses.replace(config, safety=safety), explore=False
+            )
+
+            def controller_of(task, frozen, gate):
+                return GateMemory.create(env.num_envs), controller(task, frozen, gate)
+
+            return evaluate.make_evaluate(env, controller_of)
+
+        return cls(gated=build(True), ungated=build(False))
+
+    def __call__(
+        self, gated: bool, key: jax.Array, task: Any, frozen: OfflineResult, gate: Gate
+    ) -> dict[str, float]:
+        """One batch of episodes."""
+        judged = (self.gated if gated else self.ungated)(key, task, frozen, gate)
+        return {k: float(v) for k, v in jax.device_get(judged).items()}
+
+    def many(self, gated: bool, key: jax.Array, *args: Any) -> dict[str, float]:
+        """FINAL_BATCHES batches, averaged; the error of normalized return shrinks accordingly."""
+        rows = [self(gated, k, *args) for k in jax.random.split(key, FINAL_BATCHES)]
+        means = {k: sum(row[k] for row in rows) / len(rows) for k in rows[0]}
+        means["normalized_return_se"] /= len(rows) ** 0.5
+        return means
+
+
+def method_config(config: FarlConfig, method: str) -> FarlConfig:
+    """The run's config with the gate as the method has it."""
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    safety = dataclasses.replace(config.safety, enabled=METHODS[method])
+    return dataclasses.replace(config, safety=safety)
+
+
+def make_gate(config: FarlConfig, frozen: OfflineResult) -> Gate:
+    """The run's (H, gamma_risk, eps_safe); eps_safe is the calibrated one unless configured."""
+    chosen = config.safety.max_risk
+    max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen
+    return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
+
+
+def fine_tune(run: Run, method: str) -> dict[str, Any]:
+    """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`."""
+    config = method_config(run.settings.config, method)
+    folder = run.path / method
+    result_file = folder / "result.json"
+    if run.resume and result_file.is_file():
+        run.say(f"online {method}: found")
+        return read_json(result_file)
+    frozen = run.offline_result()
+    gate = make_gate(config, frozen)
+    env = run.env(config.online.num_envs)
+    phase = online.make_online(env, run.networks(), config)
+    judge = Judge.create(run, config)
+    run.say(f"online {method}: {config.online.env_steps:,} steps")
+    state = phase.init(frozen, run.key("online"))
+    with MetricsWriter(folder) as writer:
+        state, seconds = _restore(run, method, state, writer)
+        state, seconds = _train(run, method, phase, state, frozen, gate, judge, writer, seconds)
+    result = _final(run, method, state, frozen, gate, judge) | {"wall_seconds": round(seconds, 1)}
+    write_json(result_file, result)
+    return result
+
+
+def _restore(run: Run, method: str, state: Any, writer: MetricsWriter) -> tuple[Any, float]:
+    """The newest intact checkpoint of this method, or the fresh state."""
+    folder = run.path / method / "checkpoints"
+    if not run.resume or checkpoint.latest_step(folder) is None:
+        writer.truncate_after("online", -1)
+        return state, 0.0
+    abstract = {"state": jax.eval_shape(lambda: state)}
+    step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
+    writer.truncate_after("online", step)
+    rows = [r for r in read_metrics(run.path / method / "metrics.jsonl") if r["step"] <= step]
+    run.say(f"  resumed at step {step:,}")
+    return items["state"], rows[-1]["wall_seconds"] if rows else 0.0
+
+
+def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
+    """The host loop: log, evaluate, save. Evaluation time does not count as training time."""
+    config, gated = run.settings.config.online, METHODS[method]
+    key_eval = run.key("learning_curve_evaluation")
+    every = lambda steps: max(1, steps // phase.steps_per_update)
+    before, updates, row = jax.device_get(state.counters), [], {}
+    number = int(state.env_steps) // phase.steps_per_update
+
+    def judged(task: Any) -> dict[str, float]:
+        scores = judge(gated, key_eval, task, frozen, gate)
+        names = {"normalized_return": "eval_return", "success": "eval_success"}
+        return {names[k]: scores[k] for k in names}
+
+    if number == 0:
+        row = judged(state.learners.actor.params)
+        writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
+    started = time.perf_counter()
+    for state, metrics in online.train(phase, state, frozen, gate, config.env_steps):
+        number += 1
+        updates.append(metrics)
+        step = number * phase.steps_per_update
+        last = step >= config.env_steps
+        due = number % every(config.eval_every) == 0 or last
+        if due or number % LOG_UPDATES == 0:
+            values = online.summarize(state.counters, before, updates)
+            seconds, started = seconds + time.perf_counter() - started, time.perf_counter()
+            _stop_on_divergence(values, step)
+            if due:
+                row = judged(state.learners.actor.params)
+                started = time.perf_counter()
+            values |= (row if due else {}) | {"wall_seconds": round(seconds, 2)}
+            writer.write(step, values, "online")
+            run.say(_progress(method, step, values, row))
+            before, updates = jax.device_get(state.counters), []
+        if number % every(config.checkpoint_every) == 0 or last:
+            folder = run.path / method / "checkpoints"
+            checkpoint.save(folder, step, {"state": state}, run_metadata(run, method))
+    return state, seconds
+
+
+def _stop_on_divergence(values: dict[str, float], step: int) -> None:
+    if values["diverged"] > 0:
+        raise UserError(
+            f"physics diverged in {values['diverged']:.0f} episodes by step {step}: "
+            "the simulation is not to be trusted; go back to the default scene and action limits"
+        )
+    bad = [name for name, value in values.items() if not jnp.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"{bad[0]} is not finite at step {step}: lower online.actor_learning_rate; "
+            "the last checkpoint is intact, --resume continues from it"
+        )
+
+
+def _progress(method: str, step: int, values: dict[str, float], row: dict[str, float]) -> str:
+    share = values["recovered_steps"] / step
+    return (
+        f"  [dim]{method}[/dim] step {step:>9,}  {step / max(values['wall_seconds'], 1e-9):>6,.0f}/s"
+        f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}"
+        f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
+        f"  success {row.get('eval_success', float('nan')):.2f}"
+    )
+
+
+def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
+    """The run's row: totals of training, and first and last policy on held-out keys, both ways."""
+    totals = online.summarize(state.counters, None, [])
+    key, gated = run.key("final_evaluation"), METHODS[method]
+    first = judge.many(gated, key, frozen.policy, frozen, gate)
+    last = judge.many(gated, key, state.learners.actor.params, frozen, gate)
+    bare = judge.many(False, key, state.learners.actor.params, frozen, gate) if gated else last
+    names = ("episodes", "failure_episodes", "failing_steps", "recovered_steps", "successes")
+    return {
+        "task": run.settings.task,
+        "method": method,
+        "seed": run.settings.seed,
+        "preset": run.settings.preset,
+        "online_steps": int(state.env_steps),
+        **{name: int(totals[name]) for name in names},
+        "initial_return": first["normalized_return"],
+        "final_return": last["normalized_return"],
+        "final_return_se": last["normalized_return_se"],
+        "initial_success": first["success"],
+        "final_success": last["success"],
+        "final_failure_rate": last["failure_episodes"],
+        "final_return_without_gate": bare["normalized_return"],
+        "final_success_without_gate": bare["success"],
+        "max_risk": float(gate.max_risk) if gated else None,
+        "backend": run.env(1).backend,
+    }

@@ -1,0 +1,88 @@
+"""The film: exploring episodes behind the gate, recovery steps with a red border."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from envs_mjx import render
+from experiments.run import METHODS, Run
+from experiments.run_online import make_gate, method_config
+from experiments.runtime import UserError
+from farl_jax import checkpoint, online
+from farl_jax.evaluate import first_episodes
+from farl_jax.rollout import unroll
+from farl_jax.safety import GateMemory
+
+EPISODES = 4
+SHEET_FRAMES = 16
+
+
+def film(run: Run, method: str) -> None:
+    """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
+
+    Shows the exploring policy as it trained, from the offline checkpoint: the phase in which recovery
+    matters most. Episodes with the most recovered steps that end in success come first.
+    """
+    config = method_config(run.settings.config, method)
+    frozen = run.offline_result()
+    env = run.env(config.online.num_envs)
+    controller = online.make_controller(run.networks(), config, explore=True)
+
+    def roll(task: Any, frozen: Any, gate: Any, key: jax.Array):
+        key_reset, key_roll = jax.random.split(key)
+        state = env.reset(key_reset)
+        seen = lambda state, outcome: (outcome.physics.qpos, outcome.goal)
+        memory = GateMemory.create(env.num_envs)
+        *_, steps, extra = unroll(
+            env, controller(task, frozen, gate), memory, state, key_roll, env.episode_limit, seen
+        )
+        return steps, extra
+
+    roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
+    task = _policy(run, method, frozen, env, config)
+    steps, (qpos, goal) = jax.device_get(roll(task, frozen, make_gate(config, frozen), run.key("film")))
+    frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal))
+    folder = run.path / method
+    render.write_video(folder / "film.mp4", frames)
+    render.write_video(folder / "film.gif", frames[::3], fps=12.0)
+    picks = np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)
+    render.contact_sheet(folder / "sheet.png", frames[picks])
+    run.say(f"film: {folder / 'film.mp4'}  ({len(frames)} frames)")
+
+
+def _policy(run: Run, method: str, frozen: Any, env: Any, config: Any) -> Any:
+    """The newest trained policy of the method, or the offline one where none was trained."""
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    folder = run.path / method / "checkpoints"
+    if checkpoint.latest_step(folder) is None:
+        return frozen.policy
+    phase = online.make_online(env, run.networks(), config)
+    abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"))}
+    _, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
+    return items["state"].learners.actor.params
+
+
+def _frames(env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Frames [K, H, W, 3] of the chosen environments' first episodes, every second step."""
+    mask = np.asarray(first_episodes(steps))
+    recovered = (steps.decision.intervened & mask).sum(0)
+    succeeded = (steps.success & mask).any(0)
+    clean = ~(steps.failure & mask).any(0)
+    order = np.lexsort((-np.minimum(recovered, 60), -(succeeded & clean).astype(int)))
+    parts = []
+    for i in order[:EPISODES]:
+        shown = np.flatnonzero(mask[:, i])[::2]
+        info = [
+            render.FrameInfo(
+                step=int(steps.step_count[t, i]),
+                failure_margin=float(steps.next_margin[t, i]),
+                horizon_cost=float(steps.decision.horizon_cost[t, i]),
+                intervened=bool(steps.decision.intervened[t, i]),
+                success=bool(steps.success[t, i]),
+            )
+            for t in shown
+        ]
+        parts.append(render.render_frames(env, qpos[shown, i], goal[shown, i], info))
+    return np.concatenate(parts)

@@ -1,0 +1,106 @@
+"""House rules a machine can read: who imports whom, how long files and functions may be."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ("envs_mjx", "farl_jax", "experiments")
+SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").glob("*.py"))
+EVERYWHERE = pytest.mark.parametrize(
+    "path", SOURCES, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """Dotted names of all modules a file imports, anywhere in it, also by importlib."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            modules |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    return modules
+
+
+def roots(path: pathlib.Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+def test_the_reader_of_imports_reads_all_kinds(tmp_path):
+    path = tmp_path / "sample.py"
+    path.write_text(
+        "import a.b as c\nfrom d import e\n"
+        "def f():\n    import g\n    import importlib\n    importlib.import_module('h.i')\n"
+    )
+    assert imported(path) == {"a.b", "d", "d.e", "g", "importlib", "h.i"}
+    assert len(SOURCES) > 30 and len(TESTS) > 10  # the globs find the packages
+
+
+@EVERYWHERE
+def test_packages_only_import_downwards(path):
+    allowed = {
+        "envs_mjx": {"envs_mjx"},
+        "farl_jax": {"farl_jax"},
+        "experiments": set(PACKAGES),
+    }[path.relative_to(ROOT).parts[0]]
+    assert not (roots(path) & {*PACKAGES, "tests"}) - allowed
+
+
+@EVERYWHERE
+def test_the_simulator_is_named_in_its_own_package_only(path):
+    if "envs_mjx" not in path.parts:
+        assert not roots(path) & {"mujoco", "mujoco_warp", "warp"}
+
+
+@EVERYWHERE
+def test_orbax_is_named_in_one_file_only(path):
+    assert ("orbax" in roots(path)) == (path == ROOT / "farl_jax" / "checkpoint.py")
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_metaworlds_python_is_imported_nowhere(path):
+    assert not roots(path) & {"metaworld", "gymnasium", "gym"}
+
+
+def test_optimisers_are_used_only_where_parameters_are_updated():
+    users = {path.stem for path in (ROOT / "farl_jax").rglob("*.py") if "optax" in roots(path)}
+    assert not users & {"networks", "latent", "returns", "distributions", "types", "config"}
+    assert not users & {"rollout", "safety", "evaluate", "dataset", "offline", "online"}
+
+
+LAYERS = (
+    {"types", "config", "distributions", "returns", "normalize", "networks", "latent", "training"},
+    {"rollout", "dataset", "bc", "iql", "ope", "ppo", "world_model", "safety"},
+    {"evaluate", "offline", "online"},
+)
+
+
+@pytest.mark.parametrize("layer", range(len(LAYERS)))
+def test_learning_code_is_layered(layer):
+    above = {f"farl_jax.{name}" for upper in LAYERS[layer + 1 :] for name in upper}
+    for name in LAYERS[layer]:
+        assert not imported(ROOT / "farl_jax" / f"{name}.py") & above, name
+
+
+@EVERYWHERE
+def test_files_and_functions_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 400
+    functions = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
+    assert {name: n for name, n in lengths.items() if n >= 60} == {}
+
+
+@EVERYWHERE
+def test_every_file_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

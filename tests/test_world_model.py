@@ -1,0 +1,286 @@
+"""World model: windows by hand, the prior shift's rates, which loss moves what, a learnt cliff."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from farl_jax import world_model
+from farl_jax.config import WorldModelConfig
+from farl_jax.dataset import from_rollout, split_by_episode
+from farl_jax.evaluate import auroc
+from farl_jax.latent import LatentModel
+from farl_jax.rollout import plain_decision, unroll
+from farl_jax.world_model import Windows, failing_run_index, prior_shift, window_starts
+from tests.toy import make_toy
+
+
+def test_failing_run_index_by_hand():
+    failure = np.array([1, 1, 0, 1, 1, 1, 1, 0, 1], bool)
+    episode = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2])
+    np.testing.assert_array_equal(failing_run_index(failure, episode), [1, 2, 0, 1, 2, 1, 2, 0, 1])
+
+
+def rows(failure, episode):
+    return {"failure": np.asarray(failure, bool), "episode": np.asarray(episode)}
+
+
+def test_windows_stay_inside_their_episode():
+    data = rows([0] * 9, [0, 0, 0, 0, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(window_starts(data, 3, cap=10), [0, 1, 6])
+    np.testing.assert_array_equal(window_starts(data, 1, cap=10), np.arange(9))
+    np.testing.assert_array_equal(window_starts(data, 5, cap=10), [])
+    np.testing.assert_array_equal(window_starts(data, 10, cap=10), [])
+
+
+def test_windows_do_not_start_deep_in_a_failing_run():
+    data = rows([0, 1, 1, 1, 1, 0, 1, 0], [0] * 8)
+    np.testing.assert_array_equal(window_starts(data, 2, cap=2), [0, 1, 2, 5, 6])
+
+
+# three episodes of 3 and one of 3 that fails at its end: 4 windows, 12 steps, 1 of them failing
+SMALL = rows([0] * 11 + [1], np.repeat(np.arange(4), 3))
+
+
+def test_prior_shift_by_hand():
+    """Rate 1/12 in the data; a quarter of failing windows makes 1/4 x 1/3 + 3/4 x 1/12 = 7/48."""
+    config = WorldModelConfig(train_horizon=3, failure_share=0.25)
+    starts, failing, shift = prior_shift(SMALL, config)
+    np.testing.assert_array_equal(starts, [0, 3, 6, 9])
+    np.testing.assert_array_equal(failing, [9])
+    np.testing.assert_allclose(shift, np.log(1 / 11) - np.log(7 / 41), rtol=1e-6)
+    assert prior_shift(SMALL, WorldModelConfig(train_horizon=3, failure_share=0.0))[2] == 0.0
+
+
+def test_no_shift_without_failures():
+    data = rows([0] * 12, SMALL["episode"])
+    _, failing, shift = prior_shift(data, WorldModelConfig(train_horizon=3))
+    assert len(failing) == 0 and shift == 0.0
+
+
+def test_the_shift_is_finite_when_every_step_fails():
+    data = rows([1] * 12, SMALL["episode"])
+    assert np.isfinite(prior_shift(data, WorldModelConfig(train_horizon=3))[2])
+
+
+def iid_failures():
+    """One feature x ~ N(0, 1); a step fails with sigmoid(2 x - 5), 3 % of all: [4000 x 3] steps."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=12_000).astype(np.float32)
+    failure = rng.random(12_000) < 1 / (1 + np.exp(5 - 2 * x))
+    data = rows(failure, np.repeat(np.arange(4000), 3))
+    number = np.zeros(12_000, np.float32)
+    data |= {"obs": x[:, None], "next_obs": x[:, None], "action": x[:, None], "reward": number}
+    return data | {"terminated": failure & False}
+
+
+@pytest.fixture(scope="module")
+def balanced():
+    data, config = iid_failures(), WorldModelConfig(train_horizon=3, batch=30_000)
+    windows, shift = world_model.to_windows(data, config)
+    sample = jax.jit(lambda key: world_model.sample_windows(windows, key, config))
+    return data, config, shift, jax.device_get(sample(jax.random.key(0)))
+
+
+def test_half_of_a_batch_contains_a_failure(balanced):
+    data, _, _, batch = balanced
+    assert batch["obs"].shape == (3, 30_000, 1) and batch["failure"].shape == (3, 30_000)
+    contains = batch["failure"].any(axis=0)
+    assert contains[15_000:].all()
+    natural = data["failure"].reshape(-1, 3).any(axis=1).mean()
+    assert abs(contains[:15_000].mean() - natural) < 0.01
+
+
+def test_sampled_windows_are_windows_of_the_data(balanced):
+    data, _, _, batch = balanced
+    known = {tuple(window) for window in data["obs"].reshape(-1, 3)}
+    assert {tuple(window) for window in batch["obs"][:, :, 0].T} <= known
+
+
+def test_the_shift_recovers_the_base_rate_and_the_true_slope(balanced):
+    """Logistic regression by Newton on the balanced batch, then judged on the data as it is."""
+    data, _, shift, batch = balanced
+    x, label = batch["obs"].reshape(-1), batch["failure"].reshape(-1)
+    features, weight = np.stack([np.ones_like(x), x], 1).astype(float), np.zeros(2)
+    for _ in range(20):
+        p = 1 / (1 + np.exp(-features @ weight))
+        curvature = features.T @ (features * (p * (1 - p))[:, None])
+        weight -= np.linalg.solve(curvature, features.T @ (p - label))
+    logit = weight[0] + weight[1] * data["obs"][:, 0]
+    rate = data["failure"].mean()
+    mean = lambda logit: (1 / (1 + np.exp(-logit))).mean()
+    assert mean(logit) > 2.5 * rate  # what the correction has to undo
+    assert abs(mean(logit + shift) / rate - 1) < 0.05
+    np.testing.assert_allclose([weight[0] + shift, weight[1]], [-5.0, 2.0], atol=0.4)
+
+
+def test_data_without_a_whole_window_is_refused():
+    data = iid_failures()
+    with pytest.raises(ValueError, match="4 steps"):
+        world_model.to_windows(data, WorldModelConfig(train_horizon=4))
+
+
+def test_without_failures_batches_are_still_windows():
+    data = iid_failures()
+    data["failure"] = data["failure"] & False
+    config = WorldModelConfig(train_horizon=3, batch=8)
+    windows, shift = world_model.to_windows(data, config)
+    batch = world_model.sample_windows(windows, jax.random.key(0), config)
+    assert shift == 0.0 and not batch["failure"].any() and int(windows.num_failing) == 1
+
+
+# ---- which loss moves which component
+
+TINY = WorldModelConfig(latent=8, simnorm_group=4, width=8, train_horizon=3, bins=11, batch=4)
+MODEL = LatentModel(TINY, 2, 1)
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """(losses, total, gradient of each loss, the hand-made consistency gradient and its target's)."""
+    obs = jax.random.normal(jax.random.key(1), (4, 4, 2))
+    batch = {
+        "obs": obs[:3],
+        "next_obs": obs[1:],
+        "action": jax.random.uniform(jax.random.key(2), (3, 4, 1), minval=-1.0),
+        "reward": obs[:3, :, 0],
+        "failure": obs[:3, :, 1] > 0,
+        "terminated": jnp.zeros((3, 4), bool),
+    }
+
+    def consistency(params, target_params):
+        _, following = world_model.roll_latents(MODEL, params, obs[0], batch["action"])
+        target = MODEL.apply(target_params, batch["next_obs"], method="encode")
+        weight = TINY.rho_consistency ** jnp.arange(3)[:, None]
+        return (weight * ((following - target) ** 2).mean(-1)).mean()
+
+    @jax.jit
+    def gradient_of(params, weight):
+        def chosen(p):
+            total, losses = world_model.model_loss(MODEL, TINY, p, params, batch)
+            return sum(weight[name] * losses[name] for name in losses), (total, losses)
+
+        return jax.grad(chosen, has_aux=True)(params)
+
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), obs[0], batch["action"][0])
+    rng = np.random.default_rng(0)  # Q heads would start at zero: all leaves are random here
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+    names = ("consistency", "reward", "value", "failure", "decoder", "prior")
+    found = {
+        name: gradient_of(params, {other: float(other == name) for other in names})
+        for name in names
+    }
+    by_hand = jax.jit(jax.grad(consistency, argnums=(0, 1)))(params, params)
+    total, losses = found["prior"][1]
+    return jax.device_get((total, losses, {k: v[0] for k, v in found.items()}, *by_hand))
+
+
+def touched(gradient):
+    size = {
+        name: max(np.abs(leaf).max() for leaf in jax.tree.leaves(part))
+        for name, part in gradient["params"].items()
+    }
+    return {name.rstrip("_01") for name, value in size.items() if value > 0}
+
+
+@pytest.mark.parametrize(
+    ("loss", "components"),
+    [
+        ("prior", {"prior_head"}),
+        ("consistency", {"encoder", "dynamics"}),
+        ("reward", {"encoder", "dynamics", "reward_head"}),
+        ("value", {"encoder", "dynamics", "q_heads"}),
+        ("failure", {"encoder", "dynamics", "failure_head"}),
+        ("decoder", {"encoder", "dynamics", "decoder"}),
+    ],
+)
+def test_each_loss_moves_its_own_components(gradients, loss, components):
+    assert touched(gradients[2][loss]) == components
+
+
+def test_both_q_heads_learn(gradients):
+    parts = gradients[2]["value"]["params"]
+    heads = [part for name, part in parts.items() if name.startswith("q_heads")]
+    assert len(heads) == 2
+    assert all(np.abs(head["Dense_2"]["kernel"]).max() > 0 for head in heads)
+
+
+def test_the_consistency_target_is_not_pulled_towards_the_prediction(gradients):
+    got, by_hand, pull = (
+        np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+        for tree in (gradients[2]["consistency"], gradients[3], gradients[4])
+    )
+    np.testing.assert_allclose(got, by_hand, rtol=1e-4, atol=1e-7)
+    assert np.abs(pull).max() > 1e-2 * np.abs(got).max()  # a missing stop would be noticed
+
+
+def test_the_total_is_the_weighted_sum(gradients):
+    total, losses = gradients[:2]
+    weights = {k: getattr(TINY, f"{k}_weight") for k in losses if k != "prior"} | {"prior": 1.0}
+    expected = sum(weights[name] * losses[name] for name in losses)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+# ---- learning the cliff
+
+
+CLIFF = WorldModelConfig(
+    latent=16, simnorm_group=4, width=32, train_horizon=3, batch=64, learning_rate=2e-3, bins=21
+)
+
+
+@pytest.fixture(scope="module")
+def cliff():
+    """(probabilities [L, M], failures [L, M], losses before and after) on held-out windows."""
+    env = make_toy(64)
+
+    def drunk(memory, state, key):
+        return memory, plain_decision(jax.random.uniform(key, (64, 1), minval=-1.5, maxval=1.5))
+
+    @jax.jit
+    def roll(key):
+        return unroll(env, drunk, None, env.reset(key), key, 60)[2]
+
+    training, held_out = split_by_episode(from_rollout(roll(jax.random.key(0))), 0.2, seed=0)
+    windows, shift = world_model.to_windows(training, CLIFF)
+    model = LatentModel(CLIFF, 2, 1)
+    init, fit_chunk = world_model.make_fit(model, CLIFF)
+    state = jax.jit(init)(jax.random.key(1))
+    state, before = fit_chunk(state, jax.random.key(2), windows, 150)
+    state, after = fit_chunk(state, jax.random.key(3), windows, 150)
+    starts = window_starts(held_out, 3, CLIFF.failing_run_cap)
+    index = np.arange(3)[:, None] + starts
+    probability = jax.jit(world_model.predict_failures, static_argnums=0)(
+        model, state[0].params, shift, held_out["obs"][starts], held_out["action"][index]
+    )
+    return np.asarray(probability), held_out["failure"][index], (before, after), windows
+
+
+def test_failures_on_the_toy_are_foreseen(cliff):
+    probability, failure, _, _ = cliff
+    assert 30 < failure[1].sum() < 0.5 * failure[1].size
+    assert auroc(probability[1], failure[1]) >= 0.95
+    calm = ~failure[0]
+    assert auroc(probability[1][calm], failure[1][calm]) >= 0.9  # not only "stays failed"
+
+
+def test_probabilities_on_the_toy_have_the_natural_rate(cliff):
+    probability, failure, _, _ = cliff
+    np.testing.assert_allclose(probability.mean(), failure.mean(), atol=0.05)
+
+
+def test_losses_fall_and_are_finite(cliff):
+    before, after = cliff[2]
+    assert all(np.isfinite(value) for value in after.values())
+    assert after["failure"] < 0.9 * before["failure"]
+    assert after["decoder"] < before["decoder"]
+
+
+def test_windows_hold_every_row_once(cliff):
+    windows: Windows = cliff[3]
+    starts = np.asarray(windows.starts)[: int(windows.num_starts)]
+    failing = np.asarray(windows.failing)[: int(windows.num_failing)]
+    assert len(set(starts.tolist())) == len(starts)
+    assert set(failing.tolist()) < set(starts.tolist())
+    inside = np.asarray(windows.failure)[failing[:, None] + np.arange(3)]
+    assert inside.any(axis=1).all()
