@@ -12,9 +12,9 @@ Treatment = Literal["executed", "masked", "relabelled"]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of the policies (Uni-O4: three ReLU layers of 256), values and critics."""
+    """Sizes of the policies, values and critics (Uni-O4: three ReLU layers of 256)."""
 
-    width: int = 256
+    width: int = 128
     depth: int = 3
     critic_depth: int = 2
     min_std: float = 0.2
@@ -26,7 +26,7 @@ class BCConfig:
     """Behaviour cloning of an ensemble by maximum likelihood."""
 
     members: int = 4
-    steps: int = 600
+    steps: int = 1200
     batch: int = 128
     learning_rate: float = 1e-3
     """Peak of a cosine schedule."""
@@ -52,10 +52,10 @@ class IQLConfig:
 class OfflinePPOConfig:
     """Uni-O4's offline policy improvement, gated by off-policy evaluation."""
 
-    rounds: int = 10
+    rounds: int = 6
     """Proposals per member; each is accepted or thrown away by the evaluation."""
     steps_per_round: int = 50
-    batch: int = 512
+    batch: int = 256
     learning_rate: float = 1e-5
     clip: float = 0.2
     ensemble: int = 5
@@ -75,9 +75,10 @@ class WorldModelConfig:
     width: int = 128
     train_horizon: int = 11
     """Steps per window; the heads are trained on latents rolled this far, so C_H may use H < this."""
-    steps: int = 2500
-    batch: int = 64
+    steps: int = 2000
+    batch: int = 128
     learning_rate: float = 1e-3
+    """Peak of a cosine schedule."""
     max_grad_norm: float = 20.0
     rho_consistency: float = 0.9
     rho_failure: float = 0.9
@@ -137,7 +138,7 @@ class OnlineConfig:
     target_kl: float = 0.03
     """An update stops when a minibatch's KL estimate exceeds this."""
     reward_scale: float = 0.01
-    treatment: Treatment = "masked"
+    treatment: Treatment = "relabelled"
     """What PPO's policy loss sees of a recovered step."""
     log_prob_floor: float = -10.0
     """`executed`: recovered actions less likely than this are left out of the policy loss."""
@@ -158,7 +159,7 @@ class DemosConfig:
     """Episodes of careless and noisy controllers."""
     policy_episodes: int = 256
     """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
-    recovery_episodes: int = 120
+    recovery_episodes: int = 480
     recovery_length: int = 50
     danger_margin: float = 0.06
     """m: a recovery demonstration starts when a careless hand gets the object this near failure."""

@@ -187,9 +187,8 @@ def make_fit(
 
     `state` is (Learner, target parameters); `steps` is static.
     """
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate)
-    )
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(schedule))
 
     def init(key: jax.Array) -> tuple[Learner, Params]:
         params = model.init(

@@ -146,7 +146,7 @@ def test_one_episode_cannot_be_split():
 def test_padding_reaches_a_power_of_two_and_never_leaks(size):
     data = make([size])
     data["reward"] = np.arange(1, size + 1).astype(np.float32)
-    device = to_device(data, ("reward", "obs"))
+    device = to_device(data, ("reward", "obs"), least=1024)
     assert device.fields["reward"].shape[0] == {1025: 2048, 3000: 4096}.get(size, 1024)
     batch = device.sample(jax.random.key(0), 20_000)
     assert batch["reward"].min() == 1 and batch["reward"].max() == size

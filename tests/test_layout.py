@@ -9,9 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("envs_mjx", "farl_jax", "experiments")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").glob("*.py"))
-EVERYWHERE = pytest.mark.parametrize(
-    "path", SOURCES, ids=lambda path: str(path.relative_to(ROOT))
-)
+EVERYWHERE = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def imported(path: pathlib.Path) -> set[str]:

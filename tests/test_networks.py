@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from farl_jax.config import WorldModelConfig
-from farl_jax.latent import LatentModel, simnorm, symexp, symlog, two_hot, two_hot_mean
+from farl_jax.latent import LatentModel, mish, simnorm, symexp, symlog, two_hot, two_hot_mean
 from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
+from tests.parameters import random_parameters
 
 FLOOR = float(np.log(0.2))
-WILD = 1e3 * jax.random.normal(jax.random.key(9), (64, 3))  # far outside any data
+WILD = (1e3 * np.random.default_rng(9).normal(size=(64, 3))).astype(np.float32)  # far outside data
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_each_critic_head_has_its_own_parameters_and_gradient():
 
 def test_values_are_linear_outputs_that_go_negative():
     net = Value(width=16, depth=1)
-    value, _ = jax.jit(net.init_with_output)(jax.random.key(0), WILD)
+    value = net.apply(random_parameters(net, WILD), WILD)
     assert value.shape == (64,) and value.min() < -1 < 1 < value.max()
 
 
@@ -73,7 +74,7 @@ def test_the_transition_model_predicts_a_change():
 
 
 def test_simnorm_groups_are_softmaxes_of_their_own_group(no_rank_promotion):
-    x = jax.random.normal(jax.random.key(0), (5, 12)) * 20
+    x = jnp.asarray(np.random.default_rng(0).normal(0, 20, (5, 12)))
     groups = np.asarray(simnorm(x, 4)).reshape(5, 3, 4)
     np.testing.assert_allclose(groups.sum(-1), 1.0, rtol=1e-5)
     assert groups.min() >= 0
@@ -88,9 +89,10 @@ def test_encoded_and_imagined_latents_are_simnormed():
     config = WorldModelConfig(latent=16, simnorm_group=4, width=16)
     model = LatentModel(config, 3, 2)
 
+    params = random_parameters(model, WILD, np.ones((64, 2)))
+
     @jax.jit
     def run(obs, action):
-        params = model.init(jax.random.key(0), obs, action)
         z = model.apply(params, obs, method="encode")
         return z, *(model.apply(params, z, action, method=name) for name in ("next", "q"))
 
@@ -108,6 +110,15 @@ def test_symlog_by_hand_and_its_inverse():
     np.testing.assert_allclose(symexp(symlog(x)), x, rtol=1e-4)
     small = np.linspace(-10, 10, 41, dtype=np.float32)
     np.testing.assert_allclose(symlog(symexp(small)), small, rtol=1e-5)
+
+
+def test_mish_and_its_slope_are_those_of_the_definition():
+    x = np.concatenate([np.linspace(-8, 8, 65), [-200, -50, 19.9, 20.1, 50, 200]])
+    both = jax.jit(jax.vmap(jax.value_and_grad(mish)))(x.astype(np.float32))
+    soft = np.logaddexp(0, x)
+    slope = np.tanh(soft) + x * (1 - np.tanh(soft) ** 2) * np.exp(-np.logaddexp(0, -x))
+    np.testing.assert_allclose(both[0], x * np.tanh(soft), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(both[1], slope, rtol=1e-4, atol=1e-6)
 
 
 def test_two_hot_by_hand():

@@ -14,6 +14,7 @@ from farl_jax.dataset import DeviceData
 from farl_jax.iql import Critics
 from farl_jax.networks import GaussianPolicy, Value
 from farl_jax.types import Decision, Normalizer, Transition
+from tests.parameters import random_parameters
 
 T, N, D, A = 6, 4, 3, 2
 POLICY = GaussianPolicy(action_size=A, width=16, depth=1, min_log_std=float(np.log(0.2)))
@@ -26,9 +27,8 @@ UPDATE = jax.jit(update)
 
 @pytest.fixture(scope="module")
 def learners():
-    keys = jax.random.split(jax.random.key(0))
-    obs = jnp.zeros((1, D))
-    return INIT(jax.jit(POLICY.init)(keys[0], obs), jax.jit(VALUE.init)(keys[1], obs))
+    obs = np.zeros((1, D))
+    return INIT(random_parameters(POLICY, obs), random_parameters(VALUE, obs))
 
 
 @jax.jit
@@ -314,12 +314,11 @@ def improve():
     config = OfflinePPOConfig(
         rounds=3, steps_per_round=10, batch=64, learning_rate=3e-3, start_states=32
     )
-    obs = jax.random.normal(jax.random.key(0), (1024, D))
-    data = DeviceData({"obs": obs}, jnp.asarray(1024))
-    keys = jax.random.split(jax.random.key(3), 3)
-    members = jax.jit(jax.vmap(lambda k: POLICY.init(k, obs[:1])))(keys)
-    last = members["params"]["MLP_0"]["Dense_1"]
-    last["bias"] = last["bias"].at[:, :A].add(jnp.array([[0.2], [-0.3], [0.0]]))
+    obs = np.random.default_rng(0).normal(size=(1024, D)).astype(np.float32)
+    data = DeviceData({"obs": jnp.asarray(obs)}, jnp.asarray(1024))
+    drawn = [random_parameters(POLICY, obs[:1], seed=seed) for seed in range(3)]
+    members = jax.tree.map(lambda *leaves: 0.1 * np.stack(leaves), *drawn)
+    members["params"]["MLP_0"]["Dense_1"]["bias"][:, :A] += np.array([[0.2], [-0.3], [0.0]])
     run = ppo.make_improve_offline((POLICY, Zero, Critic, Drift), config)
     critics = Critics(value=jnp.zeros(()), critic=jnp.asarray(3.0))
     go = lambda drift: run(jax.random.key(5), members, critics, jnp.full(2, drift), data)

@@ -12,6 +12,7 @@ from farl_jax.evaluate import auroc
 from farl_jax.latent import LatentModel
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.world_model import Windows, failing_run_index, prior_shift, window_starts
+from tests.parameters import random_parameters
 from tests.toy import make_toy
 
 
@@ -137,15 +138,16 @@ MODEL = LatentModel(TINY, 2, 1)
 
 @pytest.fixture(scope="module")
 def gradients():
-    """(losses, total, gradient of each loss, the hand-made consistency gradient and its target's)."""
-    obs = jax.random.normal(jax.random.key(1), (4, 4, 2))
+    """Total, losses, the gradient of each, a hand-made consistency gradient and its target's."""
+    rng = np.random.default_rng(1)
+    obs = rng.normal(size=(4, 4, 2)).astype(np.float32)
     batch = {
         "obs": obs[:3],
         "next_obs": obs[1:],
-        "action": jax.random.uniform(jax.random.key(2), (3, 4, 1), minval=-1.0),
+        "action": rng.uniform(-1, 1, (3, 4, 1)).astype(np.float32),
         "reward": obs[:3, :, 0],
         "failure": obs[:3, :, 1] > 0,
-        "terminated": jnp.zeros((3, 4), bool),
+        "terminated": np.zeros((3, 4), bool),
     }
 
     def consistency(params, target_params):
@@ -162,9 +164,8 @@ def gradients():
 
         return jax.grad(chosen, has_aux=True)(params)
 
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), obs[0], batch["action"][0])
-    rng = np.random.default_rng(0)  # Q heads would start at zero: all leaves are random here
-    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+    # Q heads would start at zero: here nothing does
+    params = random_parameters(MODEL, obs[0], batch["action"][0])
     names = ("consistency", "reward", "value", "failure", "decoder", "prior")
     found = {
         name: gradient_of(params, {other: float(other == name) for other in names})
@@ -199,10 +200,9 @@ def test_each_loss_moves_its_own_components(gradients, loss, components):
 
 
 def test_both_q_heads_learn(gradients):
-    parts = gradients[2]["value"]["params"]
-    heads = [part for name, part in parts.items() if name.startswith("q_heads")]
-    assert len(heads) == 2
-    assert all(np.abs(head["Dense_2"]["kernel"]).max() > 0 for head in heads)
+    heads = gradients[2]["value"]["params"]["q_heads"]
+    for leaf in jax.tree.leaves(heads):
+        assert (np.abs(leaf).reshape(2, -1).max(axis=1) > 0).all()
 
 
 def test_the_consistency_target_is_not_pulled_towards_the_prediction(gradients):
@@ -246,6 +246,8 @@ def cliff():
     model = LatentModel(CLIFF, 2, 1)
     init, fit_chunk = world_model.make_fit(model, CLIFF)
     state = jax.jit(init)(jax.random.key(1))
+    kernel = state[0].params["params"]["q_heads"]["Dense_0"]["kernel"]
+    assert kernel.shape[0] == 2 and np.abs(kernel[0] - kernel[1]).max() > 1e-3  # own starts
     state, before = fit_chunk(state, jax.random.key(2), windows, 150)
     state, after = fit_chunk(state, jax.random.key(3), windows, 150)
     starts = window_starts(held_out, 3, CLIFF.failing_run_cap)

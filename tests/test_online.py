@@ -1,0 +1,238 @@
+"""The online loop on the toy: honest counts, exact gate limits, exact resume, and it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from farl_jax import checkpoint
+from farl_jax.config import (
+    FarlConfig,
+    NetworkConfig,
+    OnlineConfig,
+    SafetyConfig,
+    WorldModelConfig,
+)
+from farl_jax.offline import Networks
+from farl_jax.online import Counters, make_online, summarize, train
+from farl_jax.safety import Gate
+from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
+from tests.parameters import random_parameters
+from tests.toy import make_toy
+
+ENVS, ROLLOUT = 16, 16
+GATED = FarlConfig(
+    network=NetworkConfig(width=16, depth=1),
+    world_model=WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5),
+    safety=SafetyConfig(horizon=2),
+    online=OnlineConfig(
+        num_envs=ENVS,
+        rollout=ROLLOUT,
+        epochs=4,
+        minibatches=4,
+        actor_learning_rate=3e-3,
+        critic_learning_rate=3e-3,
+        reward_scale=0.1,
+        discount=0.95,
+    ),
+)
+UNGATED = dataclasses.replace(GATED, safety=SafetyConfig(enabled=False))
+NETS = Networks.create(GATED, 2, 1)
+
+
+@pytest.fixture(scope="module")
+def frozen() -> OfflineResult:
+    obs, action = np.zeros((1, 2)), np.zeros((1, 1))
+    result = OfflineResult(
+        policy=random_parameters(NETS.policy, obs, seed=0),
+        value=random_parameters(NETS.value, obs, seed=1),
+        recovery=random_parameters(NETS.policy, obs, seed=2),
+        world_model=jax.tree.map(
+            lambda leaf: 3 * leaf, random_parameters(NETS.latent, obs, action, seed=3)
+        ),
+        normalizer=Normalizer(np.float32([0.5, 0.5]), np.float32([0.3, 0.3])),
+        calibration=FailureCalibration(np.float32(0), np.float32(0)),
+    )
+    return jax.tree.map(jnp.asarray, result)
+
+
+@pytest.fixture(scope="module")
+def gated():
+    return make_online(make_toy(ENVS), NETS, GATED)
+
+
+@pytest.fixture(scope="module")
+def ungated():
+    return make_online(make_toy(ENVS), NETS, UNGATED)
+
+
+@pytest.fixture(scope="module")
+def risk(gated, frozen):
+    """A threshold in the middle of the C_H that the random world model predicts."""
+    _, steps = gated.collect(gated.init(frozen, jax.random.key(7)), frozen, gate(np.inf))
+    return float(np.median(steps.decision.horizon_cost))
+
+
+def gate(max_risk):
+    return Gate.create(2, 0.95, max_risk)
+
+
+def run(phase, frozen, max_risk, rounds, state=None):
+    """State, metrics of the last update and all transitions [rounds * T, N]."""
+    state = phase.init(frozen, jax.random.key(7)) if state is None else state
+    chunks = []
+    for _ in range(rounds):
+        state, steps = phase.collect(state, frozen, gate(max_risk))
+        chunks.append(jax.device_get(steps))
+        state, metrics = phase.update(state, frozen, steps)
+    return state, metrics, jax.tree.map(lambda *x: np.concatenate(x), *chunks)
+
+
+def raw(tree):
+    """Leaves by path as NumPy arrays, keys as their data."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return {
+        jax.tree_util.keystr(path): np.asarray(jax.random.key_data(x) if is_key(x) else x)
+        for path, x in flat
+    }
+
+
+def assert_identical(left, right):
+    left, right = raw(left), raw(right)
+    assert left.keys() == right.keys()
+    unequal = {
+        name: float(np.abs(left[name].astype(float) - right[name].astype(float)).max())
+        for name in left
+        if not np.array_equal(left[name], right[name])
+    }
+    assert not unequal
+
+
+def recount(steps):
+    """The counters again, one environment and one step at a time."""
+    count = dict.fromkeys([f.name for f in dataclasses.fields(Counters)], 0)
+    for n in range(steps.reward.shape[1]):
+        failed, total = False, 0.0
+        for t in range(len(steps.reward)):
+            total += float(steps.reward[t, n])
+            count["failing_steps"] += int(steps.failure[t, n])
+            count["recovered_steps"] += int(steps.decision.intervened[t, n])
+            count["diverged"] += int(steps.diverged[t, n])
+            if steps.failure[t, n] and not failed:
+                failed = True
+                count["failure_episodes"] += 1
+            if steps.terminated[t, n] or steps.truncated[t, n]:
+                count["episodes"] += 1
+                count["successes"] += int(steps.success[t, n])
+                count["return_sum"] += total
+                failed, total = False, 0.0
+    return count
+
+
+def test_counters_equal_an_independent_recount_across_chunks(gated, frozen, risk):
+    """Chunks of 16 steps cut episodes of 20: a failure goes on over the border and counts once."""
+    state, _, steps = run(gated, frozen, risk, rounds=8)
+    counters, expected = jax.device_get(state.counters), recount(steps)
+    assert 0.1 < steps.decision.intervened.mean() < 0.9
+    assert expected["failure_episodes"] > 20 and expected["episodes"] > 50
+    over_border = steps.failure[ROLLOUT - 1 :: ROLLOUT][:-1] & steps.failure[ROLLOUT::ROLLOUT]
+    assert (over_border & ~steps.terminated[ROLLOUT - 1 :: ROLLOUT][:-1]).any()
+    assert int(state.env_steps) == steps.reward.size == 8 * ENVS * ROLLOUT
+    for name, value in expected.items():
+        np.testing.assert_allclose(getattr(counters, name), value, rtol=1e-5, err_msg=name)
+
+
+def test_a_summary_counts_all_and_rates_only_what_is_new(gated, frozen):
+    state, metrics, _ = run(gated, frozen, np.inf, rounds=2)
+    before = jax.device_get(state.counters)
+    state, metrics, steps = run(gated, frozen, np.inf, rounds=3, state=state)
+    row, first = summarize(state.counters, before, [metrics]), summarize(before, None, [])
+    ends = steps.terminated | steps.truncated
+    np.testing.assert_allclose(
+        row["rollout_return"], steps.episode_return[ends].mean(), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(row["rollout_success"], steps.success[ends].mean(), rtol=1e-5)
+    assert row["episodes"] == before.episodes + ends.sum()
+    assert row["kl"] == float(metrics["kl"]) and first["episodes"] == before.episodes
+
+
+def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(gated, ungated, frozen):
+    with_gate, metrics, steps = run(gated, frozen, np.inf, rounds=4)
+    without, ungated_metrics, ungated_steps = run(ungated, frozen, np.inf, rounds=4)
+    assert steps.decision.horizon_cost.max() > 0 and not ungated_steps.decision.horizon_cost.any()
+    decision = steps.decision.replace(horizon_cost=ungated_steps.decision.horizon_cost)
+    assert_identical(steps.replace(decision=decision), ungated_steps)
+    assert_identical(with_gate.learners, without.learners)
+    assert_identical(with_gate.counters, without.counters)
+    assert_identical(with_gate, without)
+    for metric in (metrics, ungated_metrics):
+        metric.pop("horizon_cost")
+    assert_identical(metrics, ungated_metrics)
+
+
+def test_a_negative_threshold_recovers_every_step(gated, frozen):
+    state, metrics, steps = run(gated, frozen, -1.0, rounds=2)
+    assert steps.decision.intervened.all()
+    assert int(state.counters.recovered_steps) == steps.reward.size
+    mean = jax.jit(lambda obs: NETS.policy.apply(frozen.recovery, frozen.normalizer(obs))[0])
+    np.testing.assert_allclose(steps.decision.action, mean(steps.obs), rtol=1e-5, atol=1e-6)
+    assert metrics["used"] == 0.0  # masked: nothing left to learn a policy from ...
+    assert_identical(state.learners.actor.params, frozen.policy)  # ... and nothing learnt
+    assert np.isfinite(metrics["value_loss"])
+
+
+def test_the_first_ratio_of_a_loaded_policy_is_one(gated, frozen, risk):
+    for max_risk in (np.inf, risk):
+        _, metrics, _ = run(gated, frozen, max_risk, rounds=1)
+        assert abs(metrics["first_ratio"] - 1.0) <= 1e-6
+
+
+def test_two_k_rounds_equal_k_rounds_saved_restored_and_k_more(gated, frozen, tmp_path, risk):
+    whole, _, steps = run(gated, frozen, risk, rounds=4)
+    half, _, _ = run(gated, frozen, risk, rounds=2)
+    checkpoint.save(tmp_path, 2, {"online": half, "offline": frozen}, {"task": "toy"})
+    abstract = {
+        "online": jax.eval_shape(gated.init, frozen, jax.random.key(0)),
+        "offline": NETS.abstract_result(),
+    }
+    step, items, _ = checkpoint.restore(tmp_path, abstract, expect={"task": "toy"})
+    assert step == 2
+    assert_identical(items["online"], half)
+    assert_identical(items["offline"], frozen)
+    resumed, _, later = run(gated, items["offline"], risk, rounds=2, state=items["online"])
+    assert_identical(resumed, whole)
+    assert_identical(later, jax.tree.map(lambda x: x[2 * ROLLOUT :], steps))
+
+
+def test_train_yields_after_every_update_and_stops_at_the_budget(gated, frozen, risk):
+    size = ENVS * ROLLOUT
+    assert gated.steps_per_update == size
+    state = gated.init(frozen, jax.random.key(7))
+    seen = []
+    for latest, _ in train(gated, state, frozen, gate(risk), 2 * size + 1):
+        seen.append(int(latest.env_steps))
+    assert seen == [size, 2 * size, 3 * size]  # the last round is whole
+    assert_identical(latest, run(gated, frozen, risk, rounds=3)[0])
+    assert not list(train(gated, latest, frozen, gate(risk), 3 * size))  # resumed at its end
+
+
+def test_the_frozen_parts_survive_a_run(gated, frozen, risk):
+    """States are donated; what they start from must stay usable and unchanged."""
+    before = raw(frozen)
+    run(gated, frozen, risk, rounds=2)
+    after = raw(frozen)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_ppo_learns_the_toy(ungated, frozen):
+    start = ungated.init(frozen, jax.random.key(3))
+    before, rows = None, []
+    for state, metrics in train(ungated, start, frozen, gate(np.inf), 120 * ENVS * ROLLOUT):
+        if int(state.env_steps) % (20 * ENVS * ROLLOUT) == 0:
+            rows.append(summarize(state.counters, before, [metrics]))
+            before = jax.device_get(state.counters)
+    returns = [row["rollout_return"] for row in rows]
+    assert returns[-1] > returns[0] + 4.0 and returns[-1] > 9.0, returns
