@@ -41,7 +41,8 @@ def run(
             console.print(
                 f"{task} {backend:>7} {size:>6} envs  {row['steps_per_second']:>9,.0f} env steps/s"
                 f"  compile {row['compile_seconds']:.1f} s",
-                highlight=False, soft_wrap=True,
+                highlight=False,
+                soft_wrap=True,
             )
     if out is not None:
         write_json(out, {"rows": rows, "environment": describe_environment()})
@@ -63,8 +64,10 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
         return state, steps.reward.sum()
 
     started = time.perf_counter()
-    compiled = jax.jit(roll).lower(params, state, jax.random.key(2)).compile(
-        compiler_options=dict(env.compiler_options)
+    compiled = (
+        jax.jit(roll)
+        .lower(params, state, jax.random.key(2))
+        .compile(compiler_options=dict(env.compiler_options))
     )
     compile_seconds = time.perf_counter() - started
     seconds = []

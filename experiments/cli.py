@@ -1,7 +1,6 @@
 """`farl`: one command line for every phase. User errors are one line on stderr and exit code 2."""
 
 import contextlib
-import dataclasses
 import io
 import re
 import sys
@@ -170,9 +169,9 @@ def _check(settings: RunSettings) -> None:
     make(settings.task, settings.backend)
     if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
         raise UserError(
-            f"safety.horizon is {settings.config.safety.horizon}, but the failure head is trained on "
-            f"world_model.train_horizon = {settings.config.world_model.train_horizon} steps: "
-            "raise that above it"
+            f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "
+            f"trained on world_model.train_horizon = {settings.config.world_model.train_horizon} "
+            "steps: raise that above it"
         )
 
 
@@ -197,7 +196,9 @@ def command_run(args: StartArgs) -> None:
                 run_render.film(run, "farl")
     run_eval.compare(root, [path for path, _ in runs], console)
     minutes = (time.perf_counter() - started) / 60
-    console.print(f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True)
+    console.print(
+        f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True
+    )
 
 
 def command_demos(args: StartArgs) -> None:

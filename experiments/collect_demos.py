@@ -1,7 +1,8 @@
 """Demonstrations of three kinds, all by scripted controllers in the environment.
 
 task: the expert with action noise, weak on purpose. failure: careless operators and a very noisy
-expert. recovery: a careless operator gets the object near failure, then the recovery controller acts.
+expert. recovery: a careless operator gets the object near failure, then the recovery controller
+acts.
 """
 
 from collections.abc import Callable
@@ -11,16 +12,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from envs_mjx import BatchEnv
 from farl_jax import dataset
 from farl_jax.config import DemosConfig
 from farl_jax.dataset import Dataset
 from farl_jax.rollout import plain_decision, unroll
-from farl_jax.types import Controller, Decision
+from farl_jax.types import Controller, Decision, Transition
 
 KINDS = ("task", "failure", "recovery")
+MAX_ROLLS = 100
+
+
+Roll = Callable[[jax.Array, jax.Array], Transition]
+"""(what varies between uses, key) -> one rollout [T, N] from reset, T the episode limit."""
 
 
 def noisy_expert(env: Any, noise: jax.Array) -> Controller:
@@ -34,54 +39,61 @@ def noisy_expert(env: Any, noise: jax.Array) -> Controller:
     return act
 
 
-def careless_operator(env: Any) -> Controller:
-    """A careless operator; its memory is the traits [N], drawn anew for each episode."""
+def careless_then_recover(
+    env: Any, traits: Any, danger_margin: jax.Array, config: DemosConfig
+) -> Controller:
+    """Careless until the margin falls below `danger_margin` with the object moving, then recovery.
 
-    def act(memory: Any, state: Any, key: jax.Array) -> tuple[Any, Decision]:
-        traits = _fresh_traits(env, memory, state, key)
-        action = jax.vmap(env.careless)(state.obs, traits)
-        return traits, plain_decision(jnp.clip(action, -1.0, 1.0))
+    The recovery lasts until the safe margin or `recovery_length` steps; its steps carry
+    `intervened`.
+    Memory: steps of the recovery under way, [N] i32, 0 while careless. A margin of -inf never
+    recovers.
 
-    return act
-
-
-@struct.dataclass
-class DangerMemory:
-    """Who acts in a recovery demonstration."""
-
-    traits: Any  # [N] the careless operator's
-    recovering: jax.Array  # [N] i32 steps of the recovery under way, 0 while careless
-
-
-def careless_then_recover(env: Any, config: DemosConfig) -> Controller:
-    """Careless until the margin is at most `danger_margin` and shrinking, then the recovery controller.
-
-    The recovery lasts until the safe margin or `recovery_length` steps; its steps carry `intervened`.
+    Args:
+        env: the single environment.
+        traits: of N careless operators.
+        danger_margin: [] m.
+        config: lengths and the safe margin.
     """
 
-    def act(memory: DangerMemory, state: Any, key: jax.Array) -> tuple[DangerMemory, Decision]:
-        traits = _fresh_traits(env, memory.traits, state, key)
-        recovering = jnp.where(state.step_count == 0, 0, memory.recovering)
+    def act(memory: jax.Array, state: Any, key: jax.Array) -> tuple[jax.Array, Decision]:
+        recovering = jnp.where(state.step_count == 0, 0, memory)
         moving = jnp.linalg.norm(state.obs[:, 4:6] - state.obs[:, 22:24], axis=-1) > 5e-4
-        danger = (state.failure_margin < config.danger_margin) & ~state.failure & moving
+        danger = (state.failure_margin < danger_margin) & ~state.failure & moving
         going_on = (recovering > 0) & (state.failure_margin < config.safe_margin)
         acts = danger | (going_on & (recovering < config.recovery_length))
         careless = jax.vmap(env.careless)(state.obs, traits)
         action = jnp.where(acts[:, None], jax.vmap(env.recovery)(state.obs), careless)
         decision = plain_decision(jnp.clip(action, -1.0, 1.0)).replace(intervened=acts)
-        return DangerMemory(traits, jnp.where(acts, recovering + 1, 0)), decision
+        return jnp.where(acts, recovering + 1, 0), decision
 
     return act
 
 
-def _fresh_traits(env: Any, traits: Any, state: Any, key: jax.Array) -> Any:
-    drawn = jax.vmap(env.careless_traits)(jax.random.split(key, state.obs.shape[0]))
-    first = state.step_count == 0
+def make_rolls(env: Any, config: DemosConfig) -> tuple[Roll, Roll]:
+    """Two compiled rollouts of N = `num_envs`: expert (argument: noise [N]) and careless
 
-    def pick(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(first.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+    (argument: the danger margin [] m); careless operators are drawn anew from the key for each
+    rollout.
+    """
+    batch, size = BatchEnv(env, config.num_envs), config.num_envs
 
-    return jax.tree.map(pick, drawn, traits)
+    def roll(controller: Controller, memory: Any, key: jax.Array) -> Transition:
+        key_reset, key_roll = jax.random.split(key)
+        state = batch.reset(key_reset)
+        return unroll(batch, controller, memory, state, key_roll, env.episode_limit)[2]
+
+    def expert(noise: jax.Array, key: jax.Array) -> Transition:
+        return roll(noisy_expert(env, noise), None, key)
+
+    def careless(danger_margin: jax.Array, key: jax.Array) -> Transition:
+        key_traits, key_roll = jax.random.split(key)
+        traits = jax.vmap(env.careless_traits)(jax.random.split(key_traits, size))
+        controller = careless_then_recover(env, traits, danger_margin, config)
+        return roll(controller, jnp.zeros(size, jnp.int32), key_roll)
+
+    options = dict(env.compiler_options)
+    return jax.jit(expert, compiler_options=options), jax.jit(careless, compiler_options=options)
 
 
 def collect(
@@ -89,80 +101,47 @@ def collect(
 ) -> dict[str, tuple[Dataset, dict[str, float]]]:
     """All three kinds: name -> (dataset, counts for the metadata)."""
     key_task, key_careless, key_noisy, key_recovery = jax.random.split(key, 4)
+    expert, careless = make_rolls(env, config)
+    weak = jnp.full(config.num_envs, config.task_noise)
+    wild = jnp.linspace(0.3, 1.0, config.num_envs)
+    never, danger = jnp.float32(-jnp.inf), jnp.float32(config.danger_margin)
     half = config.failure_episodes // 2
-    traits = _example_traits(env, config.num_envs)
-    noise = jnp.linspace(0.3, 1.0, config.num_envs)
-    task = _episodes(
-        env,
-        config.task_episodes,
-        lambda n: (noisy_expert(env, jnp.full(n, config.task_noise)), None),
-        key_task,
-        config.task_episodes,
-    )
-    failure = dataset.concatenate(
-        _episodes(
-            env, config.num_envs, lambda n: (careless_operator(env), traits), key_careless, half
+    data = {
+        "task": _gather(lambda k: _complete(expert(weak, k)), key_task, config.task_episodes),
+        "failure": dataset.concatenate(
+            _gather(lambda k: _complete(careless(never, k)), key_careless, half),
+            _gather(lambda k: _complete(expert(wild, k)), key_noisy, half),
         ),
-        _episodes(env, config.num_envs, lambda n: (noisy_expert(env, noise), None), key_noisy, half),
-    )
-    recovery = _recoveries(env, config, traits, key_recovery)
-    return {
-        kind: (data, _describe(data))
-        for kind, data in zip(KINDS, (task, failure, recovery), strict=True)
+        "recovery": _gather(
+            lambda k: _recoveries(careless(danger, k)), key_recovery, config.recovery_episodes
+        ),
     }
+    return {kind: (part, _describe(part)) for kind, part in data.items()}
 
 
-def _example_traits(env: Any, num_envs: int) -> Any:
-    return jax.vmap(env.careless_traits)(jax.random.split(jax.random.key(0), num_envs))
-
-
-def _roll(env: Any, num_envs: int, controller: Controller, memory: Any) -> Callable[..., Any]:
-    batch = BatchEnv(env, num_envs)
-
-    def roll(key: jax.Array) -> Any:
-        key_reset, key_roll = jax.random.split(key)
-        state = batch.reset(key_reset)
-        return unroll(batch, controller, memory, state, key_roll, env.episode_limit)[2]
-
-    return jax.jit(roll, compiler_options=dict(env.compiler_options))
-
-
-def _episodes(
-    env: Any,
-    num_envs: int,
-    controller_of: Callable[[int], tuple[Controller, Any]],
-    key: jax.Array,
-    episodes: int,
-) -> Dataset:
-    """Roll until `episodes` episodes are complete; the first ones in order of collection are kept."""
-    roll = _roll(env, num_envs, *controller_of(num_envs))
-    parts, complete = [], 0
-    while complete < episodes:
+def _gather(part_of: Callable[[jax.Array], Dataset], key: jax.Array, episodes: int) -> Dataset:
+    """Parts until `episodes` episodes are in; the first ones in order of collection are kept."""
+    parts: list[Dataset] = []
+    for _ in range(MAX_ROLLS):
         key, key_roll = jax.random.split(key)
-        steps = roll(key_roll)
-        ended = np.asarray(steps.done)
-        unfinished = np.flip(np.cumsum(np.flip(ended, 0), 0), 0) == 0
-        data = dataset.from_rollout(steps, keep=~unfinished)
-        parts.append(data)
-        complete += dataset.num_episodes(data)
-    data = dataset.concatenate(*parts)
-    return dataset.select_episodes(data, np.arange(episodes))
+        parts.append(part_of(key_roll))
+        if sum(dataset.num_episodes(part) for part in parts) >= episodes:
+            return dataset.select_episodes(dataset.concatenate(*parts), np.arange(episodes))
+    found = sum(dataset.num_episodes(part) for part in parts)
+    raise dataset.DatasetError(
+        f"only {found} of {episodes} demonstrations after {MAX_ROLLS} rollouts: ask for fewer"
+    )
 
 
-def _recoveries(env: Any, config: DemosConfig, traits: Any, key: jax.Array) -> Dataset:
-    """Recovery steps only, one episode each, until `recovery_episodes` of them are in."""
-    memory = DangerMemory(traits, jnp.zeros(config.num_envs, jnp.int32))
-    roll = _roll(env, config.num_envs, careless_then_recover(env, config), memory)
-    parts, complete = [], 0
-    for _ in range(20):
-        key, key_roll = jax.random.split(key)
-        steps = roll(key_roll)
-        parts.append(dataset.from_rollout(steps, keep=np.asarray(steps.decision.intervened)))
-        complete += dataset.num_episodes(parts[-1])
-        if complete >= config.recovery_episodes:
-            break
-    data = dataset.concatenate(*parts)
-    return dataset.select_episodes(data, np.arange(config.recovery_episodes))
+def _complete(steps: Transition) -> Dataset:
+    """The episodes that ended inside the rollout."""
+    ends_later = np.flip(np.cumsum(np.flip(np.asarray(steps.done), 0), 0), 0) > 0
+    return dataset.from_rollout(steps, keep=ends_later)
+
+
+def _recoveries(steps: Transition) -> Dataset:
+    """Recovery steps only, each recovery an episode."""
+    return dataset.from_rollout(steps, keep=np.asarray(steps.decision.intervened))
 
 
 def _describe(data: Dataset) -> dict[str, float]:

@@ -72,7 +72,9 @@ def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, 
     rows = np.random.default_rng(0).integers(0, len(pairs), (10_000, len(pairs)))
     return {
         "reduction_percent": float(reduction(failures)),
-        "reduction_interval": [float(x) for x in np.quantile(reduction(failures[rows]), [0.025, 0.975])],
+        "reduction_interval": [
+            float(x) for x in np.quantile(reduction(failures[rows]), [0.025, 0.975])
+        ],
         "return_difference": float(returns.mean()),
         "return_difference_per_seed": [float(x) for x in returns],
     }

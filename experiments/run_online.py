@@ -1,4 +1,6 @@
-"""The online command: fine-tune from the offline checkpoint, with the gate (farl) or without (uni_o4)."""
+"""The online command: fine-tune from the offline checkpoint, with the gate (farl) or without
+(uni_o4).
+"""
 
 import dataclasses
 import time
@@ -77,7 +79,9 @@ def make_gate(config: FarlConfig, frozen: OfflineResult) -> Gate:
 
 
 def fine_tune(run: Run, method: str) -> dict[str, Any]:
-    """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`."""
+    """Train to the end, evaluate on keys no training saw, and write
+    `<run>/<method>/result.json`.
+    """
     config = method_config(run.settings.config, method)
     folder = run.path / method
     result_file = folder / "result.json"
@@ -130,7 +134,8 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
         row = judged(state.learners.actor.params)
         writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
     started = time.perf_counter()
-    for state, metrics in online.train(phase, state, frozen, gate, config.env_steps):
+    run_on = online.train(phase, state, frozen, gate, config.env_steps)
+    for state, metrics in run_on:
         number += 1
         updates.append(metrics)
         step = number * phase.steps_per_update
@@ -168,9 +173,9 @@ def _stop_on_divergence(values: dict[str, float], step: int) -> None:
 
 
 def _progress(method: str, step: int, values: dict[str, float], row: dict[str, float]) -> str:
-    share = values["recovered_steps"] / step
+    share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
     return (
-        f"  [dim]{method}[/dim] step {step:>9,}  {step / max(values['wall_seconds'], 1e-9):>6,.0f}/s"
+        f"  [dim]{method}[/dim] step {step:>9,}  {rate:>6,.0f}/s"
         f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}"
         f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
         f"  success {row.get('eval_success', float('nan')):.2f}"

@@ -21,7 +21,8 @@ SHEET_FRAMES = 16
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the exploring policy as it trained, from the offline checkpoint: the phase in which recovery
+    Shows the exploring policy as it trained, from the offline checkpoint: the phase in which
+    recovery
     matters most. Episodes with the most recovered steps that end in success come first.
     """
     config = method_config(run.settings.config, method)
@@ -41,7 +42,9 @@ def film(run: Run, method: str) -> None:
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
     task = _policy(run, method, frozen, env, config)
-    steps, (qpos, goal) = jax.device_get(roll(task, frozen, make_gate(config, frozen), run.key("film")))
+    steps, (qpos, goal) = jax.device_get(
+        roll(task, frozen, make_gate(config, frozen), run.key("film"))
+    )
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal))
     folder = run.path / method
     render.write_video(folder / "film.mp4", frames)

@@ -74,7 +74,9 @@ class WorldModelConfig:
     simnorm_group: int = 8
     width: int = 128
     train_horizon: int = 11
-    """Steps per window; the heads are trained on latents rolled this far, so C_H may use H < this."""
+    """Steps per window; the heads are trained on latents rolled this far, so C_H may use H <
+    this.
+    """
     steps: int = 2000
     batch: int = 128
     learning_rate: float = 1e-3
@@ -88,6 +90,8 @@ class WorldModelConfig:
     value_weight: float = 0.1
     failure_weight: float = 1.0
     decoder_weight: float = 1.0
+    value_stride: int = 4
+    """Reward, value and prior losses see every n-th window: the gate does not use them."""
     bins: int = 51
     bin_limit: float = 10.0
     """Two-hot support is symlog space [-limit, limit]."""
@@ -116,7 +120,9 @@ class SafetyConfig:
     target_recall: float = 0.9
     target_trigger_rate: float = 0.3
     lead_time: int = 2
-    """Calibration counts a failure as foreseen when the gate fires at least this many steps before."""
+    """Calibration counts a failure as foreseen when the gate fires at least this many steps
+    before.
+    """
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,9 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class DemosConfig:
-    """Demonstrations, all made by scripted controllers (and the cloned policy) in the environment."""
+    """Demonstrations, all made by scripted controllers (and the cloned policy) in the
+    environment.
+    """
 
     task_episodes: int = 8
     task_noise: float = 0.3

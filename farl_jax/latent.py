@@ -28,7 +28,9 @@ def symexp(x: jax.Array) -> jax.Array:
 
 
 def two_hot(x: jax.Array, bins: int, limit: float) -> jax.Array:
-    """symlog(x) as weights on the two nearest of `bins` points of [-limit, limit]: [...] -> [..., bins]."""
+    """symlog(x) as weights on the two nearest of `bins` points of [-limit, limit]: [...] -> [...,
+    bins].
+    """
     position = (jnp.clip(symlog(x), -limit, limit) + limit) / (2 * limit) * (bins - 1)
     lower = jnp.floor(position)
     upper_weight = (position - lower)[..., None]
@@ -87,7 +89,10 @@ class LatentModel(nn.Module):
         self.encoder = NormedMLP(c.width, c.latent)
         self.dynamics = NormedMLP(c.width, c.latent)
         stack = nn.vmap(
-            NormedMLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None,
+            NormedMLP,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
             axis_size=2,
         )
         self.reward_head = NormedMLP(c.width, c.bins, zero_output=True)
@@ -121,7 +126,9 @@ class LatentModel(nn.Module):
         return jnp.tanh(self.prior_head(latent))
 
     def failure(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Logit of Pr(C(s, a) = 1), batch-balanced until the calibration's shift is added: [...]."""
+        """Logit of Pr(C(s, a) = 1), batch-balanced until the calibration's shift is added:
+        [...].
+        """
         return self.failure_head(latent, action)[..., 0]
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:

@@ -70,7 +70,8 @@ class Networks:
 
 
 def recovery_rewards(data: Dataset, safe_margin: float) -> Dataset:
-    """Recovery's own task: -1 per failing step, plus progress of the margin in units of `safe_margin`.
+    """Recovery's own task: -1 per failing step, plus progress of the margin in units of
+    `safe_margin`.
 
     Terminal where the safe margin is reached (a decision of ours; the paper gives none).
     """
@@ -103,7 +104,7 @@ def run_offline(
         what the online phase starts from.
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
-    key_bc, key_roll, key_task, key_recovery, key_model = jax.random.split(key, 5)
+    key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
     normalizer = fit_normalizer(
         np.concatenate([demos[kind]["obs"] for kind in ("task", "failure", "recovery")])
     )
@@ -117,11 +118,9 @@ def run_offline(
     experience = dataset.concatenate(scripted, own)
     scaled = experience | {"reward": experience["reward"] * config.iql.reward_scale}
 
-    ensemble = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)
     everything = dataset.concatenate(scaled, demos["recovery"])
-    ensemble, error = ensemble(
-        jax.random.fold_in(key_task, 0),
-        _normalized(everything, normalizer, ("obs", "action", "next_obs")),
+    ensemble, error = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)(
+        key_ensemble, _normalized(everything, normalizer, ("obs", "action", "next_obs"))
     )
     report("transition_ensemble", {"mse": float(error)})
 
@@ -133,7 +132,6 @@ def run_offline(
     rewarded = recovery_rewards(demos["recovery"], config.demos.safe_margin)
     recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
     report("recovery_policy", metrics | {"nll": float(nll.mean())})
-
     model_params, calibration = fit_world_model(
         nets, policy, (scripted, own), normalizer, config, key_model, report
     )
@@ -199,7 +197,9 @@ def collect_own_failures(
     config: FarlConfig,
     key: jax.Array,
 ) -> Dataset:
-    """Roll every clone with its exploration noise, until `policy_episodes` environments' worth is in."""
+    """Roll every clone with its exploration noise, until `policy_episodes` environments' worth is
+    in.
+    """
 
     def roll(params: Params, normalizer: Normalizer, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
@@ -242,12 +242,21 @@ def fit_world_model(
     chunk = min(500, config.world_model.steps)
     for done in range(0, config.world_model.steps, chunk):
         state, losses = fit_chunk(state, jax.random.fold_in(key_fit, done), windows, chunk)
-        report("world_model", {"step": float(done + chunk)} | {k: float(v) for k, v in losses.items()})
+        report(
+            "world_model", {"step": float(done + chunk)} | {k: float(v) for k, v in losses.items()}
+        )
     params = state[0].params
     logit_shift = jnp.asarray(shift, jnp.float32)
     report("failure_head", held_out_report(nets, params, logit_shift, held_out, normalizer, config))
     chosen = calibrate(
-        nets, policy, params, logit_shift, held_out, len(own_held_out["episode"]), normalizer, config
+        nets,
+        policy,
+        params,
+        logit_shift,
+        held_out,
+        len(own_held_out["episode"]),
+        normalizer,
+        config,
     )
     report("calibration", chosen)
     return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))

@@ -1,4 +1,6 @@
-"""Off-policy evaluation: imagine a policy in a learned transition ensemble, score it with Q (Uni-O4)."""
+"""Off-policy evaluation: imagine a policy in a learned transition ensemble, score it with Q
+(Uni-O4).
+"""
 
 from collections.abc import Callable
 

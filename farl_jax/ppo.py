@@ -32,10 +32,11 @@ def make_improve_offline(
 
     `improve(key, members [E, ...], critics, ensemble, data) -> (best member, metrics)`: states from
     the data, actions from the frozen pi_k, advantage min Q - V normalised per batch. A round's
-    candidate replaces pi_k only when OPE says it is better; otherwise the round starts over from pi_k.
+    candidate replaces pi_k only when OPE says it is better; otherwise the round starts over from
+    pi_k.
     What is returned is the accepted policy with the highest OPE score, never merely the last one.
     """
-    policy, value_net, critic_net, model = nets
+    policy, value_net, critic_net, _ = nets
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate))
 
     def update(learner: Learner, key: jax.Array, old: Params, critics: Critics, data: DeviceData):
@@ -55,47 +56,53 @@ def make_improve_offline(
         return learner.apply_gradient(gradient, optimizer), value
 
     def improve_member(key, params, critics, ensemble, data, start):
-        def score(candidate: Params) -> jax.Array:
-            return ope.evaluate_policy(
-                model,
-                ensemble,
-                lambda obs: policy.apply(candidate, obs)[0],
-                lambda obs, action: critic_net.apply(critics.critic, obs, action).min(axis=0),
-                start,
-                config.rollout_length,
-            )
+        score = _make_score(nets, critics, ensemble, start, config.rollout_length)
 
         def one_round(carry, key_round: jax.Array):
             old, old_score = carry
-            learner, _ = scan_updates(
-                lambda s, k: update(s, k, old, critics, data),
-                Learner.create(old, optimizer),
-                key_round,
-                config.steps_per_round,
-            )
+            step = lambda learner, key: update(learner, key, old, critics, data)
+            fresh = Learner.create(old, optimizer)
+            learner, _ = scan_updates(step, fresh, key_round, config.steps_per_round)
             candidate_score = score(learner.params)
             accept = ope.is_better(candidate_score, old_score)
             keep = lambda new, kept: jnp.where(accept, new, kept)
-            new = jax.tree.map(keep, learner.params, old)
-            return (new, keep(candidate_score, old_score)), accept
+            kept = jax.tree.map(keep, (learner.params, candidate_score), (old, old_score))
+            return kept, accept
 
-        (params, final), accepted = jax.lax.scan(
-            one_round, (params, score(params)), jax.random.split(key, config.rounds)
-        )
+        keys, incumbent = jax.random.split(key, config.rounds), (params, score(params))
+        (params, final), accepted = jax.lax.scan(one_round, incumbent, keys)
         return params, final.mean(), accepted.sum()
 
     def improve(key, members, critics, ensemble, data):
         key_start, key_fit = jax.random.split(key)
         start = data.sample(key_start, config.start_states)["obs"]
         size = jax.tree.leaves(members)[0].shape[0]
-        params, scores, accepted = jax.vmap(
-            improve_member, in_axes=(0, 0, None, None, None, None)
-        )(jax.random.split(key_fit, size), members, critics, ensemble, data, start)
+        improve_all = jax.vmap(improve_member, in_axes=(0, 0, None, None, None, None))
+        keys = jax.random.split(key_fit, size)
+        params, scores, accepted = improve_all(keys, members, critics, ensemble, data, start)
         best = jnp.argmax(scores)
-        metrics = {"score": scores[best], "accepted": accepted[best], "member": best}
-        return jax.tree.map(lambda leaf: leaf[best], params), metrics
+        chosen = jax.tree.map(lambda leaf: leaf[best], params)
+        return chosen, {"score": scores[best], "accepted": accepted[best], "member": best}
 
     return jax.jit(improve)
+
+
+def _make_score(
+    nets: tuple[GaussianPolicy, Value, DoubleCritic, TransitionModel],
+    critics: Critics,
+    ensemble: Params,
+    start: jax.Array,
+    length: int,
+) -> Callable[[Params], jax.Array]:
+    """Off-policy evaluation of a policy's mean from fixed starts [B, D]: params -> scores [B]."""
+    policy, _, critic_net, model = nets
+    q_of = lambda obs, action: critic_net.apply(critics.critic, obs, action).min(axis=0)
+
+    def score(params: Params) -> jax.Array:
+        action_of = lambda obs: policy.apply(params, obs)[0]
+        return ope.evaluate_policy(model, ensemble, action_of, q_of, start, length)
+
+    return score
 
 
 @struct.dataclass
@@ -115,7 +122,8 @@ def treat_recovered(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(action, log_prob, weight) of each step for the policy loss, by treatment of recovered steps.
 
-    executed: the recovery action with its density under the task policy, left out when that is below
+    executed: the recovery action with its density under the task policy, left out when that is
+    below
     the floor; masked: recovered steps stay in GAE and value loss but not in the policy loss;
     relabelled: the task policy's own action, credited with what the recovery action brought about.
     """

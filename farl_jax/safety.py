@@ -47,10 +47,10 @@ class GateMemory:
         return cls(jnp.zeros(num_envs, jnp.int32))
 
 
-def discounted_risk(
-    probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array
-) -> jax.Array:
-    """sum_{i=0..H} gamma_risk^i p_i over axis 0, terms beyond H masked: [Hmax + 1, ...] -> [...]."""
+def discounted_risk(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array) -> jax.Array:
+    """sum_{i=0..H} gamma_risk^i p_i over axis 0, terms beyond H masked: [Hmax + 1, ...] ->
+    [...].
+    """
     i = jnp.arange(probability.shape[0])
     weight = jnp.where(i <= horizon, gamma_risk**i, 0.0)
     return jnp.tensordot(weight, probability, axes=1)
@@ -179,8 +179,10 @@ def calibrate_max_risk(
 ) -> dict[str, float]:
     """Choose eps_safe on held-out steps in time order [M].
 
-    The largest threshold, the one that interferes least, that foresees `target_recall` of the failure
-    onsets `lead_time` steps ahead; raised where needed until no more than `target_trigger_rate` of the
+    The largest threshold, the one that interferes least, that foresees `target_recall` of the
+    failure
+    onsets `lead_time` steps ahead; raised where needed until no more than `target_trigger_rate` of
+    the
     task policy's own calm steps would trigger.
 
     Args:
@@ -196,7 +198,9 @@ def calibrate_max_risk(
     peaks = foreseen_peaks(cost, failure, episode, config.lead_time)
     calm = cost[~failure & policys_own]
     least_risk = float(np.quantile(calm, 1.0 - config.target_trigger_rate))
-    wanted = float(np.quantile(peaks, 1.0 - config.target_recall, method="lower")) if len(peaks) else 0.0
+    wanted = (
+        float(np.quantile(peaks, 1.0 - config.target_recall, method="lower")) if len(peaks) else 0.0
+    )
     max_risk = max(np.nextafter(np.float32(wanted), np.float32(-1.0)), least_risk)
     return {
         "max_risk": float(max_risk),

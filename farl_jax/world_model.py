@@ -118,7 +118,9 @@ def sample_windows(windows: Windows, key: jax.Array, config: WorldModelConfig) -
 def roll_latents(
     model: LatentModel, params: Params, obs: jax.Array, actions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Latents under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B, Z]."""
+    """Latents under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B,
+    Z].
+    """
     start = model.apply(params, obs, method="encode")
 
     def step(z: jax.Array, action: jax.Array):
@@ -142,27 +144,24 @@ def model_loss(
     """
     call = lambda p, name, *args: model.apply(p, *args, method=name)
     frozen = jax.lax.stop_gradient(params)
+    discounts = lambda rho: (rho ** jnp.arange(config.train_horizon))[:, None]
     z, following = roll_latents(model, params, batch["obs"][0], batch["action"])
     encoded_next = call(frozen, "encode", batch["next_obs"])
-    discounts = lambda rho: (rho ** jnp.arange(config.train_horizon))[:, None]
-
-    next_action = call(frozen, "prior", encoded_next)
-    hot = lambda x: two_hot(x, config.bins, config.bin_limit)
-    next_q = two_hot_mean(call(target, "q", encoded_next, next_action), config.bin_limit).min(0)
-    backup = batch["reward"] + config.discount * jnp.where(batch["terminated"], 0.0, next_q)
-    failure_logit = call(params, "failure", z, batch["action"])
+    logit = call(params, "failure", z, batch["action"])
     losses = {
         "consistency": discounts(config.rho_consistency)
         * ((following - encoded_next) ** 2).mean(-1),
-        "reward": discounts(config.rho_reward)
-        * _cross_entropy(call(params, "reward", z, batch["action"]), hot(batch["reward"])),
-        "value": discounts(config.rho_reward)
-        * _cross_entropy(call(params, "q", z, batch["action"]), hot(backup)).sum(0),
         "failure": discounts(config.rho_failure)
-        * optax.sigmoid_binary_cross_entropy(failure_logit, batch["failure"].astype(jnp.float32)),
+        * optax.sigmoid_binary_cross_entropy(logit, batch["failure"].astype(jnp.float32)),
         "decoder": ((call(params, "decode", z) - batch["obs"]) ** 2).mean(-1),
-        "prior": _prior_loss(model, config, params, frozen, jax.lax.stop_gradient(z)),
     }
+    some = lambda tree: jax.tree.map(lambda x: x[:, :: config.value_stride], tree)
+    args = (params, target, some(z), some(encoded_next), some(batch))
+    losses |= {
+        name: discounts(config.rho_reward) * loss
+        for name, loss in _value_losses(model, config, *args).items()
+    }
+    losses["prior"] = _prior_loss(model, config, params, jax.lax.stop_gradient(some(z)))
     means = {name: value.mean() for name, value in losses.items()}
     weights = {"prior": 1.0} | {
         name: getattr(config, f"{name}_weight") for name in means if name != "prior"
@@ -170,11 +169,36 @@ def model_loss(
     return sum(weights[name] * means[name] for name in means), means
 
 
+def _value_losses(
+    model: LatentModel,
+    config: WorldModelConfig,
+    params: Params,
+    target: Params,
+    z: jax.Array,
+    encoded_next: jax.Array,
+    batch: dict,
+) -> dict[str, jax.Array]:
+    """Two-hot cross entropies of reward and both values, [L, B] each."""
+    call = lambda p, name, *args: model.apply(p, *args, method=name)
+    hot = lambda x: two_hot(x, config.bins, config.bin_limit)
+    next_action = call(jax.lax.stop_gradient(params), "prior", encoded_next)
+    next_q = two_hot_mean(call(target, "q", encoded_next, next_action), config.bin_limit).min(0)
+    backup = batch["reward"] + config.discount * jnp.where(batch["terminated"], 0.0, next_q)
+    reward_logits = call(params, "reward", z, batch["action"])
+    return {
+        "reward": _cross_entropy(reward_logits, hot(batch["reward"])),
+        "value": _cross_entropy(call(params, "q", z, batch["action"]), hot(backup)).sum(0),
+    }
+
+
 def _prior_loss(
-    model: LatentModel, config: WorldModelConfig, params: Params, frozen: Params, z: jax.Array
+    model: LatentModel, config: WorldModelConfig, params: Params, z: jax.Array
 ) -> jax.Array:
-    """-Q(z, prior(z)) by the spread of Q in the batch; moves the prior only: z [L, B, Z] -> [L, B]."""
+    """-Q(z, prior(z)) by the spread of Q in the batch; moves the prior only: z [L, B, Z] -> [L,
+    B].
+    """
     action = model.apply(params, z, method="prior")
+    frozen = jax.lax.stop_gradient(params)
     q = two_hot_mean(model.apply(frozen, z, action, method="q"), config.bin_limit).mean(0)
     spread = jnp.percentile(q, 95) - jnp.percentile(q, 5)
     return -q / jax.lax.stop_gradient(jnp.maximum(spread, 1.0))

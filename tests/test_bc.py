@@ -59,9 +59,9 @@ def test_the_reported_likelihood_is_that_of_the_kept_weights_without_padding(clo
 
 def test_the_best_held_out_weights_are_kept_not_the_last(clones):
     """Held-out actions are the opposite: every round of training makes them less likely."""
-    new, (trained, _), (_, opposed_nll) = clones
-    last = _nll(trained, new, -controller(new))
-    assert (opposed_nll < last - 1.0).all(), (opposed_nll, last)
+    new, (trained, _), (kept, _) = clones
+    best, last = (_nll(params, new, -controller(new)) for params in (kept, trained))
+    assert (best < last - 1.0).all(), (best, last)
 
 
 def test_members_start_and_end_different(clones):

@@ -36,6 +36,7 @@ GATED = FarlConfig(
         critic_learning_rate=3e-3,
         reward_scale=0.1,
         discount=0.95,
+        treatment="masked",
     ),
 )
 UNGATED = dataclasses.replace(GATED, safety=SafetyConfig(enabled=False))
@@ -143,6 +144,17 @@ def test_counters_equal_an_independent_recount_across_chunks(gated, frozen, risk
     assert int(state.env_steps) == steps.reward.size == 8 * ENVS * ROLLOUT
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(counters, name), value, rtol=1e-5, err_msg=name)
+
+
+def test_steps_keep_the_true_next_observation_where_an_episode_ends(ungated, frozen):
+    """The observation's second entry is the share of the episode gone: 1 at the limit, 0 at
+    reset.
+    """
+    _, _, steps = run(ungated, frozen, np.inf, rounds=3)
+    done = (steps.terminated | steps.truncated)[:-1]
+    np.testing.assert_array_equal(steps.next_obs[:-1][~done], steps.obs[1:][~done])
+    np.testing.assert_array_equal(steps.obs[1:][done][:, 1], 0.0)
+    assert steps.truncated.sum() > 10 and (steps.next_obs[steps.truncated][:, 1] == 1.0).all()
 
 
 def test_a_summary_counts_all_and_rates_only_what_is_new(gated, frozen):

@@ -19,7 +19,9 @@ from tests.parameters import random_parameters
 T, N, D, A = 6, 4, 3, 2
 POLICY = GaussianPolicy(action_size=A, width=16, depth=1, min_log_std=float(np.log(0.2)))
 VALUE = Value(width=16, depth=1)
-CONFIG = OnlineConfig(epochs=4, minibatches=3, actor_learning_rate=3e-3, target_kl=0.1)
+CONFIG = OnlineConfig(
+    epochs=4, minibatches=3, actor_learning_rate=3e-3, target_kl=0.1, treatment="masked"
+)
 NORMALIZER = Normalizer(jnp.array([0.5, -1.0, 0.0]), jnp.array([2.0, 1.0, 0.5]))
 INIT, update = ppo.make_update(POLICY, VALUE, CONFIG)
 UPDATE = jax.jit(update)

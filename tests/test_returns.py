@@ -1,4 +1,6 @@
-"""GAE against hand arithmetic: bootstrap at time limits, none after success, no leak across episodes."""
+"""GAE against hand arithmetic: bootstrap at time limits, none after success, no leak across
+episodes.
+"""
 
 import jax.numpy as jnp
 import numpy as np

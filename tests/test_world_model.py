@@ -258,6 +258,7 @@ def cliff():
     return np.asarray(probability), held_out["failure"][index], (before, after), windows
 
 
+@pytest.mark.slow  # half a minute, most of it compiling
 def test_failures_on_the_toy_are_foreseen(cliff):
     probability, failure, _, _ = cliff
     assert 30 < failure[1].sum() < 0.5 * failure[1].size
@@ -266,11 +267,13 @@ def test_failures_on_the_toy_are_foreseen(cliff):
     assert auroc(probability[1][calm], failure[1][calm]) >= 0.9  # not only "stays failed"
 
 
+@pytest.mark.slow  # half a minute, most of it compiling
 def test_probabilities_on_the_toy_have_the_natural_rate(cliff):
     probability, failure, _, _ = cliff
     np.testing.assert_allclose(probability.mean(), failure.mean(), atol=0.05)
 
 
+@pytest.mark.slow  # half a minute, most of it compiling
 def test_losses_fall_and_are_finite(cliff):
     before, after = cliff[2]
     assert all(np.isfinite(value) for value in after.values())
@@ -278,6 +281,7 @@ def test_losses_fall_and_are_finite(cliff):
     assert after["decoder"] < before["decoder"]
 
 
+@pytest.mark.slow  # half a minute, most of it compiling
 def test_windows_hold_every_row_once(cliff):
     windows: Windows = cliff[3]
     starts = np.asarray(windows.starts)[: int(windows.num_starts)]

@@ -5,6 +5,8 @@ step within 0.05 of x = 0.5, else 0. Standing beyond x = 0.9 is a failure, which
 episode; x <= 0.05 is the success, which does and pays 1 for each step left.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -45,7 +47,7 @@ class CliffWalker:
     name, backend = "cliff_walker", "none"
     observation_size, action_size, episode_limit = 2, 1, LIMIT
     random_return, expert_return = 0.0, 20.0
-    compiler_options: dict[str, bool] = {}
+    compiler_options: ClassVar[dict[str, bool]] = {}
 
     def reset(self, key: jax.Array) -> ToyState:
         return self.reset_at(jax.random.uniform(key, minval=0.3, maxval=0.85))

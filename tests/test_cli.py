@@ -1,0 +1,150 @@
+"""The command line: bad input is one line and exit code 2, nothing is harmed, and the smoke run is
+whole.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments.cli import main
+from experiments.presets import PRESETS, RunSettings
+from experiments.runtime import UserError
+from farl_jax import dataset
+from farl_jax.metrics import read_metrics
+
+
+def fails(capsys, *argv: str) -> str:
+    """Run a command that must fail; returns its one line."""
+    assert main(list(argv)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if not line.startswith("farl: warning")]
+    assert len(lines) == 1 and lines[0].startswith("farl: "), lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["dance"], "unknown command 'dance'"),
+        (["run", "--task", "bounded_pusch"], "bounded_push"),
+        (["run", "--backend", "cuda"], "native"),
+        (["run", "--preset", "huge"], "smoke, quick, paper"),
+        (["run", "--online.foo", "3"], "--online.foo"),
+        (["run", "--online.env-steps", "many"], "env-steps"),
+        (["run", "--online.treatment", "ignored"], "treatment"),
+        (["run", "--seeds", "0"], "at least 1"),
+        (["run", "--safety.horizon", "40"], "train_horizon"),
+        (["offline", "nowhere"], "no run at nowhere"),
+    ],
+)
+def test_bad_words_are_one_line(capsys, tmp_path, monkeypatch, argv, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in fails(capsys, *argv)
+    assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+def test_help_lists_every_command_and_every_number(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("run", "demos", "offline", "online", "bench"))
+    assert main(["run", "--help"]) == 0
+    assert "--safety.gamma-risk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_settings_round_trip_and_refuse_what_they_do_not_know(name):
+    settings = RunSettings(preset=name, config=PRESETS[name])
+    saved = json.loads(json.dumps(settings.to_json()))
+    assert RunSettings.from_json(saved) == settings
+    with pytest.raises(UserError, match="unknown setting 'extra'"):
+        RunSettings.from_json(saved | {"extra": 1})
+    with pytest.raises(UserError, match="protocol"):
+        RunSettings.from_json(saved | {"protocol": 999})
+    saved["config"]["online"]["epochs"] = "five"
+    with pytest.raises(UserError, match="epochs"):
+        RunSettings.from_json(saved)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One whole smoke run; the film is the main path's, so a machine without GL fails here."""
+    root = tmp_path_factory.mktemp("smoke")
+    assert main(["run", "--preset", "smoke", "--out", str(root)]) == 0
+    return root
+
+
+@pytest.fixture
+def copy(smoke, tmp_path):
+    """A copy of the smoke run to damage."""
+    return shutil.copytree(smoke, tmp_path / "run")
+
+
+@pytest.mark.timeout(400)
+def test_smoke_run_is_whole(smoke):
+    seed = smoke / "seed0"
+    for method in ("uni_o4", "farl"):
+        result = json.loads((seed / method / "result.json").read_text())
+        assert result["online_steps"] == 4096 and result["method"] == method
+        rows = read_metrics(seed / method / "metrics.jsonl")
+        assert rows[-1]["step"] == 4096
+        assert rows[-1]["failure_episodes"] == result["failure_episodes"]
+    assert json.loads((smoke / "comparison.json").read_text())["methods"].keys() == {
+        "uni_o4",
+        "farl",
+    }
+    for figure in ("comparison.png", "seed0/farl/film.mp4", "seed0/farl/sheet.png"):
+        assert (smoke / figure).stat().st_size > 1000
+    environment = json.loads((seed / "env.json").read_text())
+    assert environment["packages"]["mujoco"] == "3.17.0"
+
+
+@pytest.mark.timeout(400)
+def test_finished_work_is_found_again_and_another_run_is_refused(smoke, capsys):
+    before = (smoke / "seed0" / "farl" / "result.json").read_bytes()
+    assert "--resume" in fails(capsys, "run", "--preset", "smoke", "--out", str(smoke))
+    line = fails(capsys, "run", "--preset", "smoke", "--out", str(smoke), "--online.epochs", "4")
+    assert "epochs" in line
+    assert main(["online", str(smoke / "seed0"), "--method", "farl", "--resume"]) == 0
+    assert (smoke / "seed0" / "farl" / "result.json").read_bytes() == before
+    assert "unknown method" in fails(capsys, "online", str(smoke / "seed0"), "--method", "magic")
+
+
+@pytest.mark.timeout(400)
+def test_damaged_files_are_named_and_left_alone(copy, capsys):
+    seed = copy / "seed0"
+    demos = seed / "demos" / "task.npz"
+    whole = demos.read_bytes()
+    demos.write_bytes(whole[: len(whole) // 2])
+    assert "task.npz" in fails(capsys, "offline", str(seed))
+    assert demos.read_bytes() == whole[: len(whole) // 2]
+    data, metadata = dataset.load_dataset(seed / "demos" / "failure.npz")
+    dataset.save_dataset(demos, data, metadata | {"task": "other_task"})
+    assert "other_task" in fails(capsys, "offline", str(seed))
+    data["obs"][3, 4] = np.nan
+    dataset.save_dataset(demos, data, metadata)
+    assert "not finite" in fails(capsys, "offline", str(seed))
+    demos.unlink()
+    assert "no dataset" in fails(capsys, "offline", str(seed))
+
+    biggest = max(
+        (f for f in (seed / "offline").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
+    content = bytearray(biggest.read_bytes())
+    content[len(content) // 2] ^= 255
+    biggest.write_bytes(content)
+    (seed / "farl" / "result.json").unlink()
+    assert "damaged" in fails(capsys, "online", str(seed), "--method", "farl")
+    assert biggest.read_bytes() == content
+
+
+@pytest.mark.timeout(400)
+def test_a_checkpoint_of_other_sizes_is_refused(copy, capsys):
+    seed = copy / "seed0"
+    config = json.loads((seed / "config.json").read_text())
+    config["config"]["network"]["width"] = 64
+    (seed / "config.json").write_text(json.dumps(config))
+    (seed / "farl" / "result.json").unlink()
+    line = fails(capsys, "online", str(seed), "--method", "farl")
+    assert "128" in line and "64" in line  # both shapes are named
