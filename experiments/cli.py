@@ -167,6 +167,12 @@ def _check(settings: RunSettings) -> None:
     from envs_mjx import make
 
     make(settings.task, settings.backend)
+    online = settings.config.online
+    if online.minibatches > online.num_envs * online.rollout:
+        raise UserError(
+            f"online.minibatches is {online.minibatches}, more than the {online.num_envs} x "
+            f"{online.rollout} steps of one update: lower it"
+        )
     if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
         raise UserError(
             f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "

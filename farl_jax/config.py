@@ -14,7 +14,7 @@ Treatment = Literal["executed", "masked", "relabelled"]
 class NetworkConfig:
     """Sizes of the policies, values and critics (Uni-O4: three ReLU layers of 256)."""
 
-    width: int = 128
+    width: int = 256
     depth: int = 3
     critic_depth: int = 2
     min_std: float = 0.2
@@ -73,7 +73,7 @@ class WorldModelConfig:
     latent: int = 64
     simnorm_group: int = 8
     width: int = 128
-    train_horizon: int = 11
+    train_horizon: int = 9
     """Steps per window; the heads are trained on latents rolled this far, so C_H may use H <
     this.
     """

@@ -5,6 +5,7 @@ Files are plain npz without pickles: reading one runs no code.
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,21 @@ FIELDS: dict[str, type] = {
     "episode": np.int32,
 }
 WIDE = ("obs", "action", "next_obs")  # [M, features]; the others are [M]
+
+
+# All that NumPy, zipfile and json were seen to raise on damaged bytes.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class DatasetError(ValueError):
@@ -89,7 +105,7 @@ def split_by_episode(data: Dataset, share: float, seed: int) -> tuple[Dataset, D
             f"cannot hold out an episode of {len(episodes)}: collect at least 2 demonstrations"
         )
     order = np.random.default_rng(seed).permutation(episodes)
-    held = max(1, round(share * len(episodes)))
+    held = min(len(episodes) - 1, max(1, round(share * len(episodes))))
     return select_episodes(data, order[held:]), select_episodes(data, order[:held])
 
 
@@ -114,7 +130,7 @@ def load_dataset(path: Path, *, task: str | None = None) -> tuple[Dataset, dict[
         with np.load(path, allow_pickle=False) as archive:
             content = {k: archive[k] for k in archive.files}
         metadata = json.loads(str(content.pop("metadata")))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
             f"dataset {path} is damaged ({reason}): delete it and run `farl demos` again"
@@ -124,7 +140,8 @@ def load_dataset(path: Path, *, task: str | None = None) -> tuple[Dataset, dict[
 
 
 def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None) -> None:
-    if metadata.get("format") != FORMAT:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        metadata = metadata if isinstance(metadata, dict) else {}
         raise DatasetError(
             f"dataset {path} has format {metadata.get('format')}, this version reads {FORMAT}: "
             "make it again with `farl demos`"
@@ -133,15 +150,17 @@ def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None
         raise DatasetError(
             f"dataset {path} is of task {metadata.get('task')!r}, this run is of {task!r}"
         )
-    length = len(data.get("episode", ()))
+    length = np.size(data.get("episode", ()))
     for name, kind in FIELDS.items():
         field = data.get(name)
-        if field is None or len(field) != length or field.dtype != kind:
+        if field is None or field.dtype != kind or field.ndim < 1 or len(field) != length:
             raise DatasetError(
                 f"dataset {path}: field {name!r} is missing or not {length} x {kind.__name__}"
             )
         if field.ndim != (2 if name in WIDE else 1) or not np.isfinite(field).all():
             raise DatasetError(f"dataset {path}: field {name!r} has a wrong shape or is not finite")
+    if data["obs"].shape != data["next_obs"].shape:
+        raise DatasetError(f"dataset {path}: obs and next_obs differ in shape")
     if length == 0:
         raise DatasetError(f"dataset {path} is empty: make it again with `farl demos`")
 

@@ -37,7 +37,7 @@ def episode_summary(steps: Transition, env: BatchedEnv) -> dict[str, jax.Array]:
         "length": length.mean(),
         "return": total(steps.reward).mean(),
         "normalized_return": scores.mean(),
-        "normalized_return_se": scores.std() / jnp.sqrt(scores.shape[0]),
+        "normalized_return_se": scores.std(ddof=1) / jnp.sqrt(scores.shape[0]),
         "diverged": total(steps.diverged).sum().astype(jnp.float32),
     }
 
@@ -77,12 +77,14 @@ def auroc(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def average_precision(score: np.ndarray, label: np.ndarray) -> float:
-    """Area under precision-recall as the mean precision at each positive, best score first."""
-    label = np.asarray(label, bool)[np.argsort(-score, kind="stable")]
+    """Area under precision-recall: mean precision at each positive, one threshold a score."""
+    label = np.asarray(label, bool)
     if not label.any():
         return float("nan")
-    precision = np.cumsum(label) / np.arange(1, len(label) + 1)
-    return float(precision[label].mean())
+    _, rank = np.unique(-np.asarray(score), return_inverse=True)
+    positives = np.bincount(rank, label)
+    precision = np.cumsum(positives) / np.cumsum(np.bincount(rank))
+    return float((precision * positives).sum() / positives.sum())
 
 
 def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> float:

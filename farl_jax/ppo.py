@@ -188,7 +188,7 @@ def policy_loss(
     metrics = {
         "kl": kl,
         "entropy": entropy,
-        "ratio_max": jnp.max(jnp.where(batch.weight > 0, jnp.exp(log_ratio), 1.0)),
+        "ratio_error": jnp.max(jnp.where(batch.weight > 0, jnp.abs(jnp.expm1(log_ratio)), 0.0)),
         "used": batch.weight.mean(),
     }
     return -surrogate - config.entropy * entropy, metrics
@@ -249,8 +249,8 @@ def make_update(
 
         keys = jax.random.split(key, config.epochs)
         (learners, _), metrics = jax.lax.scan(epoch, (learners, jnp.array(False)), keys)
-        first_ratio = metrics["ratio_max"][0, 0]
-        return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio": first_ratio}
+        first = metrics["ratio_error"][0, 0]  # 0 unless acting and learning disagree
+        return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
 
     return init, update
 

@@ -135,8 +135,9 @@ def gated_controller(
         )
         cost = discounted_risk(probability, gate.horizon, gate.gamma_risk)
         recovering = jnp.where(state.step_count == 0, 0, memory.recovering)
+        risky = ~(cost <= gate.max_risk)  # also where the model has no number to give
         acts, recovering = recover(
-            cost > gate.max_risk, recovering, config.min_recovery_steps, config.max_recovery_steps
+            risky, recovering, config.min_recovery_steps, config.max_recovery_steps
         )
         action = jnp.where(acts[..., None], policy.apply(recovery, obs)[0], wanted)
         decision = Decision(

@@ -74,7 +74,7 @@ def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np
     failing = starts[counts > 0]
     if len(failing) == 0:
         return starts, failing, 0.0
-    rate = counts.mean() / config.train_horizon
+    rate = min(counts.mean() / config.train_horizon, 1 - 1e-6)
     rate_failing = counts[counts > 0].mean() / config.train_horizon
     share = config.failure_share
     batch_rate = np.clip(share * rate_failing + (1 - share) * rate, 1e-6, 1 - 1e-6)
