@@ -151,6 +151,11 @@ def _usage() -> str:
     return "\n".join(["usage: farl COMMAND [options]", "", *lines, "", "farl COMMAND --help"])
 
 
+def _console() -> Console:
+    """Wide enough for the table where there is no terminal to ask."""
+    return Console() if sys.stdout.isatty() else Console(width=110)
+
+
 def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
     root = args.out or Path("runs") / args.task / args.preset
     settings = [
@@ -190,14 +195,15 @@ def command_run(args: StartArgs) -> None:
     root, runs = _seed_folders(args)
     for _, settings in runs:
         _check(settings)
-    console = Console()
+    console, judge = _console(), None
     for path, settings in runs:
         run, folder = start_run(path, settings, console, resume=args.resume)
+        judge = judge or run_online.Judge.create(run, settings.config)
         with folder:
             run_offline.demos(run)
             run_offline.fit(run)
             for method in METHODS:
-                run_online.fine_tune(run, method)
+                run_online.fine_tune(run, method, judge)
             if path == runs[0][0]:
                 run_render.film(run, "farl")
     run_eval.compare(root, [path for path, _ in runs], console)
@@ -214,7 +220,7 @@ def command_demos(args: StartArgs) -> None:
 
     for path, settings in _seed_folders(args)[1]:
         _check(settings)
-        run, folder = start_run(path, settings, Console(), resume=args.resume)
+        run, folder = start_run(path, settings, _console(), resume=args.resume)
         with folder:
             run_offline.demos(run)
 
@@ -222,7 +228,7 @@ def command_demos(args: StartArgs) -> None:
 def _on_run(args: PhaseArgs, phase: Any) -> None:
     from experiments.run import open_run
 
-    run, folder = open_run(args.run, Console(), resume=args.resume)
+    run, folder = open_run(args.run, _console(), resume=args.resume)
     with folder:
         phase(run)
 
@@ -259,7 +265,7 @@ def command_bench(args: BenchArgs) -> None:
     """Throughput."""
     from experiments import bench
 
-    bench.run(args.task, args.backends, args.num_envs, args.out, Console())
+    bench.run(args.task, args.backends, args.num_envs, args.out, _console())
 
 
 COMMANDS = {

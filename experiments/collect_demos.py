@@ -1,8 +1,7 @@
 """Demonstrations of three kinds, all by scripted controllers in the environment.
 
 task: the expert with action noise, weak on purpose. failure: careless operators and a very noisy
-expert. recovery: a careless operator gets the object near failure, then the recovery controller
-acts.
+expert. recovery: a careless operator gets the object near failure, then recovery acts.
 """
 
 from collections.abc import Callable
@@ -71,10 +70,10 @@ def careless_then_recover(
 
 
 def make_rolls(env: Any, config: DemosConfig) -> tuple[Roll, Roll]:
-    """Two compiled rollouts of N = `num_envs`: expert (argument: noise [N]) and careless
+    """Two compiled rollouts of N = `num_envs`, by their first argument.
 
-    (argument: the danger margin [] m); careless operators are drawn anew from the key for each
-    rollout.
+    Expert: the noise [N]. Careless: the danger margin [] m; its operators are drawn anew from the
+    key for each rollout.
     """
     batch, size = BatchEnv(env, config.num_envs), config.num_envs
 

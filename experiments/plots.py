@@ -27,7 +27,7 @@ def comparison_figure(
     Args:
         path: the picture to write; its suffix chooses the format.
         rows_by_method: by method's name, `online` rows of metrics.jsonl: `step`, and any of
-            `failure_episodes` (cumulative), `eval_return` and `rollout_return` (0 random, 1 expert;
+            `failure_episodes` (cumulative), `eval_return`, `rollout_return` (0 random, 100 expert;
             missing or null where not measured). An optional `seed` tells several runs apart.
         title: above both panels.
         command: what made the numbers, for the footer.
@@ -64,7 +64,7 @@ def comparison_figure(
         _draw_lines(failures, counts, look, method)
         _draw_lines(returns, scores, look, method)
     _label(failures, "Failures during fine-tuning", "failure episodes (cumulative)")
-    _label(returns, f"Return ({source})", "normalised return (0 random, 1 expert)")
+    _label(returns, f"Return ({source})", "normalised return (0 random, 100 expert)")
     failures.set_ylim(bottom=0.0)
     failures.legend(frameon=False, loc="upper left")
     if title:

@@ -33,7 +33,14 @@ PRESETS: dict[str, FarlConfig] = {
             env_steps=4096, num_envs=16, rollout=32, eval_every=4096, eval_episodes=16
         ),
     ),
-    "quick": FarlConfig(online=OnlineConfig(env_steps=200_000, eval_every=25_000)),
+    "quick": FarlConfig(
+        demos=DemosConfig(failure_episodes=320, policy_episodes=192, recovery_episodes=320),
+        bc=BCConfig(steps=800),
+        iql=IQLConfig(steps=1200),
+        offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
+        world_model=WorldModelConfig(steps=1200, batch=64),
+        online=OnlineConfig(env_steps=200_000, eval_every=25_000, checkpoint_every=100_000),
+    ),
     "paper": FarlConfig(),
 }
 

@@ -17,13 +17,13 @@ from farl_jax.metrics import read_metrics
 TITLES = {"uni_o4": "Uni-O4 (gate off)", "farl": "FARL (gate on)"}
 COLUMNS = (
     ("episodes", "episodes", "{:.0f}"),
-    ("failure episodes", "failure_episodes", "{:.0f}"),
-    ("failing steps", "failing_steps", "{:.0f}"),
-    ("recovered steps", "recovered_steps", "{:.0f}"),
-    ("return, first", "initial_return", "{:.1f}"),
-    ("return, last", "final_return", "{:.1f}"),
-    ("success, last", "final_success", "{:.2f}"),
-    ("seconds", "wall_seconds", "{:.0f}"),
+    ("failure\nepisodes", "failure_episodes", "{:.0f}"),
+    ("failing\nsteps", "failing_steps", "{:.0f}"),
+    ("recovered\nsteps", "recovered_steps", "{:.0f}"),
+    ("return\nfirst", "initial_return", "{:.1f}"),
+    ("return\nlast", "final_return", "{:.1f}"),
+    ("success\nlast", "final_success", "{:.2f}"),
+    ("training\nseconds", "wall_seconds", "{:.0f}"),
 )
 
 

@@ -1,6 +1,4 @@
-"""The online command: fine-tune from the offline checkpoint, with the gate (farl) or without
-(uni_o4).
-"""
+"""The online command: fine-tune from the offline checkpoint, gate on (farl) or off (uni_o4)."""
 
 import dataclasses
 import time
@@ -78,9 +76,10 @@ def make_gate(config: FarlConfig, frozen: OfflineResult) -> Gate:
     return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
 
 
-def fine_tune(run: Run, method: str) -> dict[str, Any]:
-    """Train to the end, evaluate on keys no training saw, and write
-    `<run>/<method>/result.json`.
+def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, Any]:
+    """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`.
+
+    One `judge` for all methods and seeds of a process compiles its programs once.
     """
     config = method_config(run.settings.config, method)
     folder = run.path / method
@@ -92,7 +91,7 @@ def fine_tune(run: Run, method: str) -> dict[str, Any]:
     gate = make_gate(config, frozen)
     env = run.env(config.online.num_envs)
     phase = online.make_online(env, run.networks(), config)
-    judge = Judge.create(run, config)
+    judge = judge or Judge.create(run, config)
     run.say(f"online {method}: {config.online.env_steps:,} steps")
     state = phase.init(frozen, run.key("online"))
     with MetricsWriter(folder) as writer:

@@ -22,9 +22,8 @@ SHEET_FRAMES = 16
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the exploring policy as it trained, from the offline checkpoint: the phase in which
-    recovery
-    matters most. Episodes with the most recovered steps that end in success come first.
+    Shows the exploring policy of the newest checkpoint. Episodes that end in success without a
+    failure and have many recovered steps come first.
     """
     config = method_config(run.settings.config, method)
     frozen = run.offline_result()
@@ -69,16 +68,15 @@ def _policy(run: Run, method: str, frozen: Any, env: Any, config: Any) -> Any:
 
 
 def _frames(env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Frames [K, H, W, 3] of the chosen environments' first episodes, thinned to FRAMES each."""
+    """Frames [K, H, W, 3] of the chosen environments' first episodes, around their recoveries."""
     mask = np.asarray(first_episodes(steps))
     recovered = (steps.decision.intervened & mask).sum(0)
     succeeded = (steps.success & mask).any(0)
     clean = ~(steps.failure & mask).any(0)
-    order = np.lexsort((-np.minimum(recovered, 60), -(succeeded & clean).astype(int)))
+    order = np.lexsort((-np.minimum(recovered, 30), -(succeeded & clean).astype(int)))
     parts = []
     for i in order[:EPISODES]:
-        shown = np.flatnonzero(mask[:, i])
-        shown = shown[:: max(1, -(-len(shown) // FRAMES))]
+        shown = _window(np.flatnonzero(mask[:, i]), steps.decision.intervened[:, i])
         info = [
             render.FrameInfo(
                 step=int(steps.step_count[t, i]),
@@ -91,3 +89,13 @@ def _frames(env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray) -> np.ndar
         ]
         parts.append(render.render_frames(env, qpos[shown, i], goal[shown, i], info))
     return np.concatenate(parts)
+
+
+def _window(episode: np.ndarray, intervened: np.ndarray) -> np.ndarray:
+    """Every second step of at most 2 FRAMES steps of an episode, ending after its recoveries.
+
+    Where an episode fits, all of it; without recoveries, its end.
+    """
+    acting = np.intersect1d(episode, np.flatnonzero(intervened))
+    end = min(episode[-1], acting[-1] + FRAMES // 2) if len(acting) else episode[-1]
+    return np.arange(max(episode[0], end - 2 * FRAMES + 2), end + 1)[::2]

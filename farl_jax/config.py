@@ -74,9 +74,7 @@ class WorldModelConfig:
     simnorm_group: int = 8
     width: int = 128
     train_horizon: int = 9
-    """Steps per window; the heads are trained on latents rolled this far, so C_H may use H <
-    this.
-    """
+    """Steps per window: heads learn on latents rolled this far, so C_H may use H below it."""
     steps: int = 2000
     batch: int = 128
     learning_rate: float = 1e-3
@@ -120,9 +118,7 @@ class SafetyConfig:
     target_recall: float = 0.9
     target_trigger_rate: float = 0.3
     lead_time: int = 2
-    """Calibration counts a failure as foreseen when the gate fires at least this many steps
-    before.
-    """
+    """Calibration: a failure is foreseen if the gate fires at least this many steps before."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +152,7 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class DemosConfig:
-    """Demonstrations, all made by scripted controllers (and the cloned policy) in the
-    environment.
-    """
+    """Demonstrations, all made in the environment by scripted controllers and the clone."""
 
     task_episodes: int = 8
     task_noise: float = 0.3

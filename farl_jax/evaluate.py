@@ -45,12 +45,10 @@ def episode_summary(steps: Transition, env: BatchedEnv) -> dict[str, jax.Array]:
 def make_evaluate(
     env: BatchedEnv, controller_of: Callable[..., tuple[Any, Controller]]
 ) -> Callable[..., dict[str, jax.Array]]:
-    """Build a jitted `evaluate(key, *args)`: `controller_of(*args)` -> (memory, controller), one
-    episode each.
+    """Build a jitted `evaluate(key, *args)` of `controller_of(*args)` -> (memory, controller).
 
-    The key decides starts and nothing else of a deterministic controller; use keys that training
-    and
-    tuning never see.
+    One episode each. The key decides the starts and nothing else of a deterministic controller;
+    use keys that training and tuning never see.
     """
 
     def evaluate(key: jax.Array, *args: Any) -> dict[str, jax.Array]:
@@ -64,9 +62,7 @@ def make_evaluate(
 
 
 def auroc(score: np.ndarray, label: np.ndarray) -> float:
-    """Area under the ROC curve: chance that a failing row outranks a safe one, ties half. NaN if
-    one-sided.
-    """
+    """Chance that a failing row outranks a safe one, ties half; NaN if one-sided."""
     label = np.asarray(label, bool)
     positives, negatives = int(label.sum()), int((~label).sum())
     if positives == 0 or negatives == 0:
@@ -88,9 +84,7 @@ def average_precision(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |mean probability - rate| over equal-width bins, weighted by
-    size.
-    """
+    """Expected calibration error: |mean probability - rate| over bins, weighted by size."""
     which = np.clip((probability * bins).astype(int), 0, bins - 1)
     size = np.bincount(which, minlength=bins)
     gap = np.bincount(which, probability, bins) - np.bincount(which, label.astype(float), bins)

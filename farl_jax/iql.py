@@ -25,9 +25,7 @@ class Critics:
 
 
 def expectile_loss(difference: jax.Array, expectile: float) -> jax.Array:
-    """|omega - 1{u < 0}| u^2 elementwise, u = Q - V: above 1/2 it pulls V to the upper part of
-    Q.
-    """
+    """|omega - 1{u < 0}| u^2 elementwise, u = Q - V; above 1/2 it pulls V up within Q."""
     return jnp.where(difference < 0, 1.0 - expectile, expectile) * difference**2
 
 

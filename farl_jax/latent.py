@@ -28,9 +28,7 @@ def symexp(x: jax.Array) -> jax.Array:
 
 
 def two_hot(x: jax.Array, bins: int, limit: float) -> jax.Array:
-    """symlog(x) as weights on the two nearest of `bins` points of [-limit, limit]: [...] -> [...,
-    bins].
-    """
+    """symlog(x) as weights on the two nearest of `bins` points: [...] -> [..., bins]."""
     position = (jnp.clip(symlog(x), -limit, limit) + limit) / (2 * limit) * (bins - 1)
     lower = jnp.floor(position)
     upper_weight = (position - lower)[..., None]
@@ -126,9 +124,7 @@ class LatentModel(nn.Module):
         return jnp.tanh(self.prior_head(latent))
 
     def failure(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Logit of Pr(C(s, a) = 1), batch-balanced until the calibration's shift is added:
-        [...].
-        """
+        """Logit of Pr(C(s, a) = 1), batch-balanced until the shift is added: [...]."""
         return self.failure_head(latent, action)[..., 0]
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:

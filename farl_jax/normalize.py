@@ -1,6 +1,4 @@
-"""Observation statistics, fixed after the offline phase so that the first PPO ratio is exactly
-1.
-"""
+"""Observation statistics, fixed after the offline phase: the first PPO ratio is exactly 1."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -197,9 +197,7 @@ def collect_own_failures(
     config: FarlConfig,
     key: jax.Array,
 ) -> Dataset:
-    """Roll every clone with its exploration noise, until `policy_episodes` environments' worth is
-    in.
-    """
+    """Roll the clones in turn, with exploration noise, for `policy_episodes` environments."""
 
     def roll(params: Params, normalizer: Normalizer, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)

@@ -1,8 +1,7 @@
 """The online phase: PPO on what was executed, behind the gate (FARL) or without it (Uni-O4).
 
 Both methods are this one loop; they differ in the controller alone. `collect` and `update` are
-jitted
-apart because a program that holds the simulator's host callback cannot be cached on disk.
+jitted apart because a program that holds the simulator's host callback cannot be cached on disk.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,9 +66,7 @@ class OnlineState:
 
 @dataclass(frozen=True)
 class OnlinePhase:
-    """The compiled functions of one online run; `frozen` and `gate` are arguments, never
-    constants.
-    """
+    """The compiled functions of one online run; `frozen` and `gate` are arguments."""
 
     init: Callable[[OfflineResult, jax.Array], OnlineState]
     collect: Callable[[OnlineState, OfflineResult, Gate], tuple[OnlineState, Transition]]
@@ -170,9 +167,7 @@ def train(
 def summarize(
     counters: Counters, before: Counters | None, updates: list[dict[str, jax.Array]]
 ) -> dict[str, float]:
-    """One metrics row: running totals, rates since `before`, and the mean of the updates'
-    metrics.
-    """
+    """One metrics row: running totals, rates since `before`, means of the updates' metrics."""
     now = jax.device_get(counters)
     totals = {name: float(getattr(now, name)) for name in now.__dataclass_fields__}
     past = jax.device_get(before) if before is not None else None

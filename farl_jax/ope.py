@@ -1,6 +1,4 @@
-"""Off-policy evaluation: imagine a policy in a learned transition ensemble, score it with Q
-(Uni-O4).
-"""
+"""Off-policy evaluation (Uni-O4): imagine a policy in a learned ensemble, score it with Q."""
 
 from collections.abc import Callable
 

@@ -123,8 +123,7 @@ def treat_recovered(
     """(action, log_prob, weight) of each step for the policy loss, by treatment of recovered steps.
 
     executed: the recovery action with its density under the task policy, left out when that is
-    below
-    the floor; masked: recovered steps stay in GAE and value loss but not in the policy loss;
+    below the floor; masked: recovered steps stay in GAE and value loss, not in the policy loss;
     relabelled: the task policy's own action, credited with what the recovery action brought about.
     """
     decision = steps.decision

@@ -48,9 +48,7 @@ class GateMemory:
 
 
 def discounted_risk(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array) -> jax.Array:
-    """sum_{i=0..H} gamma_risk^i p_i over axis 0, terms beyond H masked: [Hmax + 1, ...] ->
-    [...].
-    """
+    """sum_{i=0..H} gamma_risk^i p_i, terms beyond H masked: [Hmax + 1, ...] -> [...]."""
     i = jnp.arange(probability.shape[0])
     weight = jnp.where(i <= horizon, gamma_risk**i, 0.0)
     return jnp.tensordot(weight, probability, axes=1)
@@ -181,10 +179,8 @@ def calibrate_max_risk(
     """Choose eps_safe on held-out steps in time order [M].
 
     The largest threshold, the one that interferes least, that foresees `target_recall` of the
-    failure
-    onsets `lead_time` steps ahead; raised where needed until no more than `target_trigger_rate` of
-    the
-    task policy's own calm steps would trigger.
+    failure onsets `lead_time` steps ahead; raised where needed until no more than
+    `target_trigger_rate` of the task policy's own calm steps would trigger.
 
     Args:
         cost: C_H of each step.

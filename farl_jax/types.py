@@ -85,9 +85,7 @@ class Normalizer:
 
 @struct.dataclass
 class FailureCalibration:
-    """What turns the failure head's batch-balanced logits into probabilities, and C_H into a
-    choice.
-    """
+    """What turns the failure head's logits into probabilities, and C_H into a choice."""
 
     logit_shift: jax.Array  # [] prior-shift correction added to every failure logit
     max_risk: jax.Array  # [] eps_safe

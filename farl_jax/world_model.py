@@ -118,9 +118,7 @@ def sample_windows(windows: Windows, key: jax.Array, config: WorldModelConfig) -
 def roll_latents(
     model: LatentModel, params: Params, obs: jax.Array, actions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Latents under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B,
-    Z].
-    """
+    """Under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B, Z]."""
     start = model.apply(params, obs, method="encode")
 
     def step(z: jax.Array, action: jax.Array):
@@ -194,9 +192,7 @@ def _value_losses(
 def _prior_loss(
     model: LatentModel, config: WorldModelConfig, params: Params, z: jax.Array
 ) -> jax.Array:
-    """-Q(z, prior(z)) by the spread of Q in the batch; moves the prior only: z [L, B, Z] -> [L,
-    B].
-    """
+    """-Q(z, prior(z)) by the spread of Q; moves the prior only: z [L, B, Z] -> [L, B]."""
     action = model.apply(params, z, method="prior")
     frozen = jax.lax.stop_gradient(params)
     q = two_hot_mean(model.apply(frozen, z, action, method="q"), config.bin_limit).mean(0)

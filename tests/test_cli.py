@@ -1,6 +1,4 @@
-"""The command line: bad input is one line and exit code 2, nothing is harmed, and the smoke run is
-whole.
-"""
+"""The command line: bad input is one line and exit code 2, and the smoke run is whole."""
 
 import json
 import shutil

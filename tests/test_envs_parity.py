@@ -131,3 +131,10 @@ def test_mjx_agrees_with_metaworld(kind: str, steps: int) -> None:
 @pytest.mark.skipif(not HAS_WARP, reason="the extra `warp` (warp-lang) is not installed")
 def test_warp_agrees_with_native() -> None:
     compare_with_native("warp", episodes=2, steps=20)
+
+
+@pytest.mark.gpu
+def test_mjx_on_an_accelerator_agrees_with_native() -> None:
+    if jax.default_backend() == "cpu":
+        pytest.skip("needs an accelerator")
+    compare_with_native("mjx", episodes=8, steps=60)

@@ -1,6 +1,4 @@
-"""GAE against hand arithmetic: bootstrap at time limits, none after success, no leak across
-episodes.
-"""
+"""GAE by hand: bootstrap at time limits, none after success, no leak across episodes."""
 
 import jax.numpy as jnp
 import numpy as np
