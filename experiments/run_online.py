@@ -143,7 +143,7 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
         if due or number % LOG_UPDATES == 0:
             values = online.summarize(state.counters, before, updates)
             seconds, started = seconds + time.perf_counter() - started, time.perf_counter()
-            _stop_on_divergence(values, step)
+            _stop_on_trouble(values, step)
             if due:
                 row = judged(state.learners.actor.params)
                 started = time.perf_counter()
@@ -157,7 +157,7 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
     return state, seconds
 
 
-def _stop_on_divergence(values: dict[str, float], step: int) -> None:
+def _stop_on_trouble(values: dict[str, float], step: int) -> None:
     if values["diverged"] > 0:
         raise UserError(
             f"physics diverged in {values['diverged']:.0f} episodes by step {step}: "

@@ -70,8 +70,7 @@ class Networks:
 
 
 def recovery_rewards(data: Dataset, safe_margin: float) -> Dataset:
-    """Recovery's own task: -1 per failing step, plus progress of the margin in units of
-    `safe_margin`.
+    """Recovery's own task: -1 per failing step, plus progress in units of `safe_margin`.
 
     Terminal where the safe margin is reached (a decision of ours; the paper gives none).
     """

@@ -44,9 +44,7 @@ def test_horizon_cost_equals_hand_sum():
 
 
 def test_known_failure_time():
-    """From x = 0.55 at full speed right the walker crosses 0.9 with its 4th action: p_3 is the
-    first 1.
-    """
+    """From x = 0.55 at full speed the 4th action crosses 0.9: p_3 is the first 1."""
     p = failure_probabilities(
         CliffModel, None, jnp.zeros(()), jnp.ones_like, jnp.array([[0.55]]), jnp.ones((1, 1)), 5
     )
@@ -58,9 +56,7 @@ def test_known_failure_time():
 
 
 def test_first_action_is_the_one_about_to_be_taken():
-    """Walking left is safe even beside the cliff; the imagined continuation is the task
-    policy's.
-    """
+    """Walking left is safe even beside the cliff; what follows is the task policy's."""
     left, right = -jnp.ones((1, 1)), jnp.ones((1, 1))
     roll = lambda a: failure_probabilities(
         CliffModel, None, jnp.zeros(()), jnp.zeros_like, jnp.array([[0.85]]), a, 3
@@ -139,9 +135,7 @@ def test_negative_threshold_always_recovers_by_the_mean():
 
 
 def _held_out():
-    """40 episodes of 50 steps; the even ones fail at step 30, foreseen 3 steps ahead with C_H
-    1..2.
-    """
+    """40 episodes of 50 steps; even ones fail at step 30, foreseen 3 steps ahead by C_H 1..2."""
     rng = np.random.default_rng(0)
     episode = np.repeat(np.arange(40), 50)
     cost, failure = rng.random(2000) * 0.5, np.zeros(2000, bool)
