@@ -49,8 +49,9 @@ def comparison_figure(
     FigureCanvasAgg(figure)
     failures, returns = figure.subplots(1, 2, sharex=True)
     seeds_by_method = {name: _by_seed(rows) for name, rows in rows_by_method.items()}
-    every_row = [row for rows in rows_by_method.values() for row in rows]
-    evaluated = any(row.get("eval_return") is not None for row in every_row)
+    evaluated = any(
+        row.get("eval_return") is not None for r in rows_by_method.values() for row in r
+    )
     score, source = ("eval_return", "evaluated") if evaluated else ("rollout_return", "in training")
     for index, (method, seeds) in enumerate(seeds_by_method.items()):
         look = {

@@ -114,9 +114,8 @@ def run_offline(
     own = collect_own_failures(env, nets, clones, normalizer, config, key_roll)
     report("own_failures", _counts(own))
     scripted = dataset.concatenate(demos["task"], demos["failure"])
-    experience = dataset.concatenate(scripted, own)
-    scaled = experience | {"reward": experience["reward"] * config.iql.reward_scale}
-
+    scaled = dataset.concatenate(scripted, own)
+    scaled["reward"] = scaled["reward"] * config.iql.reward_scale
     everything = dataset.concatenate(scaled, demos["recovery"])
     ensemble, error = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)(
         key_ensemble, _normalized(everything, normalizer, ("obs", "action", "next_obs"))

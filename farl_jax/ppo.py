@@ -76,11 +76,10 @@ def make_improve_offline(
     def improve(key, members, critics, ensemble, data):
         key_start, key_fit = jax.random.split(key)
         start = data.sample(key_start, config.start_states)["obs"]
-        size = jax.tree.leaves(members)[0].shape[0]
+        keys = jax.random.split(key_fit, jax.tree.leaves(members)[0].shape[0])
         improve_all = jax.vmap(improve_member, in_axes=(0, 0, None, None, None, None))
-        keys = jax.random.split(key_fit, size)
         params, scores, accepted = improve_all(keys, members, critics, ensemble, data, start)
-        best = jnp.argmax(scores)
+        best = jnp.nanargmax(scores)
         chosen = jax.tree.map(lambda leaf: leaf[best], params)
         return chosen, {"score": scores[best], "accepted": accepted[best], "member": best}
 
