@@ -80,7 +80,7 @@ def copy(smoke, tmp_path):
     return shutil.copytree(smoke, tmp_path / "run")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_smoke_run_is_whole(smoke):
     seed = smoke / "seed0"
     for method in ("uni_o4", "farl"):
@@ -99,7 +99,7 @@ def test_smoke_run_is_whole(smoke):
     assert environment["packages"]["mujoco"] == "3.17.0"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_finished_work_is_found_again_and_another_run_is_refused(smoke, capsys):
     before = (smoke / "seed0" / "farl" / "result.json").read_bytes()
     assert "--resume" in fails(capsys, "run", "--preset", "smoke", "--out", str(smoke))
@@ -110,7 +110,7 @@ def test_finished_work_is_found_again_and_another_run_is_refused(smoke, capsys):
     assert "unknown method" in fails(capsys, "online", str(smoke / "seed0"), "--method", "magic")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_damaged_files_are_named_and_left_alone(copy, capsys):
     seed = copy / "seed0"
     demos = seed / "demos" / "task.npz"
@@ -138,7 +138,7 @@ def test_damaged_files_are_named_and_left_alone(copy, capsys):
     assert biggest.read_bytes() == content
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_checkpoint_of_other_sizes_is_refused(copy, capsys):
     seed = copy / "seed0"
     config = json.loads((seed / "config.json").read_text())
