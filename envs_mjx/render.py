@@ -140,7 +140,7 @@ def annotate(frame: np.ndarray, info: FrameInfo) -> np.ndarray:
     font = ImageFont.load_default(size=round(line * 0.62))
     draw.rectangle((0, height - line - _BORDER, width, height), fill=_STRIP)
     middle, pad = height - _BORDER - line / 2, _BORDER + 10
-    cost = "" if info.horizon_cost is None else f"C_H {info.horizon_cost:.2f}"
+    cost = "" if info.horizon_cost is None else f"C_H {info.horizon_cost:.2g}"
     failing = info.failure_margin < 0.0
     draw.text((pad, middle), f"step {info.step}", _WHITE, font, anchor="lm")
     margin = f"margin {info.failure_margin:+.3f} m"

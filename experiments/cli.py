@@ -255,7 +255,7 @@ def command_evaluate(args: PhaseArgs) -> None:
 
 
 def command_render(args: PhaseArgs) -> None:
-    """Film and contact sheet of a trained method."""
+    """Film and contact sheet of a method when training begins."""
     from experiments import run_render
 
     _on_run(args, lambda run: run_render.film(run, args.method))
@@ -274,7 +274,7 @@ COMMANDS = {
     "offline": (PhaseArgs, command_offline, "offline learning of a run"),
     "online": (PhaseArgs, command_online, "online fine-tuning of a run, one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
-    "render": (PhaseArgs, command_render, "film of a run's policy behind its gate"),
+    "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
 }
 

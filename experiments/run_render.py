@@ -6,10 +6,9 @@ import jax
 import numpy as np
 
 from envs_mjx import render
-from experiments.run import METHODS, Run
+from experiments.run import Run
 from experiments.run_online import make_gate, method_config
-from experiments.runtime import UserError
-from farl_jax import checkpoint, online
+from farl_jax import online
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
 from farl_jax.safety import GateMemory
@@ -22,8 +21,8 @@ SHEET_FRAMES = 16
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the exploring policy of the newest checkpoint. Episodes that end in success without a
-    failure and have many recovered steps come first.
+    Shows the policy as it explores when online training begins, which is when recovery matters
+    most. Episodes that end in success without a failure and have many recovered steps come first.
     """
     config = method_config(run.settings.config, method)
     frozen = run.offline_result()
@@ -41,9 +40,8 @@ def film(run: Run, method: str) -> None:
         return steps, extra
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
-    task = _policy(run, method, frozen, env, config)
     steps, (qpos, goal) = jax.device_get(
-        roll(task, frozen, make_gate(config, frozen), run.key("film"))
+        roll(frozen.policy, frozen, make_gate(config, frozen), run.key("film"))
     )
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal))
     folder = run.path / method
@@ -52,19 +50,6 @@ def film(run: Run, method: str) -> None:
     picks = np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)
     render.contact_sheet(folder / "sheet.png", frames[picks])
     run.say(f"film: {folder / 'film.mp4'}  ({len(frames)} frames)")
-
-
-def _policy(run: Run, method: str, frozen: Any, env: Any, config: Any) -> Any:
-    """The newest trained policy of the method, or the offline one where none was trained."""
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    folder = run.path / method / "checkpoints"
-    if checkpoint.latest_step(folder) is None:
-        return frozen.policy
-    phase = online.make_online(env, run.networks(), config)
-    abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"))}
-    _, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
-    return items["state"].learners.actor.params
 
 
 def _frames(env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray) -> np.ndarray:
