@@ -21,8 +21,8 @@ SHEET_FRAMES = 16
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the policy as it explores when online training begins, which is when recovery matters
-    most. Episodes that end in success without a failure and have many recovered steps come first.
+    Shows the policy as it explores when online training begins. Episodes that stay free of
+    failure with the most recovered steps come first.
     """
     config = method_config(run.settings.config, method)
     frozen = run.offline_result()
@@ -58,7 +58,7 @@ def _frames(env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray) -> np.ndar
     recovered = (steps.decision.intervened & mask).sum(0)
     succeeded = (steps.success & mask).any(0)
     clean = ~(steps.failure & mask).any(0)
-    order = np.lexsort((-np.minimum(recovered, 30), -(succeeded & clean).astype(int)))
+    order = np.lexsort((~succeeded, -np.minimum(recovered, 20), ~clean))
     parts = []
     for i in order[:EPISODES]:
         shown = _window(np.flatnonzero(mask[:, i]), steps.decision.intervened[:, i])
