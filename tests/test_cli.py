@@ -146,7 +146,7 @@ def test_a_checkpoint_of_other_sizes_is_refused(copy, capsys):
     (seed / "config.json").write_text(json.dumps(config))
     (seed / "farl" / "result.json").unlink()
     line = fails(capsys, "online", str(seed), "--method", "farl")
-    assert "128" in line and "64" in line  # both shapes are named
+    assert "256" in line and "64" in line  # both shapes are named
 
 
 def test_diverged_physics_and_broken_numbers_stop_the_run_in_one_line():

@@ -145,7 +145,7 @@ def test_summary_of_a_hand_made_rollout():
         "length": 3.0,
         "return": 20 / 3,
         "normalized_return": scores.mean(),
-        "normalized_return_se": scores.std() / np.sqrt(3),
+        "normalized_return_se": scores.std(ddof=1) / np.sqrt(3),
         "diverged": 1.0,
     }
     assert set(got) == set(expected)
