@@ -2,9 +2,9 @@
 
 Runs in an environment of its own, since MetaWorld pins an older MuJoCo:
 
-    uv venv --python 3.11 /tmp/venv_oracle
-    uv pip install --python /tmp/venv_oracle metaworld==3.1.1 mujoco==3.3.0 packaging
-    /tmp/venv_oracle/bin/python tests/oracle/write_golden.py
+    uv venv --python 3.11 .oracle
+    uv pip install --python .oracle metaworld==3.1.1 mujoco==3.3.0 packaging
+    .oracle/bin/python tests/oracle/write_golden.py
 
 Takes about a minute; the same numbers come out every time.
 """
