@@ -255,7 +255,7 @@ def command_evaluate(args: PhaseArgs) -> None:
 
 
 def command_render(args: PhaseArgs) -> None:
-    """Film and contact sheet of a method when training begins."""
+    """Film and contact sheet of a method's newest policy."""
     from experiments import run_render
 
     _on_run(args, lambda run: run_render.film(run, args.method))

@@ -101,7 +101,7 @@ def collect(
     """All three kinds: name -> (dataset, counts for the metadata)."""
     key_task, key_careless, key_noisy, key_recovery = jax.random.split(key, 4)
     expert, careless = make_rolls(env, config)
-    weak = jnp.full(config.num_envs, config.task_noise)
+    weak = jnp.full(config.num_envs, config.task_noise, jnp.float32)  # typed: one program for both
     wild = jnp.linspace(0.3, 1.0, config.num_envs)
     never, danger = jnp.float32(-jnp.inf), jnp.float32(config.danger_margin)
     half = config.failure_episodes // 2

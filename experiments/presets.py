@@ -30,7 +30,12 @@ PRESETS: dict[str, FarlConfig] = {
         offline_ppo=OfflinePPOConfig(rounds=1, steps_per_round=5, model_steps=50),
         world_model=WorldModelConfig(steps=50, batch=32),
         online=OnlineConfig(
-            env_steps=4096, num_envs=16, rollout=32, eval_every=4096, eval_episodes=16
+            env_steps=4096,
+            num_envs=16,
+            rollout=32,
+            eval_every=4096,
+            eval_episodes=16,
+            final_episodes=16,
         ),
     ),
     "quick": FarlConfig(
@@ -39,7 +44,9 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
         world_model=WorldModelConfig(steps=1200, batch=64),
-        online=OnlineConfig(env_steps=200_000, eval_every=25_000, checkpoint_every=100_000),
+        online=OnlineConfig(
+            env_steps=200_000, eval_every=50_000, final_episodes=128, checkpoint_every=100_000
+        ),
     ),
     "paper": FarlConfig(),
 }

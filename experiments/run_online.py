@@ -17,7 +17,6 @@ from farl_jax.metrics import MetricsWriter, read_metrics
 from farl_jax.safety import Gate, GateMemory
 from farl_jax.types import OfflineResult
 
-FINAL_BATCHES = 4  # batches of eval_episodes in the final evaluation
 LOG_UPDATES = 10
 
 
@@ -27,6 +26,7 @@ class Judge:
 
     gated: Any
     ungated: Any
+    final_rounds: int
 
     @classmethod
     def create(cls, run: Run, config: FarlConfig) -> "Judge":
@@ -44,7 +44,8 @@ class Judge:
 
             return evaluate.make_evaluate(env, controller_of)
 
-        return cls(gated=build(True), ungated=build(False))
+        rounds = max(1, config.online.final_episodes // config.online.eval_episodes)
+        return cls(gated=build(True), ungated=build(False), final_rounds=rounds)
 
     def __call__(
         self, gated: bool, key: jax.Array, task: Any, frozen: OfflineResult, gate: Gate
@@ -54,8 +55,8 @@ class Judge:
         return {k: float(v) for k, v in jax.device_get(judged).items()}
 
     def many(self, gated: bool, key: jax.Array, *args: Any) -> dict[str, float]:
-        """FINAL_BATCHES batches, averaged; the error of normalized return shrinks accordingly."""
-        rows = [self(gated, k, *args) for k in jax.random.split(key, FINAL_BATCHES)]
+        """`final_rounds` batches, averaged; normalized return's error shrinks accordingly."""
+        rows = [self(gated, k, *args) for k in jax.random.split(key, self.final_rounds)]
         means = {k: sum(row[k] for row in rows) / len(rows) for k in rows[0]}
         means["normalized_return_se"] /= len(rows) ** 0.5
         return means
@@ -100,6 +101,18 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
     result = _final(run, method, state, frozen, gate, judge) | {"wall_seconds": round(seconds, 1)}
     write_json(result_file, result)
     return result
+
+
+def newest_policy(run: Run, method: str, frozen: OfflineResult) -> tuple[int, Any]:
+    """(online step, task policy) of the newest checkpoint; where there is none, the offline one."""
+    folder = run.path / method / "checkpoints"
+    if checkpoint.latest_step(folder) is None:
+        return 0, frozen.policy
+    config = method_config(run.settings.config, method)
+    phase = online.make_online(run.env(config.online.num_envs), run.networks(), config)
+    abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"))}
+    step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
+    return step, items["state"].learners.actor.params
 
 
 def _restore(run: Run, method: str, state: Any, writer: MetricsWriter) -> tuple[Any, float]:

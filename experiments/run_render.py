@@ -7,22 +7,22 @@ import numpy as np
 
 from envs_mjx import render
 from experiments.run import Run
-from experiments.run_online import make_gate, method_config
+from experiments.run_online import make_gate, method_config, newest_policy
 from farl_jax import online
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
 from farl_jax.safety import GateMemory
 
 EPISODES = 3
-FRAMES = 40  # of one episode at most: software rendering takes 0.1 to 0.3 s each
+FRAMES = 30  # of one episode at most: software rendering takes 0.1 to 0.3 s each
 SHEET_FRAMES = 16
 
 
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the policy as it explores when online training begins. Episodes that stay free of
-    failure with the most recovered steps come first.
+    Shows the newest checkpoint's policy as it explores. Episodes that stay free of failure with
+    the most recovered steps come first.
     """
     config = method_config(run.settings.config, method)
     frozen = run.offline_result()
@@ -40,19 +40,21 @@ def film(run: Run, method: str) -> None:
         return steps, extra
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
-    steps, (qpos, goal) = jax.device_get(
-        roll(frozen.policy, frozen, make_gate(config, frozen), run.key("film"))
-    )
-    frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal))
+    gate, (trained, policy) = make_gate(config, frozen), newest_policy(run, method, frozen)
+    steps, (qpos, goal) = jax.device_get(roll(policy, frozen, gate, run.key("film")))
+    max_risk = float(gate.max_risk) if config.safety.enabled else None
+    frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)
     folder = run.path / method
     render.write_video(folder / "film.mp4", frames, fps=10.0)
     render.write_video(folder / "film.gif", frames[::2], fps=8.0)
     picks = np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)
     render.contact_sheet(folder / "sheet.png", frames[picks])
-    run.say(f"film: {folder / 'film.mp4'}  ({len(frames)} frames)")
+    run.say(f"film: {folder / 'film.mp4'}  ({len(frames)} frames, policy of step {trained:,})")
 
 
-def _frames(env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray) -> np.ndarray:
+def _frames(
+    env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray, max_risk: float | None
+) -> np.ndarray:
     """Frames [K, H, W, 3] of the chosen environments' first episodes, around their recoveries."""
     mask = np.asarray(first_episodes(steps))
     recovered = (steps.decision.intervened & mask).sum(0)
@@ -66,7 +68,8 @@ def _frames(env: Any, steps: Any, qpos: np.ndarray, goal: np.ndarray) -> np.ndar
             render.FrameInfo(
                 step=int(steps.step_count[t, i]),
                 failure_margin=float(steps.next_margin[t, i]),
-                horizon_cost=float(steps.decision.horizon_cost[t, i]),
+                horizon_cost=None if max_risk is None else float(steps.decision.horizon_cost[t, i]),
+                max_risk=max_risk,
                 intervened=bool(steps.decision.intervened[t, i]),
                 success=bool(steps.success[t, i]),
             )

@@ -147,6 +147,9 @@ class OnlineConfig:
     max_log_ratio: float = 2.0
     eval_every: int = 50_000
     eval_episodes: int = 64
+    """Episodes of one evaluation: as many environments at once."""
+    final_episodes: int = 256
+    """Episodes of the evaluations before and after training, in rounds of `eval_episodes`."""
     checkpoint_every: int = 200_000
 
 

@@ -228,7 +228,7 @@ def make_fit(
 
         return scan_updates(update, state, key, steps)
 
-    return init, jax.jit(fit_chunk, static_argnums=3)
+    return jax.jit(init), jax.jit(fit_chunk, static_argnums=3)
 
 
 def predict_failures(
