@@ -17,7 +17,7 @@ class NetworkConfig:
     width: int = 256
     depth: int = 3
     critic_depth: int = 2
-    min_std: float = 0.2
+    min_std: float = 0.3
     """Floor of the policy's standard deviation, in actions; keeps exploration and ratios sane."""
 
 
@@ -75,7 +75,7 @@ class WorldModelConfig:
     width: int = 128
     train_horizon: int = 9
     """Steps per window: heads learn on latents rolled this far, so C_H may use H below it."""
-    steps: int = 2000
+    steps: int = 3000
     batch: int = 128
     learning_rate: float = 1e-3
     """Peak of a cosine schedule."""
@@ -83,11 +83,12 @@ class WorldModelConfig:
     rho_consistency: float = 0.9
     rho_failure: float = 0.9
     rho_reward: float = 0.5
-    consistency_weight: float = 20.0
+    consistency_weight: float = 2.0
     reward_weight: float = 0.1
     value_weight: float = 0.1
     failure_weight: float = 1.0
-    decoder_weight: float = 1.0
+    decoder_weight: float = 10.0
+    """TD-MPC2 has no decoder and weighs consistency 20; the gate acts on decoded states."""
     value_stride: int = 4
     """Reward, value and prior losses see every n-th window: the gate does not use them."""
     bins: int = 51
@@ -116,7 +117,7 @@ class SafetyConfig:
     max_recovery_steps: int = 25
     """After this many recovery steps in a row the task policy acts once, so nothing deadlocks."""
     target_recall: float = 0.9
-    target_trigger_rate: float = 0.3
+    target_trigger_rate: float = 0.1
     lead_time: int = 2
     """Calibration: a failure is foreseen if the gate fires at least this many steps before."""
 
@@ -126,12 +127,12 @@ class OnlineConfig:
     """Online PPO on what was really executed."""
 
     env_steps: int = 1_000_000
-    num_envs: int = 64
+    num_envs: int = 128
     rollout: int = 32
     epochs: int = 5
-    minibatches: int = 8
-    actor_learning_rate: float = 1e-4
-    critic_learning_rate: float = 3e-4
+    minibatches: int = 16
+    actor_learning_rate: float = 2e-4
+    critic_learning_rate: float = 1e-3
     clip: float = 0.2
     discount: float = 0.99
     trace: float = 0.95
@@ -157,12 +158,12 @@ class OnlineConfig:
 class DemosConfig:
     """Demonstrations, all made in the environment by scripted controllers and the clone."""
 
-    task_episodes: int = 8
+    task_episodes: int = 6
     task_noise: float = 0.3
     """Standard deviation of the noise on the task expert's actions: weak demonstrations."""
-    failure_episodes: int = 384
+    failure_episodes: int = 512
     """Episodes of careless and noisy controllers."""
-    policy_episodes: int = 256
+    policy_episodes: int = 384
     """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
     recovery_episodes: int = 480
     recovery_length: int = 50

@@ -54,7 +54,12 @@ def mish(x: jax.Array) -> jax.Array:
 
 
 class NormedMLP(nn.Module):
-    """Two hidden layers of Linear, LayerNorm, Mish and a linear output."""
+    """Two hidden layers of Linear, LayerNorm, Mish and a linear output.
+
+    Weights start at variance 1 / inputs, not at TD-MPC2's 0.02 whatever the size: there the latent
+    starts out almost constant, and in our few thousand updates never comes to hold the goal
+    (docs/experiments.md, row 15).
+    """
 
     width: int
     outputs: int
@@ -64,7 +69,7 @@ class NormedMLP(nn.Module):
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         """Concatenated inputs [..., *] -> [..., outputs]."""
         x = jnp.concatenate(inputs, axis=-1)
-        init = nn.initializers.truncated_normal(0.02)
+        init = nn.initializers.lecun_uniform()
         for _ in range(2):
             x = mish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=init)(x)))
         last = nn.initializers.zeros if self.zero_output else init

@@ -1,8 +1,9 @@
 """Fitting the latent world model on windows of task and failure demonstrations.
 
     z_0 = h(s_0),  z_{i+1} = d(z_i, a_i)
-    L = sum_i  20 rho^i |z_{i+1} - sg h(s_{i+1})|^2 + 0.1 rho'^i CE(R(z_i, a_i), r_i)
-             + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + rho^i BCE(F(z_i, a_i), c_i) + |dec(z_i) - s_i|^2
+    L = sum_i   2 rho^i |z_{i+1} - sg h(s_{i+1})|^2 + 0.1 rho'^i CE(R(z_i, a_i), r_i)
+             + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + rho^i BCE(F(z_i, a_i), c_i)
+             + 10 |dec(z_i) - s_i|^2
 
 The failure head is trained on ROLLED latents, which is what C_H evaluates.
 """
