@@ -131,7 +131,7 @@ class OnlineConfig:
     rollout: int = 32
     epochs: int = 5
     minibatches: int = 16
-    actor_learning_rate: float = 2e-4
+    actor_learning_rate: float = 1e-4
     critic_learning_rate: float = 1e-3
     clip: float = 0.2
     discount: float = 0.99
@@ -140,13 +140,15 @@ class OnlineConfig:
     max_grad_norm: float = 0.5
     target_kl: float = 0.03
     """An update stops when a minibatch's KL estimate exceeds this."""
+    critic_warmup: int = 40_000
+    """Steps before the actor moves: the offline V judged other behaviour than the task policy's."""
     reward_scale: float = 0.01
     treatment: Treatment = "relabelled"
     """What PPO's policy loss sees of a recovered step."""
     log_prob_floor: float = -10.0
     """`executed`: recovered actions less likely than this are left out of the policy loss."""
     max_log_ratio: float = 2.0
-    eval_every: int = 50_000
+    eval_every: int = 100_000
     eval_episodes: int = 64
     """Episodes of one evaluation: as many environments at once."""
     final_episodes: int = 256

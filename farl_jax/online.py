@@ -135,7 +135,10 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
 
     def update(state: OnlineState, frozen: OfflineResult, steps: Transition):
         key, key_update = jax.random.split(state.key)
-        learners, metrics = update_learners(state.learners, frozen.normalizer, steps, key_update)
+        rest = state.env_steps <= config.online.critic_warmup
+        learners, metrics = update_learners(
+            state.learners, frozen.normalizer, steps, key_update, rest
+        )
         metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
         return state.replace(learners=learners, key=key), metrics
 

@@ -203,10 +203,11 @@ class ActorCritic:
 def make_update(
     policy: GaussianPolicy, value_net: Value, config: OnlineConfig
 ) -> tuple[Callable[[Params, Params], ActorCritic], Callable[..., tuple[ActorCritic, dict]]]:
-    """Build (`init(policy params, value params)`, `update(learners, normalizer, steps, key)`).
+    """Build `init(policy params, value params)`, `update(learners, normalizer, steps, key, rest)`.
 
     `update` takes a rollout [T, N] and runs the epochs of minibatches; once a minibatch's KL passes
-    `target_kl`, the actor rests for the remainder of the update while the critic goes on.
+    `target_kl`, the actor rests for the remainder of the update while the critic goes on. Where
+    `rest` [] bool is set it rests throughout.
     """
     actor_optimizer = _adam(config.actor_learning_rate, config.max_grad_norm)
     critic_optimizer = _adam(config.critic_learning_rate, config.max_grad_norm)
@@ -233,7 +234,13 @@ def make_update(
         metrics |= {"value_loss": loss, "stopped": stopped.astype(jnp.float32)}
         return (ActorCritic(actor, critic), stopped), metrics
 
-    def update(learners: ActorCritic, normalizer: Normalizer, steps: Transition, key: jax.Array):
+    def update(
+        learners: ActorCritic,
+        normalizer: Normalizer,
+        steps: Transition,
+        key: jax.Array,
+        rest: jax.Array | bool = False,
+    ):
         batch = make_batch(value_net, learners.critic.params, normalizer, steps, config)
         size = batch.advantage.shape[0]
         minibatch = size // config.minibatches
@@ -246,7 +253,7 @@ def make_update(
             return jax.lax.scan(minibatch_step, carry, shuffled)
 
         keys = jax.random.split(key, config.epochs)
-        (learners, _), metrics = jax.lax.scan(epoch, (learners, jnp.array(False)), keys)
+        (learners, _), metrics = jax.lax.scan(epoch, (learners, jnp.asarray(rest)), keys)
         first = metrics["ratio_error"][0, 0]  # 0 unless acting and learning disagree
         return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
 
