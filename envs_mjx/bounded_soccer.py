@@ -54,6 +54,7 @@ class BoundedSoccer:
         goal_height=0.0,
         boxed_meshes=("goal_col1", "goal_col2", "goal_col3", "goal_col4", "eGripperBase"),
         claws_collide=True,
+        max_contacts=8,
         cone=mujoco.mjtCone.mjCONE_ELLIPTIC,
     )
     hand_start: ClassVar[tuple[float, float, float]] = (0.0, 0.6, 0.2)
@@ -61,7 +62,7 @@ class BoundedSoccer:
     hand_high: ClassVar[tuple[float, float, float]] = (0.5, 1.0, 0.5)
     goal_low: ClassVar[tuple[float, float, float]] = (-0.1, 0.8, 0.0)
     goal_high: ClassVar[tuple[float, float, float]] = (0.1, 0.9, 0.0)
-    danger_margin: ClassVar[float] = 0.08
+    danger_margin: ClassVar[float] = 0.10
     """Distance to the edge at which recovery can still stop the ball, m."""
     safe_margin: ClassVar[float] = 0.12
     """Distance to the edge at which a recovery is over, m."""
