@@ -14,7 +14,6 @@ from envs_mjx.scene import SceneParts
 from envs_mjx.shaping import caging_reward, norm, tolerance
 from envs_mjx.task import Episode, Readings
 
-
 # "default": unguarded fine-tuning of a weak policy fails in 13-17 % of its episodes (6 % with
 # "videos", which is what the films on the paper's page show).
 BOUNDS = {

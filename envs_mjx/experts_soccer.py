@@ -28,8 +28,6 @@ _CAUGHT = 0.75  # gripper opening, below which the ball cannot leave
 _HELD = 0.55  # gripper opening that holds the ball; much less squeezes it out
 _GRIP_GAIN = 10.0  # effort per unit of opening
 _EDGE_SHARES = (0.2, 0.2, 0.2, 0.4)  # x low, x high, y low, y high
-_GOAL_HALF_DEPTH, _GOAL_HALF_WIDTH = 0.12, 0.103  # m, with the hand's own half depth
-_HAND_PASSES = 0.145  # m in x from the goal's middle, where the hand just passes its post
 _CALM = 0.5  # fastest that recovery carries the ball, as an action
 _ASIDE = 0.25  # m in x, by which careless targets at the far edge miss the goal
 _SAFE_INSET = 0.15  # m inside the edges, where recovery takes the ball
@@ -79,7 +77,7 @@ def _catch_and_carry(obs: jax.Array, place: jax.Array, speed: float) -> jax.Arra
     """
     hand, ball = obs[:3], obs[4:7]
     roll = (ball - obs[22:25])[:2]  # m per step
-    offset = _clear_of_goal(ball[:2], obs[36:38]) - hand[:2]
+    offset = ball[:2] - hand[:2]
     motion = hand - obs[18:21]  # m per step; lag carries the hand on
     soon = offset + _LAG * (roll - motion[:2])
     here = norm(offset) <= _ALIGNED
@@ -98,14 +96,6 @@ def _catch_and_carry(obs: jax.Array, place: jax.Array, speed: float) -> jax.Arra
     effort = jnp.where(here, squeeze, jnp.where(over, -1.0, 0.0))
     effort = jnp.where(hand[2] < _CLOSE_HEIGHT, effort, -1.0)
     return jnp.concatenate([across, jnp.stack([rise, effort])])
-
-
-def _clear_of_goal(ball: jax.Array, goal: jax.Array) -> jax.Array:
-    """Return where [2] the hand fits around a `ball` [2] that rolls along the goal's outside, m."""
-    apart = ball[0] - goal[0]
-    beside = (ball[1] > goal[1] - _GOAL_HALF_DEPTH) & (jnp.abs(apart) > _GOAL_HALF_WIDTH)
-    x = goal[0] + jnp.sign(apart) * jnp.maximum(jnp.abs(apart), _HAND_PASSES)
-    return jnp.where(beside, ball.at[0].set(x), ball)
 
 
 def careless_soccer_traits(key: jax.Array, bounds: jax.Array) -> CarelessTraits:

@@ -47,9 +47,7 @@ class SawyerEnv:
         self.careless = task.careless
         self.careless_traits = task.careless_traits
         self.recovery = task.recovery
-        self.model = scene.build_physics_model(
-            task.scene_file, task.edit_physics, task.scene_parts
-        )
+        self.model = scene.build_physics_model(task.scene_file, task.edit_physics, task.scene_parts)
         self._sensors = scene.sensor_slices(self.model)
         self._physics = make_physics(self.model, backend, threads)
         self.compiler_options = self._physics.compiler_options

@@ -23,10 +23,10 @@ from envs_mjx.errors import EnvError
 _WELD_DATA = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0)
 _HAND_DOWN = (1.0, 0.0, 1.0, 0.0)  # quaternion of the mocap body, never changed by an action
 
-# Bits for contype/conaffinity: they make MuJoCo pair the object and the hand's parts with each
-# other's opposite and with what stands still, and mix each pair's parameters by its own rules.
-_HITS = 1
-_BLOCKS = 2  # the goal's body and the hand's: what they meet is the object and each other
+# Bits for contype/conaffinity: they make MuJoCo pair object-finger, object-table and finger-table
+# (1), object-goal, object-hand and hand-goal (2) and nothing else, and mix each pair's parameters
+# by its own rules.
+_HITS, _BLOCKS = 1, 2
 _CLAWS = ("rightclaw_it", "leftclaw_it")  # where they do not collide, they still have mass
 _PADS = ("rightpad_geom", "leftpad_geom")
 
@@ -64,6 +64,9 @@ class SceneParts(NamedTuple):
     """Shape of the friction cone."""
 
 
+PUCK_PARTS = SceneParts()
+
+
 def assets_path() -> pathlib.Path:
     """Return the folder of MetaWorld's MJCF files without importing MetaWorld."""
     found = importlib.util.find_spec("metaworld")
@@ -84,7 +87,7 @@ def load_spec(scene_file: str) -> mujoco.MjSpec:
 
 
 def build_physics_model(
-    scene_file: str, edit: SpecEdit, parts: SceneParts = SceneParts()
+    scene_file: str, edit: SpecEdit, parts: SceneParts = PUCK_PARTS
 ) -> mujoco.MjModel:
     """Compile the thin model that every backend simulates.
 
@@ -116,7 +119,7 @@ def build_physics_model(
 
 
 def build_visual_model(
-    scene_file: str, edit: SpecEdit, parts: SceneParts = SceneParts()
+    scene_file: str, edit: SpecEdit, parts: SceneParts = PUCK_PARTS
 ) -> mujoco.MjModel:
     """Compile the whole scene with meshes and textures, for drawing states only.
 
@@ -164,8 +167,9 @@ def _thin_geoms(spec: mujoco.MjSpec, parts: SceneParts) -> None:
             continue
         geom.material = ""
     # Contact parameters of MetaWorld's table box are MuJoCo's defaults, as are this plane's. It
-    # has no edge: the table ends 0.4 m beyond any bound. The retaining wall is left out (its
-    # inner face at y = 0.98 m stops a puck at 0.96 m, outside every default bound).
+    # has no edge: the table ends 0.4 m beyond any bound. The retaining wall is left out: its
+    # inner face at y = 0.98 m would stop a puck at 0.96 m, outside its default bound, but a ball
+    # at 0.954 m, inside its own, so that nothing could fail over that edge.
     spec.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,

@@ -39,9 +39,7 @@ def test_reward_matches_metaworld() -> None:
     def evaluate(row: jax.Array) -> jax.Array:
         nowhere, action = jnp.zeros(3), jnp.zeros(4).at[3].set(row[0])
         pads = jnp.zeros((2, 3)).at[::-1, 1].set(row[1:3])  # right, left
-        readings = Readings(
-            row[3:6], nowhere, jnp.zeros((2, 3)), pads, row[6:9], jnp.zeros(4), {}
-        )
+        readings = Readings(row[3:6], nowhere, jnp.zeros((2, 3)), pads, row[6:9], jnp.zeros(4), {})
         return soccer().task.reward(readings, action, Episode(row[9:12], row[12:15], row[15:18]))
 
     expected = GOLDEN["reward"]
@@ -109,7 +107,9 @@ def test_drawn_scene_has_the_same_layout_and_goal_body() -> None:
 
 def test_boxes_fit_the_goals_meshes() -> None:
     model = soccer().model
-    np.testing.assert_allclose(model.geom("goal_col1_box").size, [0.0062, 0.0636, 0.0825], atol=2e-4)
+    np.testing.assert_allclose(
+        model.geom("goal_col1_box").size, [0.0062, 0.0636, 0.0825], atol=2e-4
+    )
     back = model.geom("goal_col2_box")  # 5 cm of lean over 16.5 cm of height
     assert 2 * np.arcsin(abs(back.quat[1])) == pytest.approx(np.arctan2(0.05, 0.165), abs=0.002)
     assert back.size[1] == pytest.approx(0.007, abs=2e-4)
