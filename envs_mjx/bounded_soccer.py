@@ -63,11 +63,12 @@ class BoundedSoccer:
     goal_low: ClassVar[tuple[float, float, float]] = (-0.1, 0.8, 0.0)
     goal_high: ClassVar[tuple[float, float, float]] = (0.1, 0.9, 0.0)
     danger_margin: ClassVar[float] = 0.10
-    """Distance to the edge at which recovery can still stop the ball, m."""
+    """Distance to the edge at which recovery takes over, m: a ball may start this close to one."""
     safe_margin: ClassVar[float] = 0.12
     """Distance to the edge at which a recovery is over, m."""
+    # Means over 1,024 episodes each on the native backend; docs/tasks.md has the standard errors.
     random_return: ClassVar[float] = 0.0
-    expert_return: ClassVar[float] = 1.0
+    expert_return: ClassVar[float] = 2079.0
 
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""
