@@ -67,7 +67,7 @@ class BoundedSoccer:
     safe_margin: ClassVar[float] = 0.12
     """Distance to the edge at which a recovery is over, m."""
     # Means over 1,024 episodes each on the native backend; docs/tasks.md has the standard errors.
-    random_return: ClassVar[float] = 0.0
+    random_return: ClassVar[float] = 16.7
     expert_return: ClassVar[float] = 2079.0
 
     def __post_init__(self) -> None:
