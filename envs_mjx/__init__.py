@@ -9,6 +9,7 @@ import jax
 
 from envs_mjx.batch import BatchEnv
 from envs_mjx.bounded_push import BoundedPush
+from envs_mjx.bounded_soccer import BoundedSoccer
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest
 from envs_mjx.physics import BACKENDS
@@ -30,7 +31,9 @@ __all__ = [
     "make",
 ]
 
-TASKS: Mapping[str, type] = MappingProxyType({"bounded_push": BoundedPush})
+TASKS: Mapping[str, type] = MappingProxyType(
+    {"bounded_push": BoundedPush, "bounded_soccer": BoundedSoccer}
+)
 
 
 def make(task: str | Task, backend: str | None = None, **overrides: Any) -> SawyerEnv:

@@ -1,27 +1,18 @@
 """Bounded Push: slide the puck to the goal without letting it leave a rectangle on the table."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import mujoco
 
 from envs_mjx import experts
-from envs_mjx.errors import EnvError, closest
-from envs_mjx.geometry import rectangle_margin
+from envs_mjx.placement import check_apart, draw_apart
+from envs_mjx.rectangle import Bounds, checked_bounds, edge_margin, outline
+from envs_mjx.scene import SceneParts
 from envs_mjx.shaping import caging_reward, norm, tolerance
 from envs_mjx.task import Episode, Readings
-
-
-class Bounds(NamedTuple):
-    """The rectangle that the puck's centre must stay in, m."""
-
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
-
 
 # "default": unguarded fine-tuning of a weak policy fails in 13-17 % of its episodes (6 % with
 # "videos", which is what the films on the paper's page show).
@@ -52,6 +43,7 @@ class BoundedPush:
 
     name: ClassVar[str] = "bounded_push"
     scene_file: ClassVar[str] = "sawyer_push_v3.xml"
+    scene_parts: ClassVar[SceneParts] = SceneParts()
     hand_start: ClassVar[tuple[float, float, float]] = (0.0, 0.6, 0.2)
     hand_low: ClassVar[tuple[float, float, float]] = (-0.5, 0.40, 0.05)
     hand_high: ClassVar[tuple[float, float, float]] = (0.5, 1.0, 0.5)
@@ -63,66 +55,26 @@ class BoundedPush:
 
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""
-        area = self.rectangle
-        if area.x_low >= area.x_high or area.y_low >= area.y_high:
-            raise EnvError(
-                f"bounds {tuple(area)} enclose nothing; give x_low, x_high, y_low, y_high"
-            )
-        if self.goal_y[1] - self.object_y[1] < self.min_distance:
-            raise EnvError(
-                f"min_distance {self.min_distance} cannot always be met: the far edge of goal_y "
-                f"{self.goal_y} must be that much beyond object_y {self.object_y}"
-            )
+        checked_bounds(self.bounds, BOUNDS)
+        check_apart(self.object_y, self.goal_y, self.min_distance)
 
     @property
     def rectangle(self) -> Bounds:
         """The bounds in metres, looked up if they were given by name."""
-        if not isinstance(self.bounds, str):
-            return Bounds(*self.bounds)
-        if self.bounds not in BOUNDS:
-            raise EnvError(f"unknown bounds {self.bounds!r}: {closest(self.bounds, BOUNDS)}")
-        return BOUNDS[self.bounds]
+        return checked_bounds(self.bounds, BOUNDS)
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
         """The thin scene is complete as it is: the boundary is no body."""
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:
         """Outline the rectangle on the table with four thin red strips."""
-        area = self.rectangle
-        middle = ((area.x_low + area.x_high) / 2, (area.y_low + area.y_high) / 2)
-        half = ((area.x_high - area.x_low) / 2, (area.y_high - area.y_low) / 2)
-        strips = (
-            (area.x_low, middle[1], 0.003, half[1]),
-            (area.x_high, middle[1], 0.003, half[1]),
-            (middle[0], area.y_low, half[0], 0.003),
-            (middle[0], area.y_high, half[0], 0.003),
-        )
-        for x, y, half_x, half_y in strips:
-            spec.worldbody.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_BOX,
-                pos=(x, y, 0.001),
-                size=(half_x, half_y, 0.001),
-                rgba=(0.9, 0.1, 0.1, 1.0),
-                contype=0,
-                conaffinity=0,
-            )
+        outline(spec, self.rectangle)
 
     def place(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draw the starts of puck and goal, both [2] m, at least `min_distance` apart.
-
-        Puck and goal x are uniform as in MetaWorld; goal y is uniform over the part of its range
-        that is far enough away. MetaWorld draws all anew while too close, which is the same
-        given the other three numbers, and weighs those by how much of the range is left to them:
-        the two distributions differ by 5 % in total variation.
-        """
-        parts = jax.random.uniform(key, (4,))  # one draw: random bits dominate a reset's cost
-        low = jnp.array([self.object_x[0], self.object_y[0], self.goal_x[0]])
-        high = jnp.array([self.object_x[1], self.object_y[1], self.goal_x[1]])
-        start_x, start_y, goal_x = low + parts[:3] * (high - low)
-        needed = jnp.sqrt(jnp.maximum(self.min_distance**2 - (goal_x - start_x) ** 2, 0.0))
-        nearest_y = jnp.maximum(self.goal_y[0], start_y + needed)
-        goal_y = nearest_y + parts[3] * (self.goal_y[1] - nearest_y)
-        return jnp.stack([start_x, start_y]), jnp.stack([goal_x, goal_y])
+        """Draw the starts of puck and goal, both [2] m, at least `min_distance` apart."""
+        return draw_apart(
+            key, self.object_x, self.object_y, self.goal_x, self.goal_y, self.min_distance
+        )
 
     def reward(self, readings: Readings, action: jax.Array, episode: Episode) -> jax.Array:
         """Return push-v3's reward: caging, then (once held) being in place, 10 at the goal."""
@@ -152,10 +104,7 @@ class BoundedPush:
 
     def failure_margin(self, readings: Readings, episode: Episode) -> jax.Array:
         """Return how far inside the rectangle the puck's centre is, m; negative outside."""
-        area = self.rectangle
-        lower = jnp.array([area.x_low, area.y_low])
-        upper = jnp.array([area.x_high, area.y_high])
-        return rectangle_margin(readings.object_pos[:2], lower, upper)
+        return edge_margin(readings.object_pos, self.rectangle)
 
     def expert(self, obs: jax.Array) -> jax.Array:
         """Return MetaWorld's scripted action, [4]."""

@@ -18,7 +18,7 @@ class PhysicsState:
     qpos: jax.Array  # [nq] generalised positions, m and rad
     qvel: jax.Array  # [nv] generalised velocities
     warmstart: jax.Array  # [nv] last accelerations, the constraint solver's first guess
-    mocap_pos: jax.Array  # [nmocap, 3] m: body 0 drags the hand; further ones are a task's own
+    mocap_pos: jax.Array  # [nmocap, 3] m: body 0 drags the hand; 1, if any, holds the goal
 
 
 @struct.dataclass

@@ -111,7 +111,8 @@ def render_frames(
         RenderError: no OpenGL, or arguments that do not fit.
     """
     qpos = np.asarray(qpos, np.float64)
-    model = scene.build_visual_model(env.task.scene_file, env.task.edit_visuals)
+    task = env.task
+    model = scene.build_visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
     if qpos.ndim != 2 or qpos.shape[1] != model.nq or not len(qpos):
         raise RenderError(f"qpos must be [T, {model.nq}] with T >= 1, got {list(qpos.shape)}")
     if not np.isfinite(qpos).all():
@@ -120,7 +121,7 @@ def render_frames(
     if overlay is not None and len(overlay) != len(qpos):
         raise RenderError(f"overlay has {len(overlay)} entries for {len(qpos)} frames")
     goals = np.broadcast_to(np.asarray(goal, np.float64), (len(qpos), 3))
-    radius = float(getattr(env.task, "success_radius", 0.05))
+    radius = float(getattr(task, "success_radius", 0.05))
     frames = np.empty((len(qpos), height, width, 3), np.uint8)
     with _canvas(model, width, height) as canvas:
         for index in range(len(qpos)):
@@ -237,6 +238,8 @@ def _draw(
     """Draw one state into uint8 [H, W, 3] `out`."""
     model, data = canvas.model, canvas.data
     data.qpos[:] = qpos
+    if model.nmocap > 1:
+        data.mocap_pos[1] = goal  # the body that stands there
     mujoco.mj_kinematics(model, data)
     mujoco.mj_comPos(model, data)
     mujoco.mj_camlight(model, data)

@@ -20,6 +20,7 @@ _SETTLE_CTRL = (-1.0, 1.0)  # gripper open
 _GRIPPER_SPAN = 0.1  # m between the claws, observed as 1
 _FRAME = 18  # numbers in one observation frame
 _OBJECT_QPOS = 9  # 7 arm joints and 2 fingers come first
+_HAND_MOCAP, _GOAL_MOCAP = 0, 1  # the arm comes first in MetaWorld's files
 # MetaWorld clips what it observes of the hand to these, m.
 _HAND_SEEN_LOW = (-0.525, 0.348, -0.0525)
 _HAND_SEEN_HIGH = (0.525, 1.025, 0.7)
@@ -46,7 +47,7 @@ class SawyerEnv:
         self.careless = task.careless
         self.careless_traits = task.careless_traits
         self.recovery = task.recovery
-        self.model = scene.build_physics_model(task.scene_file, task.edit_physics)
+        self.model = scene.build_physics_model(task.scene_file, task.edit_physics, task.scene_parts)
         self._sensors = scene.sensor_slices(self.model)
         self._physics = make_physics(self.model, backend, threads)
         self.compiler_options = self._physics.compiler_options
@@ -64,15 +65,18 @@ class SawyerEnv:
         """Start an episode with object and goal at given places.
 
         Args:
-          object_position: [2] or [3] m; only x and y count, the object stands on the table.
-          goal_position: [2] or [3] m; only x and y count, the height is the object's.
+          object_position: [2] or [3] m; only x and y count, the height is the scene's.
+          goal_position: [2] or [3] m; only x and y count, the height is the scene's.
         """
         object_position = jnp.asarray(object_position, jnp.float32)
         goal_position = jnp.asarray(goal_position, jnp.float32)
-        height = self._settled.qpos[_OBJECT_QPOS + 2]
+        parts = self.task.scene_parts
+        settled_height = self._settled.qpos[_OBJECT_QPOS + 2]
+        height = settled_height if parts.object_height is None else parts.object_height
         object_start = jnp.append(object_position[:2], height)
-        goal = jnp.append(goal_position[:2], height)
-        physics = self._place_object(object_start)
+        goal_height = height if parts.goal_height is None else parts.goal_height
+        goal = jnp.append(goal_position[:2], goal_height)
+        physics = self._place(object_start, goal)
         readings = self._read(self._settled_sensordata)._replace(
             object_pos=object_start,
             object_quat=_metaworld_quat(physics.qpos[_OBJECT_QPOS + 3 : _OBJECT_QPOS + 7]),
@@ -155,15 +159,20 @@ class SawyerEnv:
     def _control(self, state: State, action: jax.Array) -> Control:
         low, high = jnp.array(self.task.hand_low), jnp.array(self.task.hand_high)
         motion = _ACTION_SCALE * jnp.clip(action[:3], -1.0, 1.0)
-        hand = jnp.clip(state.physics.mocap_pos[0] + motion, low, high)
+        hand = jnp.clip(state.physics.mocap_pos[_HAND_MOCAP] + motion, low, high)
         grip = jnp.clip(action[3], -1.0, 1.0)
-        return Control(state.physics.mocap_pos.at[0].set(hand), jnp.stack([grip, -grip]))
+        mocap_pos = state.physics.mocap_pos.at[_HAND_MOCAP].set(hand)
+        return Control(mocap_pos, jnp.stack([grip, -grip]))
 
-    def _place_object(self, position: jax.Array) -> PhysicsState:
+    def _place(self, object_start: jax.Array, goal: jax.Array) -> PhysicsState:
+        """Put the object, and the goal's body where there is one, into the settled scene."""
         settled = self._settled
-        qpos = settled.qpos.at[_OBJECT_QPOS : _OBJECT_QPOS + 3].set(position)
+        qpos = settled.qpos.at[_OBJECT_QPOS : _OBJECT_QPOS + 3].set(object_start)
         qvel = settled.qvel.at[_OBJECT_QPOS:].set(0.0)
-        return settled.replace(qpos=qpos, qvel=qvel)
+        mocap_pos = settled.mocap_pos
+        if self.task.scene_parts.goal_body is not None:
+            mocap_pos = mocap_pos.at[_GOAL_MOCAP].set(goal)
+        return settled.replace(qpos=qpos, qvel=qvel, mocap_pos=mocap_pos)
 
     def _read(self, sensordata: jax.Array) -> Readings:
         raw = {name: sensordata[where] for name, where in self._sensors.items()}
@@ -192,7 +201,7 @@ class SawyerEnv:
 def _settle(model: mujoco.MjModel, hand_start: tuple[float, float, float]) -> mujoco.MjData:
     """Pull the hand to its start as MetaWorld's reset does, with sensors current."""
     data = mujoco.MjData(model)
-    data.mocap_pos[0] = hand_start
+    data.mocap_pos[_HAND_MOCAP] = hand_start
     data.ctrl[:] = _SETTLE_CTRL
     mujoco.mj_step(model, data, _SETTLE_STEPS * SUBSTEPS)
     mujoco.mj_forward(model, data)

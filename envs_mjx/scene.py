@@ -3,17 +3,19 @@
 The files come from the installed `metaworld` package, found by path; its Python is never
 imported and nothing of it is copied. The physics model is thin: MJX(jax) has no pair of cylinder
 and box and cannot afford the colliding meshes, so the puck becomes a box, the table top a plane,
-and of the hand only the finger pads collide. Measured against MetaWorld's own class in
-`tests/test_envs_parity.py`.
+and of the hand only the finger pads collide unless a task's `SceneParts` says otherwise. Measured
+against MetaWorld's own class in `tests/test_envs_parity.py`.
 """
 
 import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
 
+from envs_mjx.boxes import Box, mesh_boxes
 from envs_mjx.errors import EnvError
 
 # Written by MetaWorld over every weld after compiling: anchor, relative position, relative
@@ -21,10 +23,11 @@ from envs_mjx.errors import EnvError
 _WELD_DATA = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0)
 _HAND_DOWN = (1.0, 0.0, 1.0, 0.0)  # quaternion of the mocap body, never changed by an action
 
-# Bits for contype/conaffinity: they make MuJoCo pair puck-pad, puck-table and pad-table and
-# nothing else, and mix each pair's parameters by its own rules.
-_HITS = 1
-_CLAWS = ("rightclaw_it", "leftclaw_it")  # do not collide, but give the fingers their mass
+# Bits for contype/conaffinity: they make MuJoCo pair object-finger, object-table and finger-table
+# (1), object-goal, object-hand and hand-goal (2) and nothing else, and mix each pair's parameters
+# by its own rules.
+_HITS, _BLOCKS = 1, 2
+_CLAWS = ("rightclaw_it", "leftclaw_it")  # where they do not collide, they still have mass
 _PADS = ("rightpad_geom", "leftpad_geom")
 
 # Sensor name -> body whose origin it reports. Sites, because fusing static bodies drops names.
@@ -34,11 +37,34 @@ _BODY_FRAMES = {
     "left_claw": "leftclaw",
     "right_pad": "rightpad",
     "left_pad": "leftpad",
-    "object_pos": "obj",
 }
 _SITE_FRAMES = {"right_tip": "rightEndEffector", "left_tip": "leftEndEffector"}
 
 SpecEdit = Callable[[mujoco.MjSpec], None]
+
+
+class SceneParts(NamedTuple):
+    """What a scene file calls its parts, and which of them collide. The defaults are a puck's."""
+
+    object_body: str = "obj"
+    """The free body; its collider is a sphere, or a cylinder that becomes a box."""
+    object_height: float | None = None
+    """m, where the object starts; None for where it comes to rest while the hand settles."""
+    goal_body: str | None = None
+    """Body that stands at the goal of each episode: mocap body 1, moved at reset."""
+    goal_height: float | None = None
+    """m, of the goal; None for the object's."""
+    boxed_meshes: tuple[str, ...] = ()
+    """Colliding meshes that become boxes fitted around them; all others pass through."""
+    claws_collide: bool = False
+    """Whether the claws behind the finger pads collide, too."""
+    max_contacts: int | None = None
+    """MJX keeps this many of the deepest contacts for each contact dimension; None for all."""
+    cone: mujoco.mjtCone = mujoco.mjtCone.mjCONE_PYRAMIDAL
+    """Shape of the friction cone."""
+
+
+PUCK_PARTS = SceneParts()
 
 
 def assets_path() -> pathlib.Path:
@@ -60,25 +86,31 @@ def load_spec(scene_file: str) -> mujoco.MjSpec:
     return mujoco.MjSpec.from_file(str(path))
 
 
-def build_physics_model(scene_file: str, edit: SpecEdit) -> mujoco.MjModel:
+def build_physics_model(
+    scene_file: str, edit: SpecEdit, parts: SceneParts = PUCK_PARTS
+) -> mujoco.MjModel:
     """Compile the thin model that every backend simulates.
 
     Args:
       scene_file: name of the MJCF file in MetaWorld's folder.
       edit: a task's own additions (colliders, sensors), applied last.
+      parts: what of the file takes part.
 
     Returns:
       The model, with one named sensor for each quantity that a task reads.
     """
     spec = load_spec(scene_file)
-    _thin_geoms(spec)
+    _move_goal_body(spec, parts)
+    _thin_geoms(spec, parts)
     for asset in (*spec.meshes, *spec.materials, *spec.textures):
         spec.delete(asset)
-    _add_sensors(spec)
+    _add_sensors(spec, parts.object_body)
     spec.body("mocap").quat = _HAND_DOWN
     # 4 and 8 iterations: 2 lower the expert's success to 0.8, 1 gives NaN.
-    spec.option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
+    spec.option.cone = parts.cone
     spec.option.iterations, spec.option.ls_iterations = 4, 8
+    if parts.max_contacts is not None:
+        spec.add_numeric(name="max_contact_points", data=[parts.max_contacts], size=1)
     spec.compiler.fusestatic = True  # 34 bodies become 13
     edit(spec)
     model = spec.compile()
@@ -86,12 +118,15 @@ def build_physics_model(scene_file: str, edit: SpecEdit) -> mujoco.MjModel:
     return model
 
 
-def build_visual_model(scene_file: str, edit: SpecEdit) -> mujoco.MjModel:
+def build_visual_model(
+    scene_file: str, edit: SpecEdit, parts: SceneParts = PUCK_PARTS
+) -> mujoco.MjModel:
     """Compile the whole scene with meshes and textures, for drawing states only.
 
-    Its qpos has the layout of the physics model's, so a state's qpos can be copied over.
+    Its qpos and mocap bodies have the layout of the physics model's, so a state's can be copied.
     """
     spec = load_spec(scene_file)
+    _move_goal_body(spec, parts)
     edit(spec)
     model = spec.compile()
     _set_welds(model)
@@ -107,23 +142,34 @@ def sensor_slices(model: mujoco.MjModel) -> Mapping[str, slice]:
     return slices
 
 
-def _thin_geoms(spec: mujoco.MjSpec) -> None:
+def _move_goal_body(spec: mujoco.MjSpec, parts: SceneParts) -> None:
+    """Let the goal's body be placed per environment: every one shares the model."""
+    if parts.goal_body is not None:
+        spec.body(parts.goal_body).mocap = True
+
+
+def _thin_geoms(spec: mujoco.MjSpec, parts: SceneParts) -> None:
+    boxes = mesh_boxes(spec, parts.boxed_meshes) if parts.boxed_meshes else {}
     for geom in list(spec.geoms):
         if geom.name in _CLAWS:
-            geom.contype, geom.conaffinity = 0, 0
+            geom.contype, geom.conaffinity = (_HITS if parts.claws_collide else 0), 0
         elif geom.name in _PADS:
             geom.contype, geom.conaffinity = _HITS, 0
         elif geom.name == "objGeom":
-            geom.type = mujoco.mjtGeom.mjGEOM_BOX
-            geom.size = (0.02, 0.02, 0.02)  # the cylinder's radius and half height, m
-            geom.contype, geom.conaffinity = _HITS, _HITS
+            if geom.type == mujoco.mjtGeom.mjGEOM_CYLINDER:
+                geom.type = mujoco.mjtGeom.mjGEOM_BOX
+                geom.size = (0.02, 0.02, 0.02)  # the cylinder's radius and half height, m
+            geom.contype, geom.conaffinity = _HITS | _BLOCKS, _HITS
+        elif geom.meshname in boxes:
+            _become_box(geom, boxes[geom.meshname], parts.goal_body)
         else:
             spec.delete(geom)
             continue
         geom.material = ""
     # Contact parameters of MetaWorld's table box are MuJoCo's defaults, as are this plane's. It
-    # has no edge: the table ends 0.4 m beyond any bound. The retaining wall is left out (its
-    # inner face at y = 0.98 m stops a puck at 0.96 m, outside every default bound).
+    # has no edge: the table ends 0.4 m beyond any bound. The retaining wall is left out: its
+    # inner face at y = 0.98 m would stop a puck at 0.96 m, outside its default bound, but a ball
+    # at 0.954 m, inside its own, so that nothing could fail over that edge.
     spec.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
@@ -133,9 +179,32 @@ def _thin_geoms(spec: mujoco.MjSpec) -> None:
     )
 
 
-def _add_sensors(spec: mujoco.MjSpec) -> None:
+def _become_box(geom: mujoco.MjsGeom, box: Box, goal_body: str | None) -> None:
+    """Turn a mesh collider into `box`; its contact parameters stay.
+
+    The hand's meets the object and the goal; the goal's meet those two. The fingers pass through
+    the goal, which changes no golden episode and spares MJX 16 pairs of boxes.
+    """
+    stands_still = goal_body is not None and _belongs_to(geom.parent, goal_body)
+    geom.name = f"{geom.meshname}_box"
+    geom.meshname = ""
+    geom.type = mujoco.mjtGeom.mjGEOM_BOX
+    geom.pos, geom.quat, geom.size = box
+    geom.density = 0.0  # the bodies' own inertias are given
+    geom.contype, geom.conaffinity = (0 if stands_still else _BLOCKS), _BLOCKS
+
+
+def _belongs_to(body: mujoco.MjsBody, name: str) -> bool:
+    while body is not None and body.name != "world":
+        if body.name == name:
+            return True
+        body = body.parent
+    return False
+
+
+def _add_sensors(spec: mujoco.MjSpec, object_body: str) -> None:
     sites = dict(_SITE_FRAMES)
-    for name, body in _BODY_FRAMES.items():
+    for name, body in {**_BODY_FRAMES, "object_pos": object_body}.items():
         sites[name] = f"{name}_frame"
         spec.body(body).add_site(name=sites[name])
     for name, site in sites.items():

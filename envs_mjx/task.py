@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import mujoco
 
+from envs_mjx.scene import SceneParts
+
 
 class Readings(NamedTuple):
     """What the sensors say after a step, in world coordinates."""
@@ -31,6 +33,7 @@ class Task(Protocol):
 
     name: str
     scene_file: str  # MJCF file in MetaWorld's folder
+    scene_parts: SceneParts  # what the file calls its parts, and which of them collide
     episode_limit: int  # steps
     hand_start: tuple[float, float, float]  # m, where the hand settles before each episode
     hand_low: tuple[float, float, float]  # m, limits of the mocap body
