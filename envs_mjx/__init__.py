@@ -11,6 +11,8 @@ from envs_mjx.batch import BatchEnv
 from envs_mjx.bounded_push import BoundedPush
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest
+from envs_mjx.fragile_push_wall import FragilePushWall
+from envs_mjx.obstructed_push import ObstructedPush
 from envs_mjx.physics import BACKENDS
 from envs_mjx.sawyer import SawyerEnv
 from envs_mjx.task import Episode, Readings, Task
@@ -30,7 +32,9 @@ __all__ = [
     "make",
 ]
 
-TASKS: Mapping[str, type] = MappingProxyType({"bounded_push": BoundedPush})
+TASKS: Mapping[str, type] = MappingProxyType(
+    {task.name: task for task in (BoundedPush, FragilePushWall, ObstructedPush)}
+)
 
 
 def make(task: str | Task, backend: str | None = None, **overrides: Any) -> SawyerEnv:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from farl_jax import bc, dataset, evaluate, iql, ope, ppo, safety, world_model
-from farl_jax.config import FarlConfig
+from farl_jax.config import FarlConfig, resolve_margins
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
 from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
@@ -127,7 +127,8 @@ def run_offline(
     report("task_policy", metrics)
     key_clone, key_improve = jax.random.split(key_recovery)
     clones, nll = fit_clones(key_clone, *_clone_data(demos["recovery"], normalizer, config))
-    rewarded = recovery_rewards(demos["recovery"], config.demos.safe_margin)
+    safe_margin = resolve_margins(config.demos, env).safe_margin
+    rewarded = recovery_rewards(demos["recovery"], safe_margin)
     recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
     report("recovery_policy", metrics | {"nll": float(nll.mean())})
     model_params, calibration = fit_world_model(
