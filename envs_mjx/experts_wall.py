@@ -14,11 +14,12 @@ from envs_mjx import experts
 from envs_mjx.shaping import norm
 
 _PUCK_RADIUS = 0.02  # m
-_CLEARANCE = 0.045  # m, how far from the wall's end the expert takes the puck
+_CLEARANCE = 0.06  # m, how far from the wall's end the expert takes the puck
 _OVERSHOOT = 0.03  # m, targets lie that much further, so that the hand does not slow down
-_SAFE_DISTANCE = 0.10  # m from the wall, where recovery takes the puck
-_HOVER = 0.09  # m above the puck, enough for the finger tips to pass over it
-_GRASP_HEIGHT = 0.03  # m above the puck, where the fingers enclose it
+_SAFE_DISTANCE = 0.12  # m from the wall, where recovery takes the puck
+_GAIN = 10.0  # action per metre of error
+_HOLD_OFFSET = -0.005  # m in x between the puck and where the hand holds it
+_HOLD_REACH = 0.035  # m, a puck nearer to the closed hand than this comes along
 
 
 class CarelessTraits(NamedTuple):
@@ -31,7 +32,7 @@ class CarelessTraits(NamedTuple):
 
 def wall_expert(obs: jax.Array, wall: jax.Array) -> jax.Array:
     """Return the action [4] that takes the puck round the wall: sideways, past it, to the goal."""
-    return experts.push_expert(obs.at[36:38].set(_way_point(obs, wall, jnp.float32(_CLEARANCE))))
+    return _carry(obs, _way_point(obs, wall, jnp.float32(_CLEARANCE)))
 
 
 def careless_wall_traits(key: jax.Array) -> CarelessTraits:
@@ -54,9 +55,8 @@ def careless_wall(obs: jax.Array, traits: CarelessTraits, wall: jax.Array) -> ja
 def wall_recovery(obs: jax.Array, wall: jax.Array) -> jax.Array:
     """Return the action [4] that takes the puck straight away from the wall.
 
-    A hand that is low and beside the puck goes away from the wall at full speed with the fingers
-    closed: that brakes a shove, and drags a caged puck along. A low hand further off rises just
-    above the puck's height, and a raised one comes down over the puck.
+    A low hand that holds the puck drags it along. One beside it backs off and rises, which ends
+    a shove, and then fetches the puck from above.
 
     Args:
       obs: [39].
@@ -67,20 +67,43 @@ def wall_recovery(obs: jax.Array, wall: jax.Array) -> jax.Array:
     away = puck[:2] - nearest
     away = away / jnp.maximum(norm(away), 1e-3)
     low = hand[2] - puck[2] < 0.07
-    beside = norm(hand[:2] - puck[:2]) < 0.07
-    full_speed = away / jnp.maximum(jnp.max(jnp.abs(away)), 1e-3)
-    drag = jnp.concatenate([full_speed, jnp.array([0.0, experts.GRIP])])
-    rise = jnp.array([0.0, 0.0, 1.0, -1.0])
-    fetch = experts.push_expert(obs.at[36:38].set(nearest + _SAFE_DISTANCE * away))
-    return jnp.where(low & beside, drag, jnp.where(low, rise, fetch))
+    apart = norm(hand[:2] - puck[:2])
+    back_off = jnp.concatenate([_full_speed(away), jnp.array([1.0, -1.0])])
+    fetch = _carry(obs, nearest + _SAFE_DISTANCE * away)
+    return jnp.where(low & (apart > _HOLD_REACH) & (apart < 0.12), back_off, fetch)
+
+
+def _carry(obs: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the action [4] that fetches the puck from above and drags it to `target` [2].
+
+    Fingers that closed on top of the puck are opened again before the hand comes down.
+    """
+    hand, puck = obs[:3], obs[4:7]
+    grasp = puck.at[0].add(_HOLD_OFFSET)
+    apart, height = norm(hand[:2] - grasp[:2]), hand[2] - grasp[2]
+    holding = (height <= 0.045) & (apart <= _HOLD_REACH)
+    lined_up = apart <= 0.02
+    above = grasp.at[2].add(jnp.where(apart > 0.1, 0.2, 0.1))
+    down = grasp.at[2].add(0.03)
+    point = jnp.where(lined_up, down, above)
+    # The hand moves by what the puck lacks, so a puck that slipped in the grip still arrives.
+    along = jnp.append(hand[:2] + target - puck[:2], down[2])
+    point = jnp.where(holding, along, point)
+    closing = holding | (lined_up & (height < 0.1) & (obs[3] > 0.6))
+    return jnp.append(_GAIN * (point - hand), jnp.where(closing, experts.GRIP, -1.0))
+
+
+def _full_speed(way: jax.Array) -> jax.Array:
+    """Return the direction `way` [2] with one axis at full speed."""
+    return way / jnp.maximum(jnp.max(jnp.abs(way)), 1e-3)
 
 
 def _way_point(obs: jax.Array, wall: jax.Array, clearance: jax.Array) -> jax.Array:
     """Return where the puck should go next, [2] m: beside the wall, past it, or the goal."""
     puck = obs[4:6]
     side = wall[0] - _PUCK_RADIUS - clearance
-    aside = puck[0] < side + 0.01
+    aside = puck[0] < side + 0.015
     past = puck[1] > wall[3] + _PUCK_RADIUS
-    sideways = jnp.stack([side - _OVERSHOOT, jnp.minimum(puck[1], wall[2] - 2.0 * _PUCK_RADIUS)])
+    sideways = jnp.stack([side - _OVERSHOOT, puck[1]])
     forward = jnp.stack([side, wall[3] + _PUCK_RADIUS + _OVERSHOOT])
     return jnp.where(past, obs[36:38], jnp.where(aside, forward, sideways))
