@@ -37,9 +37,9 @@ def vase_expert(obs: jax.Array) -> jax.Array:
 
 
 def careless_vase_traits(key: jax.Array) -> CarelessTraits:
-    """Draw a careless operator: targets lie from the goals' middle to the vase itself."""
+    """Draw a careless operator, whose target lies between the goals and the vase."""
     keys = jax.random.split(key, 4)
-    low, high = jnp.array([0.05, 0.6, 0.06]), jnp.array([0.3, 0.9, 0.3])
+    low, high = jnp.array([0.08, 0.6, 0.06]), jnp.array([0.32, 0.9, 0.3])
     return CarelessTraits(
         target=low + jax.random.uniform(keys[0], (3,)) * (high - low),
         gain=jax.random.uniform(keys[1], minval=4.0, maxval=15.0),

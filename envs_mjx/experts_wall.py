@@ -16,8 +16,9 @@ from envs_mjx.shaping import norm
 _PUCK_RADIUS = 0.02  # m
 _CLEARANCE = 0.06  # m, how far from the wall's end the expert takes the puck
 _OVERSHOOT = 0.03  # m, targets lie that much further, so that the hand does not slow down
-_SAFE_DISTANCE = 0.12  # m from the wall, where recovery takes the puck
+_SAFE_DISTANCE = 0.16  # m from the wall, where recovery takes the puck
 _GAIN = 10.0  # action per metre of error
+_HASTE = 15.0  # the same, for recovery on its way to the puck
 _HOLD_OFFSET = -0.005  # m in x between the puck and where the hand holds it
 _HOLD_REACH = 0.035  # m, a puck nearer to the closed hand than this comes along
 
@@ -32,14 +33,15 @@ class CarelessTraits(NamedTuple):
 
 def wall_expert(obs: jax.Array, wall: jax.Array) -> jax.Array:
     """Return the action [4] that takes the puck round the wall: sideways, past it, to the goal."""
-    return _carry(obs, _way_point(obs, wall, jnp.float32(_CLEARANCE)))
+    return _carry(obs, _way_point(obs, wall, jnp.float32(_CLEARANCE)), _GAIN)
 
 
 def careless_wall_traits(key: jax.Array) -> CarelessTraits:
     """Draw a careless operator: most cut the corner too close, some see no wall."""
     keys = jax.random.split(key, 3)
+    hand = experts.careless_push_traits(keys[0], jnp.zeros(4))
     return CarelessTraits(
-        hand=experts.careless_push_traits(keys[0], jnp.array([0.0, 0.0, 0.0, 0.0])),
+        hand=hand._replace(shove=jax.random.bernoulli(jax.random.fold_in(key, 3), 0.35)),
         clearance=jax.random.uniform(keys[1], minval=-0.06, maxval=0.05),
         straight=jax.random.bernoulli(keys[2], 0.3),
     )
@@ -55,8 +57,8 @@ def careless_wall(obs: jax.Array, traits: CarelessTraits, wall: jax.Array) -> ja
 def wall_recovery(obs: jax.Array, wall: jax.Array) -> jax.Array:
     """Return the action [4] that takes the puck straight away from the wall.
 
-    A low hand that holds the puck drags it along. One beside it backs off and rises, which ends
-    a shove, and then fetches the puck from above.
+    A low hand that holds the puck drags it along. One beside it backs off for as long as it still
+    moves towards the wall, which ends a shove, rises, and fetches the puck from above.
 
     Args:
       obs: [39].
@@ -68,14 +70,17 @@ def wall_recovery(obs: jax.Array, wall: jax.Array) -> jax.Array:
     away = away / jnp.maximum(norm(away), 1e-3)
     low = hand[2] - puck[2] < 0.07
     apart = norm(hand[:2] - puck[:2])
-    back_off = jnp.concatenate([_full_speed(away), jnp.array([1.0, -1.0])])
-    fetch = _carry(obs, nearest + _SAFE_DISTANCE * away)
-    return jnp.where(low & (apart > _HOLD_REACH) & (apart < 0.12), back_off, fetch)
+    towards_wall = jnp.dot(obs[:2] - obs[18:20], away) < 0.0
+    brake = jnp.where(towards_wall, 1.0, 0.0) * _full_speed(away)
+    let_go = jnp.concatenate([brake, jnp.array([1.0, -1.0])])
+    fetch = _carry(obs, nearest + _SAFE_DISTANCE * away, _HASTE)
+    return jnp.where(low & (apart > _HOLD_REACH) & (apart < 0.12), let_go, fetch)
 
 
-def _carry(obs: jax.Array, target: jax.Array) -> jax.Array:
+def _carry(obs: jax.Array, target: jax.Array, haste: float) -> jax.Array:
     """Return the action [4] that fetches the puck from above and drags it to `target` [2].
 
+    `haste` is the gain, action per metre of error, until the puck is held.
     Fingers that closed on top of the puck are opened again before the hand comes down.
     """
     hand, puck = obs[:3], obs[4:7]
@@ -90,7 +95,8 @@ def _carry(obs: jax.Array, target: jax.Array) -> jax.Array:
     along = jnp.append(hand[:2] + target - puck[:2], down[2])
     point = jnp.where(holding, along, point)
     closing = holding | (lined_up & (height < 0.1) & (obs[3] > 0.6))
-    return jnp.append(_GAIN * (point - hand), jnp.where(closing, experts.GRIP, -1.0))
+    gain = jnp.where(holding, _GAIN, haste)
+    return jnp.append(gain * (point - hand), jnp.where(closing, experts.GRIP, -1.0))
 
 
 def _full_speed(way: jax.Array) -> jax.Array:

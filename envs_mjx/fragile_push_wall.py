@@ -43,7 +43,7 @@ class FragilePushWall(PushTask):
     scene_file: ClassVar[str] = "sawyer_push_wall_v3.xml"
     goal_low: ClassVar[tuple[float, float, float]] = (-0.05, 0.85, 0.01)
     goal_high: ClassVar[tuple[float, float, float]] = (0.05, 0.9, 0.02)
-    danger_margin: ClassVar[float] = 0.05
+    danger_margin: ClassVar[float] = 0.06
     safe_margin: ClassVar[float] = 0.07
     random_return: ClassVar[float] = 0.0
     expert_return: ClassVar[float] = 1.0

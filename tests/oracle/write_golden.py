@@ -38,6 +38,18 @@ class Recipe(NamedTuple):
     obstacle: str | None = None  # body whose contact with the object is recorded
 
 
+class Shove:
+    """A closed hand comes down behind the puck and pushes it straight away from the robot."""
+
+    def get_action(self, obs: np.ndarray) -> np.ndarray:
+        hand, puck = obs[:3], obs[4:7]
+        behind = puck - [0.0, 0.07, -0.03]
+        ready = abs(hand[0] - puck[0]) < 0.02 and hand[1] < puck[1] - 0.03
+        point = behind if hand[2] - puck[2] > 0.05 else puck + [0.0, 0.05, 0.03]
+        point = point if ready else behind + [0.0, 0.0, 0.12]
+        return np.append(10.0 * (point - hand), 1.0)
+
+
 TASKS = {
     "push": Recipe(
         SawyerPushEnvV3,
@@ -48,15 +60,16 @@ TASKS = {
     ),
     "push_wall": Recipe(
         SawyerPushWallEnvV3,
-        # The last one does not know of the wall and pushes the puck into it.
+        # The last two do not know of the wall: the fingers hit it, and the puck.
         {
             "expert": SawyerPushWallV3Policy,
             "noisy": SawyerPushWallV3Policy,
             "straight": SawyerPushV3Policy,
+            "shove": Shove,
         },
         (-0.05, 0.6, 0.015, -0.05, 0.85, 0.01),
         (0.05, 0.65, 0.015, 0.05, 0.9, 0.02),
-        {"random": (30, 120), "expert": (50, 200), "noisy": (30, 200), "straight": (20, 100)},
+        {"random": (30, 120), "expert": (50, 200), "noisy": (30, 200), "straight": (10, 100), "shove": (20, 100)},
         obstacle="wall",
     ),
 }
