@@ -70,13 +70,16 @@ class FragilePushWall(PushTask):
                 raise EnvError(f"a puck at {name}_x, {name}_y can touch the wall from the start")
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
-        """Add the wall, and to the puck a sphere that meets the wall and nothing else.
+        """Add the wall, and what meets it: the sides of the puck, the claws and the gripper.
 
         MetaWorld's wall is two equal boxes with different contact parameters; this one has the
         stiffer ones. The puck's box would meet it with a corner up to 8 mm early; a sphere of the
-        puck's radius touches an upright wall exactly where its cylinder does.
+        puck's radius touches an upright wall exactly where its cylinder does. The claws are the
+        outer faces of the fingers, and the gripper above them, one box here, is low enough in a
+        push to hit the wall before the puck does.
         """
         stiff = {"solref": (0.01, 1.0), "solimp": (0.99, 0.99, 0.01, 0.5, 2.0)}
+        hits = {"contype": _HITS_WALL, "conaffinity": 0, "mass": 0.0}
         spec.worldbody.add_geom(
             name="wall",
             type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -90,15 +93,20 @@ class FragilePushWall(PushTask):
             name="puck_side",
             type=mujoco.mjtGeom.mjGEOM_SPHERE,
             size=(PUCK_RADIUS, 0.0, 0.0),
-            mass=0.0,
-            contype=_HITS_WALL,
-            conaffinity=0,
             condim=4,
             friction=(1.0, 0.1, 0.002),
+            **hits,
             **stiff,
         )
-        for pad in ("rightpad_geom", "leftpad_geom"):
-            spec.geom(pad).contype |= _HITS_WALL
+        spec.body("right_hand").add_geom(
+            name="gripper",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=(0.009, 0.0, 0.054),  # the bounding box of MetaWorld's mesh and rail, m
+            size=(0.033, 0.055, 0.027),
+            **hits,
+        )
+        for claw in ("rightclaw_it", "leftclaw_it"):
+            spec.geom(claw).contype = _HITS_WALL
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:
         """Put MetaWorld's wall where this one is; its bricks show what breaks."""
