@@ -75,8 +75,8 @@ class FragilePushWall(PushTask):
         MetaWorld's wall is two equal boxes with different contact parameters; this one has the
         stiffer ones. The puck's box would meet it with a corner up to 8 mm early; a sphere of the
         puck's radius touches an upright wall exactly where its cylinder does. The claws are the
-        outer faces of the fingers, and the gripper above them, one box here, is low enough in a
-        push to hit the wall before the puck does.
+        outer faces of the fingers; gripper and rail above them are low enough in a push to hit
+        the wall before a held puck does.
         """
         stiff = {"solref": (0.01, 1.0), "solimp": (0.99, 0.99, 0.01, 0.5, 2.0)}
         hits = {"contype": _HITS_WALL, "conaffinity": 0, "mass": 0.0}
@@ -101,8 +101,16 @@ class FragilePushWall(PushTask):
         spec.body("right_hand").add_geom(
             name="gripper",
             type=mujoco.mjtGeom.mjGEOM_BOX,
-            pos=(0.009, 0.0, 0.054),  # the bounding box of MetaWorld's mesh and rail, m
-            size=(0.033, 0.055, 0.027),
+            pos=(0.005, 0.0, 0.052),  # MetaWorld's mesh where it is lower than the wall, m
+            size=(0.025, 0.049, 0.024),
+            **hits,
+        )
+        spec.body("hand").add_geom(
+            name="rail",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=(-0.05, 0.0, 0.0),
+            size=(0.005, 0.055, 0.005),
+            friction=(2.0, 0.1, 0.002),
             **hits,
         )
         for claw in ("rightclaw_it", "leftclaw_it"):

@@ -69,7 +69,13 @@ TASKS = {
         },
         (-0.05, 0.6, 0.015, -0.05, 0.85, 0.01),
         (0.05, 0.65, 0.015, 0.05, 0.9, 0.02),
-        {"random": (30, 120), "expert": (50, 200), "noisy": (30, 200), "straight": (10, 100), "shove": (20, 100)},
+        {
+            "random": (30, 120),
+            "expert": (50, 200),
+            "noisy": (30, 200),
+            "straight": (10, 100),
+            "shove": (20, 100),
+        },
         obstacle="wall",
     ),
 }
@@ -96,7 +102,9 @@ def draw_start(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
 def touches(env: SawyerXYZEnv, obstacle: str) -> bool:
     """Whether the object and the body `obstacle` are in contact now."""
     body_of, pair = env.model.geom_bodyid, {env.model.body("obj").id, env.model.body(obstacle).id}
-    return any({*body_of[contact.geom]} == pair and contact.dist < 0 for contact in env.data.contact)
+    return any(
+        {*body_of[contact.geom]} == pair and contact.dist < 0 for contact in env.data.contact
+    )
 
 
 def choose_action(policy: Any, kind: str, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
