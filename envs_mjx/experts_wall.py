@@ -40,12 +40,12 @@ def careless_wall_traits(key: jax.Array) -> CarelessTraits:
     """Draw a careless operator: most cut the corner too close, some see no wall."""
     keys = jax.random.split(key, 5)
     hand = experts.careless_push_traits(keys[0], jnp.zeros(4))._replace(
-        gain=jax.random.uniform(keys[1], minval=4.0, maxval=9.0),
-        shove=jax.random.bernoulli(keys[2], 0.4),
+        gain=jax.random.uniform(keys[1], minval=4.0, maxval=10.0),
+        shove=jax.random.bernoulli(keys[2], 0.55),
     )
     return CarelessTraits(
         hand=hand,
-        clearance=jax.random.uniform(keys[3], minval=-0.06, maxval=0.03),
+        clearance=jax.random.uniform(keys[3], minval=-0.08, maxval=0.03),
         straight=jax.random.bernoulli(keys[4], 0.2),
     )
 

@@ -43,10 +43,10 @@ class Shove:
 
     def get_action(self, obs: np.ndarray) -> np.ndarray:
         hand, puck = obs[:3], obs[4:7]
-        behind = puck - [0.0, 0.07, -0.03]
+        behind, ahead = puck + np.array([0.0, -0.07, 0.03]), puck + np.array([0.0, 0.05, 0.03])
         ready = abs(hand[0] - puck[0]) < 0.02 and hand[1] < puck[1] - 0.03
-        point = behind if hand[2] - puck[2] > 0.05 else puck + [0.0, 0.05, 0.03]
-        point = point if ready else behind + [0.0, 0.0, 0.12]
+        point = behind if hand[2] - puck[2] > 0.05 else ahead
+        point = point if ready else behind + np.array([0.0, 0.0, 0.12])
         return np.append(10.0 * (point - hand), 1.0)
 
 
