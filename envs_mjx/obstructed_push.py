@@ -49,10 +49,11 @@ class ObstructedPush(PushTask):
     """m (films); the top is round, as an upright capsule's."""
 
     name: ClassVar[str] = "obstructed_push"
-    danger_margin: ClassVar[float] = 0.04
+    danger_margin: ClassVar[float] = 0.05
     safe_margin: ClassVar[float] = 0.08
-    random_return: ClassVar[float] = 0.0
-    expert_return: ClassVar[float] = 1.0
+    # Means over 1,000 episodes each on the native backend: standard errors 0.05 and 1.2.
+    random_return: ClassVar[float] = 4.4
+    expert_return: ClassVar[float] = 381.6
 
     def __post_init__(self) -> None:
         """Refuse a vase that is none."""
