@@ -191,7 +191,11 @@ class Floor(NamedTuple):
 
 @pytest.mark.parametrize(
     ("task", "floor"),
-    [("fragile_push_wall", Floor(0.95, 0.8)), ("obstructed_push", Floor(0.95, 0.8))],
+    [
+        ("obstructed_push", Floor(0.95, 0.8)),
+        # Three times as many steps; `farl tasks` measures it at length.
+        pytest.param("fragile_push_wall", Floor(0.95, 0.8), marks=pytest.mark.slow),
+    ],
 )
 def test_controllers_do_what_they_are_for(task: str, floor: Floor) -> None:
     env = env_of(task)
