@@ -199,7 +199,7 @@ class Floor(NamedTuple):
 )
 def test_controllers_do_what_they_are_for(task: str, floor: Floor) -> None:
     env = env_of(task)
-    row = measure(task, 64, seed=3)
+    row = measure(task, 48, seed=3)
     assert row["diverged"] == 0
     assert row["expert_success"]["rate"] >= floor.success
     assert row["expert_failure"]["rate"] <= 0.02
