@@ -12,6 +12,8 @@ from envs_mjx.bounded_push import BoundedPush
 from envs_mjx.bounded_soccer import BoundedSoccer
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest
+from envs_mjx.fragile_push_wall import FragilePushWall
+from envs_mjx.obstructed_push import ObstructedPush
 from envs_mjx.physics import BACKENDS
 from envs_mjx.sawyer import SawyerEnv
 from envs_mjx.task import Episode, Readings, Task
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 TASKS: Mapping[str, type] = MappingProxyType(
-    {"bounded_push": BoundedPush, "bounded_soccer": BoundedSoccer}
+    {task.name: task for task in (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)}
 )
 
 

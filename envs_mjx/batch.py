@@ -23,6 +23,8 @@ class BatchEnv:
         self.episode_limit = env.episode_limit
         self.random_return = env.random_return
         self.expert_return = env.expert_return
+        self.danger_margin = env.danger_margin
+        self.safe_margin = env.safe_margin
         self.compiler_options = env.compiler_options
 
     def reset(self, key: jax.Array) -> State:

@@ -61,6 +61,8 @@ class Env(Protocol):
     episode_limit: int
     random_return: float  # normalisation references, measured (docs/tasks.md)
     expert_return: float
+    danger_margin: float  # m, where recovery should begin, and where it has succeeded
+    safe_margin: float
     compiler_options: Mapping[str, bool]
 
     def reset(self, key: jax.Array) -> State:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from envs_mjx.shaping import norm
 
 _EXPERT_GAIN = 10.0  # action per metre of error
-_GRIP = 0.6  # effort with which MetaWorld's expert holds the puck
+GRIP = 0.6  # effort with which MetaWorld's expert holds the puck
 _SAFE_INSET = 0.10  # m inside the edges, where recovery takes the puck
 _HOLD_OFFSET = -0.005  # m in x between the puck and where the hand holds it
 
@@ -45,7 +45,7 @@ def push_expert(obs: jax.Array) -> jax.Array:
     above, down = grasp.at[2].add(0.2), grasp.at[2].add(0.03)
     target = jnp.where(lined_up, jnp.where(low, goal, down), above)
     near = (norm(hand[:2] - puck[:2]) <= 0.02) & (jnp.abs(hand[2] - puck[2]) <= 0.10)
-    return jnp.append(_EXPERT_GAIN * (target - hand), jnp.where(near, _GRIP, 0.0))
+    return jnp.append(_EXPERT_GAIN * (target - hand), jnp.where(near, GRIP, 0.0))
 
 
 def careless_push_traits(key: jax.Array, bounds: jax.Array) -> CarelessTraits:
@@ -134,7 +134,7 @@ def push_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
     inwards = inwards / jnp.maximum(jnp.max(jnp.abs(inwards)), 1e-3)  # one axis at full speed
     low = hand[2] - puck[2] < 0.07
     beside = norm(hand[:2] - puck[:2]) < 0.07
-    drag = jnp.concatenate([inwards, jnp.array([0.0, _GRIP])])
+    drag = jnp.concatenate([inwards, jnp.array([0.0, GRIP])])
     rise = jnp.array([0.0, 0.0, 1.0, -1.0])
     fetch = push_expert(obs.at[36:38].set(safe))
     return jnp.where(low & beside, drag, jnp.where(low, rise, fetch))

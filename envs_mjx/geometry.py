@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from envs_mjx.shaping import norm
+
 
 def rectangle_margin(point: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """Return how far `point` [2] is inside the rectangle [lower, upper], negative outside.
@@ -14,3 +16,43 @@ def rectangle_margin(point: jax.Array, lower: jax.Array, upper: jax.Array) -> ja
     square = jnp.sum(outside * outside)
     away = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
     return -jnp.where(square > 0.0, away, jnp.max(beyond))
+
+
+def cylinder_box_distance(
+    center: jax.Array, radius: float, half_height: float, box: jax.Array, half: jax.Array
+) -> jax.Array:
+    """Return the distance between the surfaces of an upright cylinder and a box, [].
+
+    Negative where they overlap: then minus how far the cylinder must go sideways or up to be free.
+
+    Args:
+      center: [3] of the cylinder; radius and half_height are its size.
+      box: [3] centre of the box, whose edges are along x, y and z; half: [3] half its size.
+    """
+    aside = -rectangle_margin(center[:2], (box - half)[:2], (box + half)[:2]) - radius
+    above = jnp.abs(center[2] - box[2]) - half[2] - half_height
+    inside = jnp.minimum(jnp.maximum(aside, above), 0.0)
+    return inside + norm(jnp.maximum(jnp.stack([aside, above]), 0.0))
+
+
+def segment_distance(
+    first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """Return the least distance [] between two segments, each given by its two ends [3].
+
+    Two capsules are that far apart, less their radii. The distance of two points that slide along
+    the segments is convex in the two positions, so each is the clamped best one for the other.
+    """
+    (a, a_end), (b, b_end) = first, second
+    along_a, along_b, between = a_end - a, b_end - b, a - b
+    aa = jnp.maximum(jnp.dot(along_a, along_a), 1e-12)  # a segment may be a point
+    bb = jnp.maximum(jnp.dot(along_b, along_b), 1e-12)
+    ab = jnp.dot(along_a, along_b)
+    a_between, b_between = jnp.dot(along_a, between), jnp.dot(along_b, between)
+    spread = aa * bb - ab * ab  # zero where parallel, and then any point of a will do
+    parallel = spread < 1e-9 * aa * bb
+    on_a = jnp.clip((ab * b_between - bb * a_between) / jnp.where(parallel, 1.0, spread), 0.0, 1.0)
+    on_a = jnp.where(parallel, 0.0, on_a)
+    on_b = jnp.clip((ab * on_a + b_between) / bb, 0.0, 1.0)
+    on_a = jnp.clip((ab * on_b - a_between) / aa, 0.0, 1.0)
+    return norm(between + on_a * along_a - on_b * along_b)

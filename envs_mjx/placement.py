@@ -31,7 +31,8 @@ def draw_apart(
     The object and goal x are uniform as in MetaWorld; goal y is uniform over the part of its
     range that is far enough away. MetaWorld draws all anew while too close, which is the same
     given the other three numbers, and weighs those by how much of the range is left to them:
-    with push-v3's ranges the two distributions differ by 5 % in total variation.
+    with push-v3's ranges the two distributions differ by 5 % in total variation, and where all
+    goals are far enough, as on push-wall-v3, not at all.
     """
     parts = jax.random.uniform(key, (4,))  # one draw: random bits dominate a reset's cost
     low = jnp.array([object_x[0], object_y[0], goal_x[0]])

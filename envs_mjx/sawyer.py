@@ -43,6 +43,8 @@ class SawyerEnv:
         self.episode_limit = task.episode_limit
         self.random_return = task.random_return
         self.expert_return = task.expert_return
+        self.danger_margin = task.danger_margin
+        self.safe_margin = task.safe_margin
         self.expert = task.expert
         self.careless = task.careless
         self.careless_traits = task.careless_traits

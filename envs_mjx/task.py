@@ -42,6 +42,8 @@ class Task(Protocol):
     goal_high: tuple[float, float, float]
     random_return: float  # mean episode return of uniform random actions
     expert_return: float  # mean episode return of `expert`
+    danger_margin: float  # m; demonstrations of recovery begin when the margin sinks below this
+    safe_margin: float  # m; they end here
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
         """Add colliders and sensors to the thin scene."""

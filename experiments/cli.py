@@ -66,6 +66,18 @@ class BenchArgs:
     """JSON file for the rows."""
 
 
+@dataclass(frozen=True)
+class TasksArgs:
+    """Measure each task's scripted controllers and its normalisation references."""
+
+    task: str = "all"
+    """A FailureBench task, or all."""
+    episodes: int = 1000
+    """Episodes for each controller."""
+    out: Path | None = None
+    """JSON file for the rows."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -268,6 +280,13 @@ def command_bench(args: BenchArgs) -> None:
     bench.run(args.task, args.backends, args.num_envs, args.out, _console())
 
 
+def command_tasks(args: TasksArgs) -> None:
+    """Scripted controllers of the tasks."""
+    from experiments import bench_tasks
+
+    bench_tasks.run(args.task, args.episodes, args.out, _console())
+
+
 COMMANDS = {
     "run": (StartArgs, command_run, "everything: demos, offline, both online methods, table, film"),
     "demos": (StartArgs, command_demos, "demonstrations only"),
@@ -276,6 +295,11 @@ COMMANDS = {
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
+    "tasks": (
+        TasksArgs,
+        command_tasks,
+        "success, failure and recovery rates of scripted controllers",
+    ),
 }
 
 

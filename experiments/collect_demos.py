@@ -6,7 +6,7 @@ expert. recovery: a careless operator gets the object near failure, then recover
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,30 @@ import numpy as np
 
 from envs_mjx import BatchEnv
 from farl_jax import dataset
-from farl_jax.config import DemosConfig
+from farl_jax.config import DemosConfig, resolve_margins
 from farl_jax.dataset import Dataset
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Controller, Decision, Transition
 
 KINDS = ("task", "failure", "recovery")
 MAX_ROLLS = 100
-
+SHRINKING = 5e-4
+"""m a step: a margin that sinks slower than this is at rest."""
 
 Roll = Callable[[jax.Array, jax.Array], Transition]
 """(what varies between uses, key) -> one rollout [T, N] from reset, T the episode limit."""
+
+
+class Watch(NamedTuple):
+    """What `careless_then_recover` remembers of N environments."""
+
+    recovering: jax.Array  # [N] i32 steps of the recovery under way, 0 while careless
+    margin: jax.Array  # [N] m, one step ago
+
+
+def new_watch(size: int) -> Watch:
+    """The memory of `size` environments that have seen nothing."""
+    return Watch(jnp.zeros(size, jnp.int32), jnp.zeros(size))
 
 
 def noisy_expert(env: Any, noise: jax.Array) -> Controller:
@@ -41,30 +54,30 @@ def noisy_expert(env: Any, noise: jax.Array) -> Controller:
 def careless_then_recover(
     env: Any, traits: Any, danger_margin: jax.Array, config: DemosConfig
 ) -> Controller:
-    """Careless until the margin falls below `danger_margin` with the object moving, then recovery.
+    """Careless until the margin shrinks below `danger_margin`, then recovery.
 
     The recovery lasts until the safe margin or `recovery_length` steps; its steps carry
-    `intervened`.
-    Memory: steps of the recovery under way, [N] i32, 0 while careless. A margin of -inf never
-    recovers.
+    `intervened`. Its memory begins as `new_watch(N)`.
 
     Args:
         env: the single environment.
         traits: of N careless operators.
-        danger_margin: [] m.
+        danger_margin: [] m; -inf never recovers.
         config: lengths and the safe margin.
     """
+    safe_margin = resolve_margins(config, env).safe_margin
 
-    def act(memory: jax.Array, state: Any, key: jax.Array) -> tuple[jax.Array, Decision]:
-        recovering = jnp.where(state.step_count == 0, 0, memory)
-        moving = jnp.linalg.norm(state.obs[:, 4:6] - state.obs[:, 22:24], axis=-1) > 5e-4
-        danger = (state.failure_margin < danger_margin) & ~state.failure & moving
-        going_on = (recovering > 0) & (state.failure_margin < config.safe_margin)
+    def act(memory: Watch, state: Any, key: jax.Array) -> tuple[Watch, Decision]:
+        fresh = state.step_count == 0
+        recovering = jnp.where(fresh, 0, memory.recovering)
+        shrinking = ~fresh & (memory.margin - state.failure_margin > SHRINKING)
+        danger = (state.failure_margin < danger_margin) & ~state.failure & shrinking
+        going_on = (recovering > 0) & (state.failure_margin < safe_margin)
         acts = danger | (going_on & (recovering < config.recovery_length))
         careless = jax.vmap(env.careless)(state.obs, traits)
         action = jnp.where(acts[:, None], jax.vmap(env.recovery)(state.obs), careless)
         decision = plain_decision(jnp.clip(action, -1.0, 1.0)).replace(intervened=acts)
-        return jnp.where(acts, recovering + 1, 0), decision
+        return Watch(jnp.where(acts, recovering + 1, 0), state.failure_margin), decision
 
     return act
 
@@ -89,7 +102,7 @@ def make_rolls(env: Any, config: DemosConfig) -> tuple[Roll, Roll]:
         key_traits, key_roll = jax.random.split(key)
         traits = jax.vmap(env.careless_traits)(jax.random.split(key_traits, size))
         controller = careless_then_recover(env, traits, danger_margin, config)
-        return roll(controller, jnp.zeros(size, jnp.int32), key_roll)
+        return roll(controller, new_watch(size), key_roll)
 
     options = dict(env.compiler_options)
     return jax.jit(expert, compiler_options=options), jax.jit(careless, compiler_options=options)
@@ -103,7 +116,7 @@ def collect(
     expert, careless = make_rolls(env, config)
     weak = jnp.full(config.num_envs, config.task_noise, jnp.float32)  # typed: one program for both
     wild = jnp.linspace(0.3, 1.0, config.num_envs)
-    never, danger = jnp.float32(-jnp.inf), jnp.float32(config.danger_margin)
+    never, danger = jnp.float32(-jnp.inf), jnp.float32(resolve_margins(config, env).danger_margin)
     half = config.failure_episodes // 2
     data = {
         "task": _gather(lambda k: _complete(expert(weak, k)), key_task, config.task_episodes),

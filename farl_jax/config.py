@@ -4,8 +4,8 @@ except the three numbers of the gate (`SafetyConfig.horizon`, `gamma_risk`, and 
 eps_safe), which are traced so that a sweep over them compiles once.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 Treatment = Literal["executed", "masked", "relabelled"]
 
@@ -169,11 +169,21 @@ class DemosConfig:
     """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
     recovery_episodes: int = 480
     recovery_length: int = 50
-    danger_margin: float = 0.06
-    """m: a recovery demonstration starts when a careless hand gets the object this near failure."""
-    safe_margin: float = 0.09
-    """m: it has succeeded, and ends, here."""
+    danger_margin: float | None = None
+    """m: a recovery demonstration starts this near failure; None takes the task's own."""
+    safe_margin: float | None = None
+    """m: it has succeeded, and ends, here; None takes the task's own."""
     num_envs: int = 64
+
+
+def resolve_margins(config: DemosConfig, env: Any) -> DemosConfig:
+    """`config` with both margins as numbers: where it has None, those of `env`."""
+    danger, safe = config.danger_margin, config.safe_margin
+    return replace(
+        config,
+        danger_margin=env.danger_margin if danger is None else danger,
+        safe_margin=env.safe_margin if safe is None else safe,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from farl_jax import bc, dataset, evaluate, iql, ope, ppo, safety, world_model
-from farl_jax.config import FarlConfig
+from farl_jax.config import FarlConfig, resolve_margins
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
 from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
@@ -92,8 +92,7 @@ def run_offline(
     """All offline learning.
 
     Args:
-        env: used for one thing only, rolling out the cloned policy to add its own failures to the
-            failure demonstrations.
+        env: its margins, and rollouts of the cloned policy for failures of its own.
         demos: "task", "failure" and "recovery" demonstrations.
         config: the run's numbers.
         key: consumed.
@@ -127,7 +126,8 @@ def run_offline(
     report("task_policy", metrics)
     key_clone, key_improve = jax.random.split(key_recovery)
     clones, nll = fit_clones(key_clone, *_clone_data(demos["recovery"], normalizer, config))
-    rewarded = recovery_rewards(demos["recovery"], config.demos.safe_margin)
+    margins = resolve_margins(config.demos, env)
+    rewarded = recovery_rewards(demos["recovery"], margins.safe_margin)
     recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
     report("recovery_policy", metrics | {"nll": float(nll.mean())})
     model_params, calibration = fit_world_model(

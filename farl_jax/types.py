@@ -22,6 +22,8 @@ class BatchedEnv(Protocol):
     episode_limit: int
     random_return: float
     expert_return: float
+    danger_margin: float
+    safe_margin: float
     compiler_options: Mapping[str, bool]
 
     def reset(self, key: jax.Array) -> Any:

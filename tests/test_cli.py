@@ -47,7 +47,7 @@ def test_bad_words_are_one_line(capsys, tmp_path, monkeypatch, argv, said):
 def test_help_lists_every_command_and_every_number(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("run", "demos", "offline", "online", "bench"))
+    assert all(word in shown for word in ("run", "demos", "offline", "online", "bench", "tasks"))
     assert main(["run", "--help"]) == 0
     assert "--safety.gamma-risk" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Every backend against MetaWorld's own push-v3, replaying the actions of `push_golden.npz`."""
+"""Every backend against MetaWorld's own classes, replaying the actions of `*_golden.npz`."""
 
 import functools
 import importlib.util
@@ -13,8 +13,9 @@ import pytest
 
 from envs_mjx import SawyerEnv, State, make
 
-GOLDEN = pathlib.Path(__file__).parent / "data" / "push_golden.npz"
+DATA = pathlib.Path(__file__).parent / "data"
 HAS_WARP = importlib.util.find_spec("warp") is not None
+GOLDEN_OF = {"bounded_push": "push", "obstructed_push": "push", "fragile_push_wall": "push_wall"}
 
 
 class Replay(NamedTuple):
@@ -28,16 +29,16 @@ class Replay(NamedTuple):
 
 
 @functools.cache
-def golden() -> Mapping[str, np.ndarray]:
-    return dict(np.load(GOLDEN))
+def golden(task: str) -> Mapping[str, np.ndarray]:
+    return dict(np.load(DATA / f"{GOLDEN_OF[task]}_golden.npz"))
 
 
-def rows_of(kind: str, count: int | None = None) -> np.ndarray:
-    return np.flatnonzero(golden()["kinds"] == kind)[:count]
+def rows_of(task: str, kind: str, count: int | None = None) -> np.ndarray:
+    return np.flatnonzero(golden(task)["kinds"] == kind)[:count]
 
 
 def replay(env: SawyerEnv, rows: np.ndarray, steps: int) -> Replay:
-    data = golden()
+    data = golden(env.name)
     actions = jnp.asarray(data["actions"][rows, :steps], jnp.float32)
     first = jnp.asarray(data["first_obs"][rows])
 
@@ -57,7 +58,7 @@ def replay(env: SawyerEnv, rows: np.ndarray, steps: int) -> Replay:
 
 def check_against_metaworld(env: SawyerEnv, rows: np.ndarray, steps: int, far: float) -> None:
     """Compare step by step up to each golden episode's end; `far` m is for the 90th percentile."""
-    data = golden()
+    data = golden(env.name)
     mine = replay(env, rows, steps)
     lengths = np.minimum(data["length"][rows], steps)
     valid = np.arange(steps) < lengths[:, None]
@@ -72,18 +73,73 @@ def check_against_metaworld(env: SawyerEnv, rows: np.ndarray, steps: int, far: f
     reached = (mine.success & (np.arange(steps) < lengths[:, None] + 5)).any(axis=1)
     expected = data["success"][rows] & (data["length"][rows] <= steps)
     assert np.mean(reached == expected) >= 0.95
-    area = env.task.rectangle
-    x, y = data["pucks"][rows, :steps, 0], data["pucks"][rows, :steps, 1]
-    outside = (x < area.x_low) | (x > area.x_high) | (y < area.y_low) | (y > area.y_high)
     failed = ((mine.margins < 0.0) & valid).any(axis=1)
-    assert np.mean(failed == (outside & valid).any(axis=1)) >= 0.95
+    assert np.mean(failed == (FAILED[env.name](env, rows, steps) & valid).any(axis=1)) >= 0.95
 
 
-@pytest.mark.parametrize(
-    ("kind", "steps", "far"), [("random", 120, 0.005), ("expert", 150, 0.01), ("noisy", 150, 0.03)]
-)
-def test_native_agrees_with_metaworld(kind: str, steps: int, far: float) -> None:
-    check_against_metaworld(make("bounded_push", "native"), rows_of(kind), steps, far)
+def left_the_rectangle(env: SawyerEnv, rows: np.ndarray, steps: int) -> np.ndarray:
+    """Whether MetaWorld's puck was out of bounds, [episodes, steps]."""
+    area, pucks = env.task.rectangle, golden(env.name)["pucks"][rows, :steps]
+    x, y = pucks[..., 0], pucks[..., 1]
+    return (x < area.x_low) | (x > area.x_high) | (y < area.y_low) | (y > area.y_high)
+
+
+def touched_the_wall(env: SawyerEnv, rows: np.ndarray, steps: int) -> np.ndarray:
+    """Whether MetaWorld's puck was in contact with its wall, [episodes, steps]."""
+    return golden(env.name)["touches"][rows, :steps]
+
+
+FAILED = {"bounded_push": left_the_rectangle, "fragile_push_wall": touched_the_wall}
+
+
+CASES = [  # task, kind of episodes, steps, bound in m for the 90th percentile of the last puck
+    ("bounded_push", "random", 120, 0.005),
+    ("bounded_push", "expert", 150, 0.01),
+    ("bounded_push", "noisy", 150, 0.03),
+    ("fragile_push_wall", "random", 120, 0.005),
+    ("fragile_push_wall", "expert", 200, 0.02),
+    ("fragile_push_wall", "noisy", 200, 0.03),
+]
+
+
+@pytest.mark.parametrize(("task", "kind", "steps", "far"), CASES)
+def test_native_agrees_with_metaworld(task: str, kind: str, steps: int, far: float) -> None:
+    check_against_metaworld(native(task), rows_of(task, kind), steps, far)
+
+
+@pytest.mark.parametrize("kind", ["straight", "shove"])
+def test_hitting_the_wall_agrees_with_metaworld(kind: str) -> None:
+    """The fingers hit it, or the puck; afterwards the two simulations soon part."""
+    env, rows, steps = native("fragile_push_wall"), rows_of("fragile_push_wall", kind), 100
+    data, mine = golden(env.name), replay(env, rows, steps)
+    lengths = np.minimum(data["length"][rows], steps)
+    valid = np.arange(steps) < lengths[:, None]
+    failing, touching = mine.margins < 0.0, touched_the_wall(env, rows, steps)
+    assert np.mean((failing & valid).any(axis=1) == (touching & valid).any(axis=1)) >= 0.95
+    assert np.mean((failing == touching)[valid]) >= 0.95
+    assert np.median(np.abs(mine.rewards - data["rewards"][rows, :steps])[valid]) < 0.05
+    last = (np.arange(len(rows)), lengths - 1)
+    final_error = np.linalg.norm(mine.pucks[last] - data["pucks"][rows][last], axis=-1)
+    assert np.median(final_error) < 0.015
+
+
+def test_golden_shoves_touch_the_wall() -> None:
+    touched = golden("fragile_push_wall")["touches"].any(axis=1)
+    assert touched[rows_of("fragile_push_wall", "shove")].mean() > 0.5
+    assert not touched[rows_of("fragile_push_wall", "expert")].any()
+
+
+def test_rewards_of_the_wall_cover_all_of_its_terms() -> None:
+    """Otherwise agreeing on them would prove little."""
+    data = golden("fragile_push_wall")
+    rewards, y = data["rewards"], data["pucks"][..., 1]
+    assert np.sum((rewards > 2.5) & (rewards < 9.9) & (y < 0.75)) > 200  # towards the midpoint
+    assert np.sum((rewards > 5.5) & (rewards < 9.9) & (y > 0.75)) > 200  # towards the goal
+
+
+@functools.cache
+def native(task: str) -> SawyerEnv:
+    return make(task, "native")
 
 
 def roll(env: SawyerEnv, state: State, actions: jax.Array) -> State:
@@ -97,21 +153,25 @@ def roll(env: SawyerEnv, state: State, actions: jax.Array) -> State:
     return run(state, actions)
 
 
-def compare_with_native(backend: str, episodes: int, steps: int) -> None:
-    """Start both where the fingers close on the puck, so that every contact takes part."""
-    data, rows = golden(), rows_of("expert", episodes)
+def compare_with_native(
+    backend: str, episodes: int, steps: int, task: str = "bounded_push", skip: int = 36
+) -> None:
+    """Start both `skip` steps late, where the fingers close on the puck and all contacts act."""
+    kind = "shove" if task == "fragile_push_wall" else "expert"
+    data, rows = golden(task), rows_of(task, kind, episodes)
     actions = jnp.swapaxes(jnp.asarray(data["actions"][rows], jnp.float32), 0, 1)
-    native, other = make("bounded_push", "native"), make("bounded_push", backend)
+    native_env, other = native(task), make(task, backend)
     first = jnp.asarray(data["first_obs"][rows])
-    state = jax.jit(jax.vmap(native.reset_at))(first[:, 4:7], first[:, 36:39])
-    state = roll(native, state, actions[:36])
-    expected = roll(native, state, actions[36 : 36 + steps])
-    actual = roll(other, state, actions[36 : 36 + steps])
+    state = jax.jit(jax.vmap(native_env.reset_at))(first[:, 4:7], first[:, 36:39])
+    state = roll(native_env, state, actions[:skip])
+    expected = roll(native_env, state, actions[skip : skip + steps])
+    actual = roll(other, state, actions[skip : skip + steps])
     assert not np.any(actual.diverged)
     moved = np.linalg.norm(expected.obs[:, 4:6] - state.obs[:, 4:6], axis=1)
     assert np.median(moved) > 0.02
     np.testing.assert_allclose(actual.obs[:, :3], expected.obs[:, :3], atol=0.002)
     np.testing.assert_allclose(actual.obs[:, 4:7], expected.obs[:, 4:7], atol=0.004)
+    np.testing.assert_allclose(actual.failure_margin, expected.failure_margin, atol=0.004)
     assert np.median(np.abs(actual.base_reward - expected.base_reward)) < 0.05
 
 
@@ -121,9 +181,16 @@ def test_mjx_agrees_with_native() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("kind", "steps"), [("random", 120), ("expert", 150), ("noisy", 150)])
-def test_mjx_agrees_with_metaworld(kind: str, steps: int) -> None:
-    check_against_metaworld(make("bounded_push", "mjx"), rows_of(kind), steps, 0.03)
+@pytest.mark.parametrize(("task", "kind", "steps"), [case[:3] for case in CASES])
+def test_mjx_agrees_with_metaworld(task: str, kind: str, steps: int) -> None:
+    check_against_metaworld(make(task, "mjx"), rows_of(task, kind), steps, 0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("task", ["fragile_push_wall", "obstructed_push"])
+def test_mjx_agrees_with_native_on_the_other_tasks(task: str) -> None:
+    compare_with_native("mjx", episodes=4, steps=20, task=task)
 
 
 @pytest.mark.warp

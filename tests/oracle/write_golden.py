@@ -1,37 +1,98 @@
-"""Write `tests/data/<name>_golden.npz`: what MetaWorld itself does, for the tests to compare with.
+"""Write `tests/data/<task>_golden.npz`: what MetaWorld itself does, for the tests to compare with.
 
 Runs in an environment of its own, since MetaWorld pins an older MuJoCo:
 
     uv venv --python 3.11 .oracle
     uv pip install --python .oracle metaworld==3.1.1 mujoco==3.3.0 packaging
-    .oracle/bin/python tests/oracle/write_golden.py [push soccer ...]
+    .oracle/bin/python tests/oracle/write_golden.py [task ...]
 
-Takes about a minute each; the same numbers come out every time.
+Takes about a minute a task; the same numbers come out every time.
 """
 
 import pathlib
 import sys
 import types
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from metaworld.envs.sawyer_push_v3 import SawyerPushEnvV3
+from metaworld.envs.sawyer_push_wall_v3 import SawyerPushWallEnvV3
 from metaworld.envs.sawyer_soccer_v3 import SawyerSoccerEnvV3
-from metaworld.policies.policy import Policy
 from metaworld.policies.sawyer_push_v3_policy import SawyerPushV3Policy
+from metaworld.policies.sawyer_push_wall_v3_policy import SawyerPushWallV3Policy
 from metaworld.policies.sawyer_soccer_v3_policy import SawyerSoccerV3Policy
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.utils import reward_utils
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
-KINDS = {"random": (50, 120), "expert": (50, 150), "noisy": (20, 150)}  # episodes, longest
+MIN_DISTANCE = 0.15  # m between start and goal, in all of these tasks
 
 
-def make_env(env_class: type[SawyerXYZEnv]) -> SawyerXYZEnv:
-    """Return MetaWorld's environment with a visible goal and starts that the caller chooses."""
-    env = env_class()
+class Recipe(NamedTuple):
+    """How the episodes of one task are made."""
+
+    env: type[SawyerXYZEnv]
+    policies: dict[str, type]  # kind -> scripted policy; "random" has none
+    start_low: tuple[float, ...]  # [6] m, start of the object and the goal, as MetaWorld draws them
+    start_high: tuple[float, ...]
+    kinds: dict[str, tuple[int, int]]  # kind -> episodes and longest episode
+    obstacle: str | None = None  # body whose contact with the object is recorded
+
+
+class Shove:
+    """A closed hand comes down behind the puck and pushes it straight away from the robot."""
+
+    def get_action(self, obs: np.ndarray) -> np.ndarray:
+        hand, puck = obs[:3], obs[4:7]
+        behind, ahead = puck + np.array([0.0, -0.07, 0.03]), puck + np.array([0.0, 0.05, 0.03])
+        ready = abs(hand[0] - puck[0]) < 0.02 and hand[1] < puck[1] - 0.03
+        point = behind if hand[2] - puck[2] > 0.05 else ahead
+        point = point if ready else behind + np.array([0.0, 0.0, 0.12])
+        return np.append(10.0 * (point - hand), 1.0)
+
+
+TASKS = {
+    "push": Recipe(
+        SawyerPushEnvV3,
+        {"expert": SawyerPushV3Policy, "noisy": SawyerPushV3Policy},
+        (-0.1, 0.6, 0.02, -0.1, 0.8, 0.01),
+        (0.1, 0.7, 0.02, 0.1, 0.9, 0.02),
+        {"random": (50, 120), "expert": (50, 150), "noisy": (20, 150)},
+    ),
+    "push_wall": Recipe(
+        SawyerPushWallEnvV3,
+        # The last two do not know of the wall: the fingers hit it, and the puck.
+        {
+            "expert": SawyerPushWallV3Policy,
+            "noisy": SawyerPushWallV3Policy,
+            "straight": SawyerPushV3Policy,
+            "shove": Shove,
+        },
+        (-0.05, 0.6, 0.015, -0.05, 0.85, 0.01),
+        (0.05, 0.65, 0.015, 0.05, 0.9, 0.02),
+        {
+            "random": (30, 120),
+            "expert": (50, 200),
+            "noisy": (30, 200),
+            "straight": (10, 100),
+            "shove": (20, 100),
+        },
+        obstacle="wall",
+    ),
+    "soccer": Recipe(
+        SawyerSoccerEnvV3,
+        {"expert": SawyerSoccerV3Policy, "noisy": SawyerSoccerV3Policy},
+        (-0.1, 0.6, 0.03, -0.1, 0.8, 0.0),
+        (0.1, 0.7, 0.03, 0.1, 0.9, 0.0),
+        {"random": (50, 120), "expert": (50, 150), "noisy": (20, 150)},
+    ),
+}
+
+
+def make_env(recipe: Recipe) -> SawyerXYZEnv:
+    """Return the task with a visible goal and starts that the caller chooses."""
+    env = recipe.env()
     env._partially_observable = False
     env.__dict__.pop("sawyer_observation_space", None)  # cached while the goal was hidden
     env._set_task_called = True
@@ -39,29 +100,25 @@ def make_env(env_class: type[SawyerXYZEnv]) -> SawyerXYZEnv:
     return env
 
 
-def draw_push_start(rng: np.random.Generator) -> np.ndarray:
-    """Return puck start and goal, [6] m, by MetaWorld's own rejection."""
-    return draw_apart(rng, [-0.1, 0.6, 0.02, -0.1, 0.8, 0.01], [0.1, 0.7, 0.02, 0.1, 0.9, 0.02])
-
-
-def draw_soccer_start(rng: np.random.Generator) -> np.ndarray:
-    """Return ball start and goal, [6] m, by MetaWorld's own rejection."""
-    return draw_apart(rng, [-0.1, 0.6, 0.03, -0.1, 0.8, 0.0], [0.1, 0.7, 0.03, 0.1, 0.9, 0.0])
-
-
-def draw_apart(rng: np.random.Generator, low: list[float], high: list[float]) -> np.ndarray:
-    """Return object start and goal, [6] m, uniform but at least 0.15 m apart."""
+def draw_start(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    """Return the start of the object and the goal, [6] m, by MetaWorld's own rejection."""
     while True:
-        start = rng.uniform(low, high)
-        if np.linalg.norm(start[:2] - start[3:5]) >= 0.15:
+        start = rng.uniform(recipe.start_low, recipe.start_high)
+        if np.linalg.norm(start[:2] - start[3:5]) >= MIN_DISTANCE:
             return start
 
 
-def choose_action(
-    kind: str, policy: Policy, obs: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def touches(env: SawyerXYZEnv, obstacle: str) -> bool:
+    """Whether the object and the body `obstacle` are in contact now."""
+    body_of, pair = env.model.geom_bodyid, {env.model.body("obj").id, env.model.body(obstacle).id}
+    return any(
+        {*body_of[contact.geom]} == pair and contact.dist < 0 for contact in env.data.contact
+    )
+
+
+def choose_action(policy: Any, kind: str, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return an action that float16 holds exactly, so that the file can be small."""
-    if kind == "random":
+    if policy is None:
         action = rng.uniform(-1.0, 1.0, 4)
     else:
         action = np.asarray(policy.get_action(obs), np.float64)
@@ -72,32 +129,38 @@ def choose_action(
 
 
 def record(
-    env: SawyerXYZEnv, source: "Source", kind: str, limit: int, rng: np.random.Generator
-) -> dict:
+    recipe: Recipe, env: SawyerXYZEnv, kind: str, limit: int, rng: np.random.Generator
+) -> dict[str, Any]:
     """Run one episode until its success or `limit`; arrays are padded with NaN or zeros."""
-    env._last_rand_vec = source.draw_start(rng)
+    longest = max(length for _, length in recipe.kinds.values())
+    policy = recipe.policies[kind]() if kind in recipe.policies else None
+    env._last_rand_vec = draw_start(recipe, rng)
     obs, _ = env.reset()
     row = {
         "first_obs": obs.astype(np.float32),
-        "actions": np.zeros((150, 4), np.float16),
-        "rewards": np.full(150, np.nan, np.float32),
-        "pucks": np.full((150, 3), np.nan, np.float32),
+        "actions": np.zeros((longest, 4), np.float16),
+        "rewards": np.full(longest, np.nan, np.float32),
+        "pucks": np.full((longest, 3), np.nan, np.float32),
         "length": 0,
         "success": False,
     }
+    if recipe.obstacle:
+        row["touches"] = np.zeros(longest, bool)
     for t in range(limit):
-        action = choose_action(kind, source.policy, obs, rng)
+        action = choose_action(policy, kind, obs, rng)
         obs, reward, _, _, info = env.step(action.astype(np.float64))
         row["actions"][t], row["rewards"][t], row["pucks"][t] = action, reward, obs[4:7]
         row["length"] = t + 1
         row["success"] = bool(info["success"])
+        if recipe.obstacle:
+            row["touches"][t] = touches(env, recipe.obstacle)
         if row["success"]:
             break
     row["last_obs"] = obs.astype(np.float32)
     return row
 
 
-def push_shaping_table(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def shaping_table(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Evaluate MetaWorld's shaping functions at random arguments."""
     x = rng.uniform(0.0, 0.5, 60)
     low, margin = rng.uniform(0.0, 0.1, 60), rng.uniform(0.0, 0.4, 60)
@@ -184,44 +247,38 @@ def soccer_reward_table(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"reward_args": np.array(rows), "reward": np.array(rewards)}
 
 
-class Source(NamedTuple):
-    """Where one golden file comes from."""
-
-    env_class: type[SawyerXYZEnv]
-    policy: Policy
-    draw_start: Callable[[np.random.Generator], np.ndarray]
-    table: Callable[[np.random.Generator], dict[str, np.ndarray]]  # known answers beside episodes
-
-
-SOURCES = {
-    "push": Source(SawyerPushEnvV3, SawyerPushV3Policy(), draw_push_start, push_shaping_table),
-    "soccer": Source(
-        SawyerSoccerEnvV3, SawyerSoccerV3Policy(), draw_soccer_start, soccer_reward_table
-    ),
-}
+TABLES = {"push": shaping_table, "soccer": soccer_reward_table}
+"""Known answers kept beside the episodes, by task."""
 
 
 def write(name: str) -> None:
-    """Write the golden file of `SOURCES[name]`."""
-    source, rng = SOURCES[name], np.random.default_rng(0)
-    env = make_env(source.env_class)
+    """Write the file of task `name`."""
+    recipe, rng = TASKS[name], np.random.default_rng(0)
+    env = make_env(recipe)
     kinds, rows = [], []
-    for kind, (episodes, limit) in KINDS.items():
+    for kind, (episodes, limit) in recipe.kinds.items():
         for _ in range(episodes):
-            rows.append(record(env, source, kind, limit, rng))
+            rows.append(record(recipe, env, kind, limit, rng))
             kinds.append(kind)
     arrays = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    table = {key: value.astype(np.float32) for key, value in source.table(rng).items()}
-    path = DATA / f"{name}_golden.npz"
-    np.savez_compressed(path, kinds=np.array(kinds), **arrays, **table)
-    for kind in KINDS:
-        mine = [row for row, its_kind in zip(rows, kinds, strict=True) if its_kind == kind]
+    table = TABLES[name](rng) if name in TABLES else {}
+    table = {key: value.astype(np.float32) for key, value in table.items()}
+    out = DATA / f"{name}_golden.npz"
+    np.savez_compressed(out, kinds=np.array(kinds), **arrays, **table)
+    for kind in recipe.kinds:
+        mine = [row for row, other in zip(rows, kinds, strict=True) if other == kind]
         successes = sum(row["success"] for row in mine)
-        print(f"{kind}: {len(mine)} episodes, {successes} successes")
-    print(f"{path}: {path.stat().st_size / 2**10:.0f} KiB")
+        touched = sum(row["touches"].any() for row in mine) if recipe.obstacle else "no"
+        print(f"{name} {kind}: {len(mine)} episodes, {successes} successes, {touched} touch")
+    print(f"{out}: {out.stat().st_size / 2**10:.0f} KiB")
+
+
+def main() -> None:
+    """Write the files of the tasks named on the command line, or of all."""
+    warnings.filterwarnings("ignore", message="Constant.*too high")
+    for name in sys.argv[1:] or TASKS:
+        write(name)
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", message="Constant.*too high")
-    for name in sys.argv[1:] or SOURCES:
-        write(name)
+    main()
