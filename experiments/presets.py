@@ -31,6 +31,7 @@ PRESETS: dict[str, FarlConfig] = {
         world_model=WorldModelConfig(steps=50, batch=32),
         online=OnlineConfig(
             env_steps=4096,
+            critic_warmup=1000,
             num_envs=16,
             rollout=32,
             eval_every=4096,
@@ -45,7 +46,11 @@ PRESETS: dict[str, FarlConfig] = {
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
         world_model=WorldModelConfig(steps=1200, batch=64),
         online=OnlineConfig(
-            env_steps=200_000, eval_every=50_000, final_episodes=128, checkpoint_every=100_000
+            env_steps=200_000,
+            critic_warmup=20_000,
+            eval_every=50_000,
+            final_episodes=128,
+            checkpoint_every=100_000,
         ),
     ),
     "paper": FarlConfig(),

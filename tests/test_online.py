@@ -36,6 +36,7 @@ GATED = FarlConfig(
         critic_learning_rate=3e-3,
         reward_scale=0.1,
         discount=0.95,
+        critic_warmup=ENVS * ROLLOUT,
         treatment="masked",
     ),
 )
@@ -237,6 +238,16 @@ def test_the_frozen_parts_survive_a_run(gated, frozen, risk):
     run(gated, frozen, risk, rounds=2)
     after = raw(frozen)
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_the_actor_rests_while_the_critic_warms_up(ungated, frozen):
+    first, _, _ = run(ungated, frozen, np.inf, rounds=1)
+    assert_identical(first.learners.actor.params, frozen.policy)
+    moved = raw(first.learners.critic.params)
+    assert not any(np.array_equal(moved[k], v) for k, v in raw(frozen.value).items())
+    second, _, _ = run(ungated, frozen, np.inf, rounds=1, state=first)
+    still = raw(second.learners.actor.params)
+    assert not any(np.array_equal(still[k], v) for k, v in raw(frozen.policy).items())
 
 
 def test_ppo_learns_the_toy(ungated, frozen):
