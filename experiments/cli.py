@@ -76,6 +76,8 @@ class TasksArgs:
     """Episodes for each controller."""
     out: Path | None = None
     """JSON file for the rows."""
+    sheet: Path | None = None
+    """PNG of start, success, failure and recovery; drawn instead of measuring."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -282,8 +284,11 @@ def command_bench(args: BenchArgs) -> None:
 
 def command_tasks(args: TasksArgs) -> None:
     """Scripted controllers of the tasks."""
-    from experiments import bench_tasks
+    from experiments import bench_tasks, task_sheet
 
+    if args.sheet is not None:
+        task_sheet.draw(args.sheet, () if args.task == "all" else (args.task,), _console())
+        return
     bench_tasks.run(args.task, args.episodes, args.out, _console())
 
 
