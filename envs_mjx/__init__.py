@@ -1,6 +1,7 @@
 """FailureBench tasks on MetaWorld's Sawyer arm, in JAX, on three physics backends."""
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -42,7 +43,8 @@ def make(task: str | Task, backend: str | None = None, **overrides: Any) -> Sawy
     """Build an environment.
 
     Args:
-      task: a name in `TASKS`, or an object that implements `Task`.
+      task: a name in `TASKS`, an import path "module:Class" of a task of your own, or an object
+        that implements `Task`.
       backend: "native", "mjx" or "warp"; by default "native" on a CPU and "mjx" elsewhere.
       **overrides: fields of the task's config, such as `bounds="videos"`.
 
@@ -52,12 +54,28 @@ def make(task: str | Task, backend: str | None = None, **overrides: Any) -> Sawy
     if backend is None:
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
     if isinstance(task, str):
-        if task not in TASKS:
-            raise EnvError(f"unknown task {task!r}: {closest(task, TASKS)}")
-        task = TASKS[task]()
+        task = _named(task)()
     if overrides:
         task = _override(task, overrides)
     return SawyerEnv(task, backend)
+
+
+def _named(task: str) -> type:
+    """The class that `task` names, here or in another package."""
+    if ":" not in task:
+        if task not in TASKS:
+            raise EnvError(f"unknown task {task!r}: {closest(task, TASKS)}")
+        return TASKS[task]
+    module, name = task.split(":", 1)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise EnvError(f"cannot import task {task!r}: {error}; give module:Class") from error
+    parts = [*Task.__annotations__, *(n for n, v in vars(Task).items() if callable(v))]
+    missing = [part for part in parts if part[0] != "_" and not hasattr(found, part)]
+    if missing:
+        raise EnvError(f"{task!r} is no task: it has no {sorted(missing)[0]!r}; see envs_mjx.Task")
+    return found
 
 
 def _override(task: Task, overrides: Mapping[str, Any]) -> Task:

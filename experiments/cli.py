@@ -24,7 +24,7 @@ class StartArgs:
     """Start a run, or go on with it."""
 
     task: str = "bounded_push"
-    """A FailureBench task."""
+    """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
     preset: str = "quick"
     """Budget: smoke, quick or paper. Any number of it can be changed by the options below."""
     seed: int = 0
@@ -84,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _one_line_warning
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a task of the user's own is found from here, as by `python -m`
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
@@ -171,7 +173,7 @@ def _console() -> Console:
 
 
 def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
-    root = args.out or Path("runs") / args.task / args.preset
+    root = args.out or Path("runs") / args.task.replace(":", ".") / args.preset
     settings = [
         RunSettings(args.task, args.preset, seed, args.backend, args.config)
         for seed in range(args.seed, args.seed + args.seeds)

@@ -38,6 +38,11 @@ class Run:
         """The run's environment, `num_envs` at once."""
         return BatchEnv(make(self.settings.task, self.settings.backend), num_envs)
 
+    @property
+    def task_name(self) -> str:
+        """The task's own name, which a setting may give as an import path."""
+        return self.env(1).name
+
     def networks(self) -> Networks:
         """The run's networks."""
         env = self.env(1)

@@ -17,7 +17,7 @@ def demos(run: Run) -> None:
     folder, settings = run.path / "demos", run.settings
     if run.resume and all((folder / f"{kind}.npz").is_file() for kind in collect_demos.KINDS):
         for kind in collect_demos.KINDS:
-            load_dataset(folder / f"{kind}.npz", task=settings.task)
+            load_dataset(folder / f"{kind}.npz", task=run.task_name)
         run.say("demonstrations: found")
         return
     started = time.perf_counter()
@@ -37,7 +37,7 @@ def fit(run: Run) -> None:
         return
     started = time.perf_counter()
     run.say("offline phase")
-    data = collect_demos.read(run.path / "demos", run.settings.task)
+    data = collect_demos.read(run.path / "demos", run.task_name)
     env = run.env(run.settings.config.demos.num_envs)
     with MetricsWriter(run.path) as writer:
         writer.truncate_after("offline", -1)
