@@ -110,8 +110,8 @@ class SafetyConfig:
     enabled: bool = True
     horizon: int = 8
     gamma_risk: float = 0.95
-    max_risk: float | None = None
-    """eps_safe; None takes the value calibrated on held-out episodes."""
+    max_risk: float | None = 5e-4
+    """eps_safe; None takes the value calibrated on held-out episodes, which is more cautious."""
     min_recovery_steps: int = 1
     """A recovery, once begun, lasts at least this long."""
     max_recovery_steps: int = 25
