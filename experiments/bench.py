@@ -1,5 +1,6 @@
 """`farl bench`: env steps per second of a jitted rollout with a policy, on this machine, now."""
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from envs_mjx import BatchEnv, EnvError, make
+from envs_mjx import TASKS, BatchEnv, EnvError, make
 from experiments.runtime import describe_environment, write_json
 from farl_jax.config import FarlConfig
 from farl_jax.offline import Networks
@@ -25,25 +26,25 @@ def run(
     out: Path | None,
     console: Console,
 ) -> list[dict[str, Any]]:
-    """Measure every backend at every batch size; the best of ROUNDS rollouts counts.
+    """Measure one task, or `all`, on every backend at every batch size.
 
-    A rollout is one program: policy network 3 x 256, sampling, physics, reward, automatic resets.
+    The best of ROUNDS rollouts counts. A rollout is one program: policy network 3 x 256, sampling, physics, reward, automatic resets.
     """
     rows = []
-    for backend in backends:
-        for size in num_envs:
-            try:
-                row = measure(task, backend, size)
-            except EnvError as error:
-                console.print(f"{backend}: {error}", highlight=False)
-                break
-            rows.append(row)
-            console.print(
-                f"{task} {backend:>7} {size:>6} envs  {row['steps_per_second']:>9,.0f} env steps/s"
-                f"  compile {row['compile_seconds']:.1f} s",
-                highlight=False,
-                soft_wrap=True,
-            )
+    names = tuple(TASKS) if task == "all" else (task,)
+    for name, backend, size in itertools.product(names, backends, num_envs):
+        try:
+            row = measure(name, backend, size)
+        except EnvError as error:
+            console.print(f"{name} {backend}: {error}", highlight=False)
+            continue
+        rows.append(row)
+        console.print(
+            f"{name:<18} {backend:>7} {size:>6} envs  {row['steps_per_second']:>9,.0f} env steps/s"
+            f"  compile {row['compile_seconds']:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
     if out is not None:
         write_json(out, {"rows": rows, "environment": describe_environment()})
     return rows

@@ -57,7 +57,7 @@ class BenchArgs:
     """Measure env steps per second of a jitted rollout with a policy."""
 
     task: str = "bounded_push"
-    """A FailureBench task."""
+    """A FailureBench task, or all."""
     backends: tuple[str, ...] = ("native", "mjx")
     """Backends to measure."""
     num_envs: tuple[int, ...] = (64, 256)
