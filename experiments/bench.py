@@ -28,10 +28,13 @@ def run(
 ) -> list[dict[str, Any]]:
     """Measure one task, or `all`, on every backend at every batch size.
 
-    The best of ROUNDS rollouts counts. A rollout is one program: policy network 3 x 256, sampling, physics, reward, automatic resets.
+    The best of ROUNDS rollouts counts. A rollout is one program: policy network 3 x 256, sampling,
+    physics, reward, automatic resets. A backend that cannot run here is said and passed over.
     """
     rows = []
     names = tuple(TASKS) if task == "all" else (task,)
+    for name in names:
+        make(name)  # refuses an unknown task before anything is measured
     for name, backend, size in itertools.product(names, backends, num_envs):
         try:
             row = measure(name, backend, size)
