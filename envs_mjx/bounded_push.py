@@ -1,16 +1,15 @@
 """Bounded Push: slide the puck to the goal without letting it leave a rectangle on the table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import mujoco
 
 from envs_mjx import experts
 from envs_mjx.push import PushTask
-from envs_mjx.rectangle import Bounds, checked_bounds, edge_margin, outline
-from envs_mjx.task import Episode, Readings
+from envs_mjx.rectangle import BoundedTask, Bounds
 
 # "default": unguarded fine-tuning of a weak policy fails in 13-17 % of its episodes (6 % with
 # "videos", which is what the films on the paper's page show).
@@ -21,39 +20,16 @@ BOUNDS = {
 
 
 @dataclass(frozen=True)
-class BoundedPush(PushTask):
+class BoundedPush(BoundedTask, PushTask):
     """MetaWorld's push-v3 with a boundary. Every number that shapes difficulty is a field."""
 
-    bounds: str | tuple[float, float, float, float] = "default"
-    """Name in `BOUNDS`, or x_low, x_high, y_low, y_high in m."""
-
     name: ClassVar[str] = "bounded_push"
+    named_bounds: ClassVar[Mapping[str, Bounds]] = BOUNDS
     danger_margin: ClassVar[float] = 0.06
     safe_margin: ClassVar[float] = 0.09
     # Means over 1,200 episodes each on the native backend: standard errors 0.6 and 1.0.
     random_return: ClassVar[float] = 15.0
     expert_return: ClassVar[float] = 2080.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no episode could meet."""
-        super().__post_init__()
-        checked_bounds(self.bounds, BOUNDS)
-
-    @property
-    def rectangle(self) -> Bounds:
-        """The bounds in metres, looked up if they were given by name."""
-        return checked_bounds(self.bounds, BOUNDS)
-
-    def edit_physics(self, spec: mujoco.MjSpec) -> None:
-        """The thin scene is complete as it is: the boundary is no body."""
-
-    def edit_visuals(self, spec: mujoco.MjSpec) -> None:
-        """Outline the rectangle on the table with four thin red strips."""
-        outline(spec, self.rectangle)
-
-    def failure_margin(self, readings: Readings, episode: Episode) -> jax.Array:
-        """Return how far inside the rectangle the puck's centre is, m; negative outside."""
-        return edge_margin(readings.object_pos, self.rectangle)
 
     def expert(self, obs: jax.Array) -> jax.Array:
         """Return MetaWorld's scripted action, [4]."""

@@ -1,5 +1,6 @@
 """Bounded Soccer: bring a rolling ball to a goal without letting it roll out of a rectangle."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,9 +9,7 @@ import jax.numpy as jnp
 import mujoco
 
 from envs_mjx import experts_soccer
-from envs_mjx.errors import EnvError
-from envs_mjx.placement import check_apart, draw_apart
-from envs_mjx.rectangle import Bounds, checked_bounds, edge_margin, outline
+from envs_mjx.rectangle import BoundedTask, Bounds
 from envs_mjx.scene import SceneParts
 from envs_mjx.shaping import hamacher_product, norm, tolerance
 from envs_mjx.task import Episode, Readings
@@ -27,25 +26,13 @@ _CAGED = 0.95
 
 
 @dataclass(frozen=True)
-class BoundedSoccer:
+class BoundedSoccer(BoundedTask):
     """MetaWorld's soccer-v3 with a boundary. Every number that shapes difficulty is a field."""
 
-    bounds: str | tuple[float, float, float, float] = "default"
-    """Name in `BOUNDS`, or x_low, x_high, y_low, y_high in m."""
-    object_x: tuple[float, float] = (-0.1, 0.1)
-    """Where the ball may start, m. This and the next three are soccer-v3's."""
-    object_y: tuple[float, float] = (0.6, 0.7)
-    goal_x: tuple[float, float] = (-0.1, 0.1)
-    """Where the goal may be, m."""
-    goal_y: tuple[float, float] = (0.8, 0.9)
-    min_distance: float = 0.15
-    """Least distance between the ball's start and the goal, m (soccer-v3)."""
     success_radius: float = 0.07
     """Distance between ball and goal that ends the episode, m (soccer-v3)."""
-    episode_limit: int = 250
-    """Steps (half of MetaWorld's 500; the films' episodes are no longer)."""
-
     name: ClassVar[str] = "bounded_soccer"
+    named_bounds: ClassVar[Mapping[str, Bounds]] = BOUNDS
     scene_file: ClassVar[str] = "sawyer_soccer.xml"
     scene_parts: ClassVar[SceneParts] = SceneParts(
         object_body="soccer_ball",
@@ -57,9 +44,6 @@ class BoundedSoccer:
         max_contacts=8,
         cone=mujoco.mjtCone.mjCONE_ELLIPTIC,
     )
-    hand_start: ClassVar[tuple[float, float, float]] = (0.0, 0.6, 0.2)
-    hand_low: ClassVar[tuple[float, float, float]] = (-0.5, 0.40, 0.05)
-    hand_high: ClassVar[tuple[float, float, float]] = (0.5, 1.0, 0.5)
     goal_low: ClassVar[tuple[float, float, float]] = (-0.1, 0.8, 0.0)
     goal_high: ClassVar[tuple[float, float, float]] = (0.1, 0.9, 0.0)
     danger_margin: ClassVar[float] = 0.10
@@ -69,37 +53,6 @@ class BoundedSoccer:
     # Means over 1,024 episodes each on the native backend; docs/tasks.md has the standard errors.
     random_return: ClassVar[float] = 16.7
     expert_return: ClassVar[float] = 2079.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no episode could meet."""
-        checked_bounds(self.bounds, BOUNDS)
-        for field in ("object_x", "object_y", "goal_x", "goal_y"):
-            low, high = getattr(self, field)
-            if not low <= high:
-                raise EnvError(f"{field} {(low, high)} is empty; give the lower end first")
-        if not self.success_radius > 0.0:
-            raise EnvError(f"success_radius must be positive, got {self.success_radius}")
-        if self.episode_limit < 1:
-            raise EnvError(f"episode_limit must be at least 1, got {self.episode_limit}")
-        check_apart(self.object_y, self.goal_y, self.min_distance)
-
-    @property
-    def rectangle(self) -> Bounds:
-        """The bounds in metres, looked up if they were given by name."""
-        return checked_bounds(self.bounds, BOUNDS)
-
-    def edit_physics(self, spec: mujoco.MjSpec) -> None:
-        """The thin scene is complete as it is: the boundary is no body."""
-
-    def edit_visuals(self, spec: mujoco.MjSpec) -> None:
-        """Outline the rectangle on the table with four thin red strips."""
-        outline(spec, self.rectangle)
-
-    def place(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draw the starts of ball and goal, both [2] m, at least `min_distance` apart."""
-        return draw_apart(
-            key, self.object_x, self.object_y, self.goal_x, self.goal_y, self.min_distance
-        )
 
     def reward(self, readings: Readings, action: jax.Array, episode: Episode) -> jax.Array:
         """Return soccer-v3's reward: 3 x caging + 6.5 x being in place, 10 at the goal.
@@ -118,14 +71,6 @@ class BoundedSoccer:
         in_place = jnp.where(beside, jnp.clip(in_place - 2.0 * depth, 0.0, 1.0), in_place)
         reward = 3.0 * ball_caging(readings, episode) + 6.5 * in_place
         return jnp.where(to_goal < _REWARD_RADIUS, 10.0, reward)
-
-    def success(self, readings: Readings, episode: Episode) -> jax.Array:
-        """Return whether the ball is within `success_radius` of the goal."""
-        return norm(readings.object_pos - episode.goal) <= self.success_radius
-
-    def failure_margin(self, readings: Readings, episode: Episode) -> jax.Array:
-        """Return how far inside the rectangle the ball's centre is, m; negative outside."""
-        return edge_margin(readings.object_pos, self.rectangle)
 
     def expert(self, obs: jax.Array) -> jax.Array:
         """Return the action that catches the ball and carries it to the goal, [4]."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs_mjx.rectangle import beyond_edge
 from envs_mjx.shaping import norm
 
 _EXPERT_GAIN = 10.0  # action per metre of error
@@ -60,14 +61,7 @@ def careless_push_traits(key: jax.Array, bounds: jax.Array) -> CarelessTraits:
     inside = low + along * (high - low)
     edge = jax.random.randint(keys[1], (), 0, 4)
     beyond = jax.random.uniform(keys[2], minval=0.0, maxval=0.12)
-    outside = jnp.stack(
-        [
-            inside.at[0].set(low[0] - beyond),
-            inside.at[0].set(high[0] + beyond),
-            inside.at[1].set(low[1] - beyond),
-            inside.at[1].set(high[1] + beyond),
-        ]
-    )[edge]
+    outside = beyond_edge(inside, bounds, edge, beyond)
     return CarelessTraits(
         target=jnp.where(jax.random.bernoulli(keys[3], 0.8), outside, inside),
         gain=jax.random.uniform(keys[4], minval=5.0, maxval=20.0),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs_mjx.rectangle import beyond_edge
 from envs_mjx.shaping import norm
 
 _STEP = 0.01  # m that an action of 1 moves the hand's target
@@ -109,14 +110,7 @@ def careless_soccer_traits(key: jax.Array, bounds: jax.Array) -> CarelessTraits:
     inside = low + jax.random.uniform(keys[0], (2,)) * (high - low)
     edge = jax.random.choice(keys[1], 4, p=jnp.array(_EDGE_SHARES))
     beyond = jax.random.uniform(keys[2], minval=0.02, maxval=0.12)
-    outside = jnp.stack(
-        [
-            inside.at[0].set(low[0] - beyond),
-            inside.at[0].set(high[0] + beyond),
-            inside.at[1].set(low[1] - beyond),
-            inside.at[1].set(high[1] + beyond),
-        ]
-    )[edge]
+    outside = beyond_edge(inside, bounds, edge, beyond)
     return CarelessTraits(
         target=jnp.where(jax.random.bernoulli(keys[3], 0.85), outside, inside),
         speed=jax.random.uniform(keys[4], minval=0.12, maxval=0.25),

@@ -1,9 +1,14 @@
-"""Where an episode's object and goal stand."""
+"""Where an episode's object and goal stand, and when the one has reached the other."""
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from envs_mjx.errors import EnvError
+from envs_mjx.shaping import norm
+from envs_mjx.task import Episode, Readings
 
 Range = tuple[float, float]
 """Lower and upper end, m."""
@@ -42,3 +47,46 @@ def draw_apart(
     nearest_y = jnp.maximum(goal_y[0], start_y + needed)
     drawn_y = nearest_y + parts[3] * (goal_y[1] - nearest_y)
     return jnp.stack([start_x, start_y]), jnp.stack([drawn_x, drawn_y])
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """What all tasks share that bring an object on the table to a goal."""
+
+    object_x: tuple[float, float] = (-0.1, 0.1)
+    """Where the object may start, m. This and the next three are those of push-v3 and soccer-v3."""
+    object_y: tuple[float, float] = (0.6, 0.7)
+    goal_x: tuple[float, float] = (-0.1, 0.1)
+    """Where the goal may be, m."""
+    goal_y: tuple[float, float] = (0.8, 0.9)
+    min_distance: float = 0.15
+    """Least distance between the object's start and the goal, m (both tasks)."""
+    success_radius: float = 0.05
+    """Distance between object and goal that ends the episode, m (push-v3)."""
+    episode_limit: int = 250
+    """Steps (half of MetaWorld's 500; the films' episodes are no longer)."""
+
+    hand_start: ClassVar[tuple[float, float, float]] = (0.0, 0.6, 0.2)
+    hand_low: ClassVar[tuple[float, float, float]] = (-0.5, 0.40, 0.05)
+    hand_high: ClassVar[tuple[float, float, float]] = (0.5, 1.0, 0.5)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no episode could meet."""
+        for name in ("object_x", "object_y", "goal_x", "goal_y"):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise EnvError(f"{name} is {(low, high)}: its first number must not be larger")
+        check_apart(self.object_y, self.goal_y, self.min_distance)
+        for name in ("success_radius", "episode_limit"):
+            if not getattr(self, name) > 0:
+                raise EnvError(f"{name} is {getattr(self, name)}: it must be above zero")
+
+    def place(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draw the starts of object and goal, both [2] m, at least `min_distance` apart."""
+        return draw_apart(
+            key, self.object_x, self.object_y, self.goal_x, self.goal_y, self.min_distance
+        )
+
+    def success(self, readings: Readings, episode: Episode) -> jax.Array:
+        """Return whether the object is within `success_radius` of the goal."""
+        return norm(readings.object_pos - episode.goal) <= self.success_radius

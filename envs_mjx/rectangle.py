@@ -1,7 +1,8 @@
 """The rectangle on the table that an object must stay in, shared by the bounded tasks."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import mujoco
 
 from envs_mjx.errors import EnvError, closest
 from envs_mjx.geometry import rectangle_margin
+from envs_mjx.placement import TableTask
+from envs_mjx.task import Episode, Readings
 
 
 class Bounds(NamedTuple):
@@ -66,3 +69,43 @@ def outline(spec: mujoco.MjSpec, area: Bounds) -> None:
             contype=0,
             conaffinity=0,
         )
+
+
+def beyond_edge(inside: jax.Array, bounds: jax.Array, edge: jax.Array, by: jax.Array) -> jax.Array:
+    """Move the point `inside` [2] out of `bounds` [4], to `by` m beyond one edge; [2] m.
+
+    `edge` [] counts x_low, x_high, y_low, y_high.
+    """
+    axis, outward = edge // 2, jnp.where(edge % 2 == 0, -1.0, 1.0)
+    return inside.at[axis].set(bounds[edge] + outward * by)
+
+
+@dataclass(frozen=True)
+class BoundedTask(TableTask):
+    """A task that fails where the object's centre leaves a rectangle."""
+
+    bounds: str | tuple[float, float, float, float] = "default"
+    """Name in `named_bounds`, or x_low, x_high, y_low, y_high in m."""
+
+    named_bounds: ClassVar[Mapping[str, Bounds]]
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no episode could meet."""
+        super().__post_init__()
+        checked_bounds(self.bounds, self.named_bounds)
+
+    @property
+    def rectangle(self) -> Bounds:
+        """The bounds in metres, looked up if they were given by name."""
+        return checked_bounds(self.bounds, self.named_bounds)
+
+    def edit_physics(self, spec: mujoco.MjSpec) -> None:
+        """The thin scene is complete as it is: the boundary is no body."""
+
+    def edit_visuals(self, spec: mujoco.MjSpec) -> None:
+        """Outline the rectangle on the table with four thin red strips."""
+        outline(spec, self.rectangle)
+
+    def failure_margin(self, readings: Readings, episode: Episode) -> jax.Array:
+        """Return how far inside the rectangle the object's centre is, m; negative outside."""
+        return edge_margin(readings.object_pos, self.rectangle)

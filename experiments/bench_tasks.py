@@ -51,7 +51,7 @@ def measure(task: Any, episodes: int, seed: int = 0) -> dict[str, Any]:
     random, expert, careless, recovery = (
         _run_first_episodes(env, make_controller, episodes, key)
         for make_controller, key in zip(
-            (_random, _expert, _careless, _careless_then_recovery), keys, strict=True
+            (_random, start_expert, start_careless, _careless_then_recovery), keys, strict=True
         )
     )
     return {
@@ -119,20 +119,22 @@ def _random(env: Any, size: int, key: jax.Array) -> tuple[Any, Controller]:
     return None, act
 
 
-def _expert(env: Any, size: int, key: jax.Array) -> tuple[Any, Controller]:
+def start_expert(env: Any, size: int, key: jax.Array) -> tuple[Any, Controller]:
+    """Memory and controller of `size` experts without noise."""
     return None, noisy_expert(env, jnp.zeros(size))
 
 
-def _careless(
+def start_careless(
     env: Any, size: int, key: jax.Array, danger_margin: float = -np.inf
 ) -> tuple[Any, Controller]:
+    """Memory and controller of `size` careless operators; recovery takes over at the margin, m."""
     traits = jax.vmap(env.careless_traits)(jax.random.split(key, size))
     margin = jnp.float32(danger_margin)
     return new_watch(size), careless_then_recover(env, traits, margin, DemosConfig())
 
 
 def _careless_then_recovery(env: Any, size: int, key: jax.Array) -> tuple[Any, Controller]:
-    return _careless(env, size, key, env.danger_margin)
+    return start_careless(env, size, key, env.danger_margin)
 
 
 MakeController = Callable[[Any, int, jax.Array], tuple[Any, Controller]]

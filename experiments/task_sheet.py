@@ -1,20 +1,18 @@
 """`farl tasks --sheet`: one picture of every task: start, expert's success, failure, recovery."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, make, render
-from experiments.collect_demos import careless_then_recover, new_watch, noisy_expert
+from experiments.bench_tasks import MakeController, start_careless, start_expert
 from experiments.runtime import UserError
-from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
-from farl_jax.types import Controller
 
 ENVS = 64
 
@@ -28,10 +26,9 @@ def draw(path: Path, tasks: tuple[str, ...], console: Console) -> None:
 
 def _row(env: Any) -> np.ndarray:
     """Start, expert's success, careless failure and recovery of one task: [4, H, W, 3]."""
-    careless = lambda margin: _careless(env, margin)
-    expert = _roll(env, lambda key: (None, noisy_expert(env, jnp.zeros(ENVS))))
-    failing = _roll(env, careless(-jnp.inf))
-    saved = _roll(env, careless(env.danger_margin))
+    expert = _roll(env, start_expert)
+    failing = _roll(env, start_careless)
+    saved = _roll(env, functools.partial(start_careless, danger_margin=env.danger_margin))
     success = _first(expert, expert[0].success)
     frames = [
         _frame(env, expert, (0, success[1])),
@@ -42,22 +39,13 @@ def _row(env: Any) -> np.ndarray:
     return np.concatenate(frames)
 
 
-def _careless(env: Any, danger_margin: float) -> Any:
-    def start(key: jax.Array) -> tuple[Any, Controller]:
-        traits = jax.vmap(env.careless_traits)(jax.random.split(key, ENVS))
-        margin = jnp.float32(danger_margin)
-        return new_watch(ENVS), careless_then_recover(env, traits, margin, DemosConfig())
-
-    return start
-
-
-def _roll(env: Any, start: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+def _roll(env: Any, start: MakeController) -> tuple[Any, np.ndarray, np.ndarray]:
     """Transition [T, N], qpos [T, N, nq] and goal [T, N, 3] after each step."""
     batch = BatchEnv(env, ENVS)
 
     def roll(key: jax.Array) -> Any:
         key_start, key_reset, key_roll = jax.random.split(key, 3)
-        memory, controller = start(key_start)
+        memory, controller = start(env, ENVS, key_start)
         seen = lambda state, outcome: (outcome.physics.qpos, outcome.goal)
         *_, steps, extra = unroll(
             batch, controller, memory, batch.reset(key_reset), key_roll, env.episode_limit, seen

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from envs_mjx.geometry import cylinder_box_distance, rectangle_margin, segment_distance
+from envs_mjx.rectangle import beyond_edge
 from envs_mjx.shaping import caging_reward, hamacher_product, norm, tolerance
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "data" / "push_golden.npz")
@@ -120,3 +121,13 @@ def test_segment_distance_matches_a_search_over_both_segments() -> None:
     got = jax.vmap(lambda a, b, c, d: segment_distance((a, b), (c, d)))(a, b, c, d)
     np.testing.assert_allclose(got, expected, atol=0.01)  # the search's steps are up to 0.03
     assert np.all(got <= np.array(expected) + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("edge", "point"),
+    [(0, [-1.25, 3.0]), (1, [1.25, 3.0]), (2, [0.5, 1.75]), (3, [0.5, 4.25])],
+)
+def test_a_point_moves_beyond_the_edge_that_is_named(edge, point):
+    bounds = jnp.array([-1.0, 1.0, 2.0, 4.0])
+    moved = beyond_edge(jnp.array([0.5, 3.0]), bounds, jnp.int32(edge), jnp.float32(0.25))
+    np.testing.assert_allclose(moved, point)
