@@ -121,9 +121,9 @@ def test_boxes_fit_the_goals_meshes() -> None:
         ({"bounds": "wide"}, "unknown bounds 'wide'.*default"),
         ({"bounds": (0.0, 0.0, 0.0, 1.0)}, "enclose nothing"),
         ({"bounds": (0.0, 1.0, 0.0)}, "must be x_low, x_high, y_low, y_high"),
-        ({"object_x": (0.1, -0.1)}, r"object_x \(0.1, -0.1\) is empty"),
-        ({"success_radius": 0.0}, "success_radius must be positive"),
-        ({"episode_limit": 0}, "episode_limit must be at least 1"),
+        ({"object_x": (0.1, -0.1)}, r"object_x is \(0.1, -0.1\): its first number"),
+        ({"success_radius": 0.0}, "success_radius is 0.0: it must be above zero"),
+        ({"episode_limit": 0}, "episode_limit is 0: it must be above zero"),
         ({"min_distance": 0.3}, "cannot always be met"),
     ],
 )
