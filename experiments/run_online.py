@@ -8,14 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments import collect_demos
 from experiments.run import METHODS, Run
 from experiments.run_offline import run_metadata
 from experiments.runtime import UserError, read_json, write_json
-from farl_jax import checkpoint, evaluate, online
+from farl_jax import checkpoint, evaluate, offline, online
 from farl_jax.config import FarlConfig
 from farl_jax.metrics import MetricsWriter, read_metrics
 from farl_jax.safety import Gate, GateMemory
 from farl_jax.types import OfflineResult
+from farl_jax.world_model import Windows
 
 LOG_UPDATES = 10
 
@@ -39,8 +41,8 @@ class Judge:
                 nets, dataclasses.replace(config, safety=safety), explore=False
             )
 
-            def controller_of(task, frozen, gate):
-                return GateMemory.create(env.num_envs), controller(task, frozen, gate)
+            def controller_of(learnt, gate):
+                return GateMemory.create(env.num_envs), controller(learnt, gate)
 
             return evaluate.make_evaluate(env, controller_of)
 
@@ -48,10 +50,10 @@ class Judge:
         return cls(gated=build(True), ungated=build(False), final_rounds=rounds)
 
     def __call__(
-        self, gated: bool, key: jax.Array, task: Any, frozen: OfflineResult, gate: Gate
+        self, gated: bool, key: jax.Array, learnt: OfflineResult, gate: Gate
     ) -> dict[str, float]:
         """One batch of episodes."""
-        judged = (self.gated if gated else self.ungated)(key, task, frozen, gate)
+        judged = (self.gated if gated else self.ungated)(key, learnt, gate)
         return {k: float(v) for k, v in jax.device_get(judged).items()}
 
     def many(self, gated: bool, key: jax.Array, *args: Any) -> dict[str, float]:
@@ -103,16 +105,16 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
     return result
 
 
-def newest_policy(run: Run, method: str, frozen: OfflineResult) -> tuple[int, Any]:
-    """(online step, task policy) of the newest checkpoint; where there is none, the offline one."""
+def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult]:
+    """(online step, `frozen` with task policy and world model of the newest checkpoint, if any)."""
     folder = run.path / method / "checkpoints"
     if checkpoint.latest_step(folder) is None:
-        return 0, frozen.policy
+        return 0, frozen
     config = method_config(run.settings.config, method)
     phase = online.make_online(run.env(config.online.num_envs), run.networks(), config)
     abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"))}
     step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
-    return step, items["state"].learners.actor.params
+    return step, online.current(items["state"], frozen)
 
 
 def _restore(run: Run, method: str, state: Any, writer: MetricsWriter) -> tuple[Any, float]:
@@ -137,16 +139,18 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
     before, updates, row = jax.device_get(state.counters), [], {}
     number = int(state.env_steps) // phase.steps_per_update
 
-    def judged(task: Any) -> dict[str, float]:
-        scores = judge(gated, key_eval, task, frozen, gate)
+    def judged(state: online.OnlineState) -> dict[str, float]:
+        scores = judge(gated, key_eval, online.current(state, frozen), gate)
         names = {"normalized_return": "eval_return", "success": "eval_success"}
         return {names[k]: scores[k] for k in names}
 
     if number == 0:
-        row = judged(state.learners.actor.params)
+        row = judged(state)
         writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
     started = time.perf_counter()
-    run_on = online.train(phase, state, frozen, gate, config.env_steps)
+    demos = _rehearsal(run, frozen) if phase.adapt is not None else None
+    every = run.settings.config.adaptation.every
+    run_on = online.train(phase, state, frozen, gate, config.env_steps, (every, demos))
     for state, metrics in run_on:
         number += 1
         updates.append(metrics)
@@ -158,7 +162,7 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
             seconds, started = seconds + time.perf_counter() - started, time.perf_counter()
             _stop_on_trouble(values, step)
             if due:
-                row = judged(state.learners.actor.params)
+                row = judged(state)
                 started = time.perf_counter()
             values |= (row if due else {}) | {"wall_seconds": round(seconds, 2)}
             writer.write(step, values, "online")
@@ -168,6 +172,12 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
             folder = run.path / method / "checkpoints"
             checkpoint.save(folder, step, {"state": state}, run_metadata(run, method))
     return state, seconds
+
+
+def _rehearsal(run: Run, frozen: OfflineResult) -> Windows:
+    """The demonstrations that the world model goes on learning from."""
+    demos = collect_demos.read(run.path / "demos", run.task_name)
+    return offline.rehearsal(demos, frozen.normalizer, run.settings.config)
 
 
 def _stop_on_trouble(values: dict[str, float], step: int) -> None:
@@ -198,9 +208,10 @@ def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
     """The run's row: totals of training, and first and last policy on held-out keys, both ways."""
     totals = online.summarize(state.counters, None, [])
     key, gated = run.key("final_evaluation"), METHODS[method]
-    first = judge.many(gated, key, frozen.policy, frozen, gate)
-    last = judge.many(gated, key, state.learners.actor.params, frozen, gate)
-    bare = judge.many(False, key, state.learners.actor.params, frozen, gate) if gated else last
+    now = online.current(state, frozen)
+    first = judge.many(gated, key, frozen, gate)
+    last = judge.many(gated, key, now, gate)
+    bare = judge.many(False, key, now, gate) if gated else last
     names = ("episodes", "failure_episodes", "failing_steps", "recovered_steps", "successes")
     return {
         "task": run.settings.task,

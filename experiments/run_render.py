@@ -7,7 +7,7 @@ import numpy as np
 
 from envs_mjx import render
 from experiments.run import Run
-from experiments.run_online import make_gate, method_config, newest_policy
+from experiments.run_online import make_gate, method_config, newest
 from farl_jax import online
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
@@ -29,19 +29,19 @@ def film(run: Run, method: str) -> None:
     env = run.env(config.online.num_envs)
     controller = online.make_controller(run.networks(), config, explore=True)
 
-    def roll(task: Any, frozen: Any, gate: Any, key: jax.Array):
+    def roll(learnt: Any, gate: Any, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
         state = env.reset(key_reset)
         seen = lambda state, outcome: (outcome.physics.qpos, outcome.goal)
         memory = GateMemory.create(env.num_envs)
         *_, steps, extra = unroll(
-            env, controller(task, frozen, gate), memory, state, key_roll, env.episode_limit, seen
+            env, controller(learnt, gate), memory, state, key_roll, env.episode_limit, seen
         )
         return steps, extra
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
-    gate, (trained, policy) = make_gate(config, frozen), newest_policy(run, method, frozen)
-    steps, (qpos, goal) = jax.device_get(roll(policy, frozen, gate, run.key("film")))
+    gate, (trained, learnt) = make_gate(config, frozen), newest(run, method, frozen)
+    steps, (qpos, goal) = jax.device_get(roll(learnt, gate, run.key("film")))
     max_risk = float(gate.max_risk) if config.safety.enabled else None
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)
     folder = run.path / method

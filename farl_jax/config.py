@@ -101,6 +101,21 @@ class WorldModelConfig:
     failing_run_cap: int = 10
     """Windows that start deeper than this inside one run of failing steps are left out."""
     holdout: float = 0.15
+    chunk: int = 25
+    """Updates of one compiled call."""
+
+
+@dataclass(frozen=True)
+class AdaptationConfig:
+    """The world model's learning during the online phase."""
+
+    every: int = 4
+    """Policy updates between two chunks of world model updates; 0 freezes it, as in the paper."""
+    learning_rate: float = 3e-4
+    windows: int = 4096
+    """Windows of the run's own steps that are kept; as many as `windows_per_rollout` are new."""
+    failing_windows: int = 2048
+    windows_per_rollout: int = 64
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,8 @@ class SafetyConfig:
     enabled: bool = True
     horizon: int = 8
     gamma_risk: float = 0.95
-    max_risk: float | None = 5e-4
-    """eps_safe; None takes the value calibrated on held-out episodes, which is more cautious."""
+    max_risk: float | None = 1e-2
+    """eps_safe; None takes the value calibrated on held-out episodes, mostly more cautious."""
     min_recovery_steps: int = 1
     """A recovery, once begun, lasts at least this long."""
     max_recovery_steps: int = 25
@@ -197,4 +212,5 @@ class FarlConfig:
     offline_ppo: OfflinePPOConfig = field(default_factory=OfflinePPOConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)

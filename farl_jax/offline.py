@@ -232,16 +232,8 @@ def fit_world_model(
     windows, shift = world_model.to_windows(
         _normalize_rows(training, normalizer), config.world_model
     )
-    init, fit_chunk = world_model.make_fit(nets.latent, config.world_model)
-    key_init, key_fit = jax.random.split(key)
-    state = init(key_init)
-    chunk = min(500, config.world_model.steps)
-    for done in range(0, config.world_model.steps, chunk):
-        state, losses = fit_chunk(state, jax.random.fold_in(key_fit, done), windows, chunk)
-        report(
-            "world_model", {"step": float(done + chunk)} | {k: float(v) for k, v in losses.items()}
-        )
-    params = state[0].params
+    fit = world_model.make_fit_offline(nets.latent, config.world_model)
+    params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))
     logit_shift = jnp.asarray(shift, jnp.float32)
     report("failure_head", held_out_report(nets, params, logit_shift, held_out, normalizer, config))
     chosen = calibrate(
@@ -256,6 +248,15 @@ def fit_world_model(
     )
     report("calibration", chosen)
     return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))
+
+
+def rehearsal(
+    demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig
+) -> world_model.Windows:
+    """Windows of the task and failure demonstrations, for the model's learning online."""
+    data = dataset.concatenate(demos["task"], demos["failure"])
+    data["reward"] = data["reward"] * config.iql.reward_scale
+    return world_model.to_windows(_normalize_rows(data, normalizer), config.world_model)[0]
 
 
 def held_out_report(

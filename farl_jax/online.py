@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from farl_jax import ppo
+from farl_jax.adaptation import Adaptation, make_adaptation
 from farl_jax.config import FarlConfig
 from farl_jax.offline import Networks
 from farl_jax.rollout import policy_controller, unroll
 from farl_jax.safety import Gate, GateMemory, gated_controller
-from farl_jax.types import BatchedEnv, Controller, OfflineResult, Params, Transition
+from farl_jax.types import BatchedEnv, Controller, OfflineResult, Transition
+from farl_jax.world_model import Windows
 
 
 @struct.dataclass
@@ -59,6 +61,7 @@ class OnlineState:
     learners: ppo.ActorCritic
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
+    adaptation: Adaptation | None  # None: the world model is frozen, or there is no gate
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32
@@ -71,27 +74,31 @@ class OnlinePhase:
     init: Callable[[OfflineResult, jax.Array], OnlineState]
     collect: Callable[[OnlineState, OfflineResult, Gate], tuple[OnlineState, Transition]]
     update: Callable[[OnlineState, OfflineResult, Transition], tuple[OnlineState, dict]]
+    adapt: Callable[[OnlineState, Windows], OnlineState] | None
     steps_per_update: int
+
+
+def current(state: OnlineState, frozen: OfflineResult) -> OfflineResult:
+    """The offline result with the task policy and the world model as they now are."""
+    model = state.adaptation
+    world = frozen.world_model if model is None else model.model.learner.params
+    return frozen.replace(policy=state.learners.actor.params, world_model=world)
 
 
 def make_controller(
     nets: Networks, config: FarlConfig, *, explore: bool
-) -> Callable[[Params, OfflineResult, Gate], Controller]:
+) -> Callable[[OfflineResult, Gate], Controller]:
     """The behaviour policy of the run: gated when `config.safety.enabled`, else the task policy."""
     safety = config.safety
 
-    def build(task: Params, frozen: OfflineResult, gate: Gate) -> Controller:
+    def build(learnt: OfflineResult, gate: Gate) -> Controller:
         if not safety.enabled:
-            return policy_controller(nets.policy.apply, task, frozen.normalizer, explore=explore)
+            return policy_controller(
+                nets.policy.apply, learnt.policy, learnt.normalizer, explore=explore
+            )
         return gated_controller(
             (nets.policy, nets.latent),
-            task,
-            (
-                frozen.recovery,
-                frozen.world_model,
-                frozen.normalizer,
-                frozen.calibration.logit_shift,
-            ),
+            learnt,
             gate,
             safety,
             explore=explore,
@@ -105,6 +112,10 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
     """Build the online phase for a batched environment."""
     init_learners, update_learners = ppo.make_update(nets.policy, nets.value, config.online)
     controller_of = make_controller(nets, config, explore=True)
+    adapts = config.safety.enabled and config.adaptation.every > 0
+    init_adaptation, observe, learn = make_adaptation(
+        nets.latent, config.adaptation, config.world_model, config.iql.reward_scale
+    )
 
     def init(frozen: OfflineResult, key: jax.Array) -> OnlineState:
         key_reset, key_run = jax.random.split(key)
@@ -113,6 +124,9 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
             learners=init_learners(*jax.tree.map(jnp.copy, (frozen.policy, frozen.value))),
             env_state=env.reset(key_reset),
             memory=GateMemory.create(env.num_envs),
+            adaptation=init_adaptation(jax.tree.map(jnp.copy, frozen.world_model))
+            if adapts
+            else None,
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
@@ -120,7 +134,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
 
     def collect(state: OnlineState, frozen: OfflineResult, gate: Gate):
         key, key_roll = jax.random.split(state.key)
-        controller = controller_of(state.learners.actor.params, frozen, gate)
+        controller = controller_of(current(state, frozen), gate)
         memory, env_state, steps, _ = unroll(
             env, controller, state.memory, state.env_state, key_roll, config.online.rollout
         )
@@ -140,21 +154,39 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
             state.learners, frozen.normalizer, steps, key_update, rest
         )
         metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
-        return state.replace(learners=learners, key=key), metrics
+        state = state.replace(learners=learners, key=key)
+        if adapts:
+            key_observe = jax.random.fold_in(key_update, 1)
+            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
+            state = state.replace(adaptation=seen)
+        return state, metrics
+
+    def adapt(state: OnlineState, demos: Windows) -> OnlineState:
+        key = jax.random.fold_in(state.key, 1)
+        return state.replace(adaptation=learn(state.adaptation, key, demos))
 
     options = dict(env.compiler_options)
     return OnlinePhase(
         init=jax.jit(init, compiler_options=options),
         collect=jax.jit(collect, compiler_options=options, donate_argnums=0),
         update=jax.jit(update, donate_argnums=0),
+        adapt=adapt if adapts else None,
         steps_per_update=env.num_envs * config.online.rollout,
     )
 
 
 def train(
-    phase: OnlinePhase, state: OnlineState, frozen: OfflineResult, gate: Gate, env_steps: int
+    phase: OnlinePhase,
+    state: OnlineState,
+    frozen: OfflineResult,
+    gate: Gate,
+    env_steps: int,
+    adaptation: tuple[int, Windows | None] = (0, None),
 ) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
     """Collect and update until `env_steps`, yielding after every update.
+
+    `adaptation` is (updates between two chunks of the world model's learning, its rehearsal); a
+    phase with a frozen model takes no notice of it.
 
     Whoever iterates logs, evaluates, saves, and may stop at any time. The yielded state must not be
     used after the next step (its buffers are donated); save it or copy what is needed.
@@ -164,6 +196,9 @@ def train(
         state, steps = phase.collect(state, frozen, gate)
         state, metrics = phase.update(state, frozen, steps)
         done += phase.steps_per_update
+        every, demos = adaptation
+        if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
+            state = phase.adapt(state, demos)
         yield state, metrics
 
 

@@ -18,7 +18,7 @@ from farl_jax import distributions
 from farl_jax.config import SafetyConfig
 from farl_jax.latent import LatentModel
 from farl_jax.networks import GaussianPolicy
-from farl_jax.types import Controller, Decision, Normalizer, Params
+from farl_jax.types import Controller, Decision, OfflineResult, Params
 
 
 @struct.dataclass
@@ -101,8 +101,7 @@ def recover(
 
 def gated_controller(
     nets: tuple[GaussianPolicy, LatentModel],
-    task: Params,
-    frozen: tuple[Params, Params, Normalizer, jax.Array],
+    learnt: OfflineResult,
     gate: Gate,
     config: SafetyConfig,
     *,
@@ -113,23 +112,22 @@ def gated_controller(
 
     Args:
         nets: (policy network of both policies, world model network).
-        task: the task policy's current parameters.
-        frozen: (recovery parameters, world model parameters, normaliser, logit shift).
+        learnt: both policies, world model, normaliser and logit shift, as they are now.
         gate: horizon, gamma_risk and eps_safe, traced.
         config: minimum and maximum recovery length.
         explore: sample the task action (training) or take its mean.
         max_horizon: static bound of `gate.horizon`.
     """
     policy, model = nets
-    recovery, world, normalizer, logit_shift = frozen
-    mean_action = lambda obs: policy.apply(task, obs)[0]
+    mean_action = lambda obs: policy.apply(learnt.policy, obs)[0]
+    logit_shift = learnt.calibration.logit_shift
 
     def act(memory: GateMemory, state: Any, key: jax.Array) -> tuple[GateMemory, Decision]:
-        obs = normalizer(state.obs)
-        mean, log_std = policy.apply(task, obs)
+        obs = learnt.normalizer(state.obs)
+        mean, log_std = policy.apply(learnt.policy, obs)
         wanted = distributions.sample(key, mean, log_std) if explore else mean
         probability = failure_probabilities(
-            model, world, logit_shift, mean_action, obs, wanted, max_horizon
+            model, learnt.world_model, logit_shift, mean_action, obs, wanted, max_horizon
         )
         cost = discounted_risk(probability, gate.horizon, gate.gamma_risk)
         recovering = jnp.where(state.step_count == 0, 0, memory.recovering)
@@ -137,7 +135,7 @@ def gated_controller(
         acts, recovering = recover(
             risky, recovering, config.min_recovery_steps, config.max_recovery_steps
         )
-        action = jnp.where(acts[..., None], policy.apply(recovery, obs)[0], wanted)
+        action = jnp.where(acts[..., None], policy.apply(learnt.recovery, obs)[0], wanted)
         decision = Decision(
             action=action,
             log_prob=distributions.log_prob(action, mean, log_std),

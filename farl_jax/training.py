@@ -23,9 +23,15 @@ class Learner:
         """Fresh optimiser state for these parameters."""
         return cls(params=params, opt_state=optimizer.init(params))
 
-    def apply_gradient(self, gradient: Any, optimizer: optax.GradientTransformation) -> "Learner":
-        """One optimiser step."""
+    def apply_gradient(
+        self,
+        gradient: Any,
+        optimizer: optax.GradientTransformation,
+        rate: jax.Array | float = 1.0,
+    ) -> "Learner":
+        """One optimiser step; `rate` [] scales it where the optimiser itself has no step size."""
         updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
+        updates = jax.tree.map(lambda u: rate * u, updates)
         return Learner(optax.apply_updates(self.params, updates), opt_state)
 
 

@@ -9,7 +9,6 @@ The failure head is trained on ROLLED latents, which is what C_H evaluates.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from flax import struct
 from farl_jax.config import WorldModelConfig
 from farl_jax.dataset import Dataset, pad_to_power_of_two
 from farl_jax.latent import LatentModel, two_hot, two_hot_mean
-from farl_jax.training import Learner, polyak, scan_updates
+from farl_jax.training import Learner, polyak
 from farl_jax.types import Params
 
 
@@ -104,11 +103,13 @@ def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]
     return windows, shift
 
 
-def sample_windows(windows: Windows, key: jax.Array, config: WorldModelConfig) -> dict[str, Any]:
-    """A batch of windows, time first: name -> [L, B, ...]; half of them with a failure."""
+def sample_windows(
+    windows: Windows, key: jax.Array, config: WorldModelConfig, batch: int
+) -> dict[str, jax.Array]:
+    """`batch` windows, time first: name -> [L, B, ...]; `failure_share` of them with a failure."""
     key_any, key_failing = jax.random.split(key)
-    num_failing = round(config.batch * config.failure_share)
-    row = jax.random.randint(key_any, (config.batch - num_failing,), 0, windows.num_starts)
+    num_failing = round(batch * config.failure_share)
+    row = jax.random.randint(key_any, (batch - num_failing,), 0, windows.num_starts)
     failing_row = jax.random.randint(key_failing, (num_failing,), 0, windows.num_failing)
     first = jnp.concatenate([windows.starts[row], windows.failing[failing_row]])
     index = jnp.arange(config.train_horizon)[:, None] + first
@@ -201,35 +202,83 @@ def _prior_loss(
     return -q / jax.lax.stop_gradient(jnp.maximum(spread, 1.0))
 
 
+@struct.dataclass
+class ModelState:
+    """The world model while it learns."""
+
+    learner: Learner
+    target: Params  # slowly following; its Q heads make the value targets
+
+
+def model_state(params: Params, config: WorldModelConfig) -> ModelState:
+    """A fresh optimiser around these parameters."""
+    return ModelState(Learner.create(params, _optimizer(config)), jax.tree.map(jnp.copy, params))
+
+
+def _optimizer(config: WorldModelConfig) -> optax.GradientTransformation:
+    """Adam without a step size, which comes with each update."""
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    return optax.chain(clip, optax.scale_by_adam(), optax.scale(-1.0))
+
+
 def make_fit(
     model: LatentModel, config: WorldModelConfig
-) -> tuple[Callable[..., Any], Callable[..., tuple[Any, dict[str, jax.Array]]]]:
-    """Build (`init(key) -> state`, `fit_chunk(state, key, windows, steps) -> (state, losses)`).
+) -> tuple[Callable[[jax.Array], ModelState], Callable[..., tuple[ModelState, dict]]]:
+    """Build `init(key) -> state` and `fit(state, batches, rates) -> (state, mean losses)`.
 
-    `state` is (Learner, target parameters); `steps` is static.
+    `batches` are K batches of windows, name -> [K, L, B, ...]; `rates` their step sizes, [K]. One
+    compiled program serves the offline phase and the online one.
     """
+
+    optimizer = _optimizer(config)
+
+    def init(key: jax.Array) -> ModelState:
+        obs, action = jnp.zeros((1, model.observation_size)), jnp.zeros((1, model.action_size))
+        return model_state(model.init(key, obs, action), config)
+
+    def update(state: ModelState, step: tuple[dict[str, jax.Array], jax.Array]):
+        batch, rate = step
+        (_, losses), gradient = jax.value_and_grad(
+            lambda p: model_loss(model, config, p, state.target, batch), has_aux=True
+        )(state.learner.params)
+        learner = state.learner.apply_gradient(gradient, optimizer, rate)
+        target = polyak(state.target, learner.params, config.target_rate)
+        return ModelState(learner, target), losses
+
+    def fit(state: ModelState, batches: dict[str, jax.Array], rates: jax.Array):
+        state, losses = jax.lax.scan(update, state, (batches, rates))
+        return state, jax.tree.map(jnp.mean, losses)
+
+    return jax.jit(init), jax.jit(fit)
+
+
+def make_fit_offline(
+    model: LatentModel, config: WorldModelConfig
+) -> Callable[[jax.Array, Windows, Callable[[int, dict[str, float]], None]], Params]:
+    """Build `run(key, windows, report) -> params`: `steps` updates, the step size a cosine to 0.
+
+    `report(updates done, losses)` is called about six times.
+    """
+    init, fit = make_fit(model, config)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(schedule))
+    chunks = -(-config.steps // config.chunk)
 
-    def init(key: jax.Array) -> tuple[Learner, Params]:
-        params = model.init(
-            key, jnp.zeros((1, model.observation_size)), jnp.zeros((1, model.action_size))
-        )
-        return Learner.create(params, optimizer), params
+    @jax.jit
+    def batches(key: jax.Array, windows: Windows) -> dict[str, jax.Array]:
+        keys = jax.random.split(key, config.chunk)
+        return jax.vmap(lambda k: sample_windows(windows, k, config, config.batch))(keys)
 
-    def fit_chunk(state, key, windows, steps):
-        def update(state: tuple[Learner, Params], key_batch: jax.Array):
-            learner, target = state
-            batch = sample_windows(windows, key_batch, config)
-            (_, losses), gradient = jax.value_and_grad(
-                lambda p: model_loss(model, config, p, target, batch), has_aux=True
-            )(learner.params)
-            learner = learner.apply_gradient(gradient, optimizer)
-            return (learner, polyak(target, learner.params, config.target_rate)), losses
+    def run(key, windows, report):
+        key_init, key_fit = jax.random.split(key)
+        state = init(key_init)
+        for chunk in range(chunks):
+            rates = schedule(chunk * config.chunk + jnp.arange(config.chunk))
+            state, losses = fit(state, batches(jax.random.fold_in(key_fit, chunk), windows), rates)
+            if (chunk + 1) % max(1, chunks // 6) == 0:
+                report((chunk + 1) * config.chunk, {k: float(v) for k, v in losses.items()})
+        return state.learner.params
 
-        return scan_updates(update, state, key, steps)
-
-    return jax.jit(init), jax.jit(fit_chunk, static_argnums=3)
+    return run
 
 
 def predict_failures(

@@ -9,6 +9,7 @@ import pytest
 
 from farl_jax import checkpoint
 from farl_jax.config import (
+    AdaptationConfig,
     FarlConfig,
     NetworkConfig,
     OnlineConfig,
@@ -25,8 +26,11 @@ from tests.toy import make_toy
 ENVS, ROLLOUT = 16, 16
 GATED = FarlConfig(
     network=NetworkConfig(width=16, depth=1),
-    world_model=WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5),
+    world_model=WorldModelConfig(
+        latent=8, simnorm_group=4, width=8, bins=5, train_horizon=3, batch=16, chunk=2
+    ),
     safety=SafetyConfig(horizon=2),
+    adaptation=AdaptationConfig(every=0),
     online=OnlineConfig(
         num_envs=ENVS,
         rollout=ROLLOUT,

@@ -17,7 +17,7 @@ from farl_jax.safety import (
     gated_controller,
     recover,
 )
-from farl_jax.types import Normalizer
+from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.toy import make_toy
 
 
@@ -101,11 +101,17 @@ def _gated(max_risk):
     obs = jnp.zeros((1, 2))
     task, recovery = nets.policy.init(key, obs), nets.policy.init(jax.random.key(1), obs)
     world = nets.latent.init(key, obs, jnp.zeros((1, 1)))
-    identity = Normalizer(jnp.zeros(2), jnp.ones(2))
+    learnt = OfflineResult(
+        policy=task,
+        value={},
+        recovery=recovery,
+        world_model=world,
+        normalizer=Normalizer(jnp.zeros(2), jnp.ones(2)),
+        calibration=FailureCalibration(jnp.zeros(()), jnp.zeros(())),
+    )
     controller = gated_controller(
         (nets.policy, nets.latent),
-        task,
-        (recovery, world, identity, jnp.zeros(())),
+        learnt,
         Gate.create(5, 0.95, max_risk),
         config.safety,
         explore=True,

@@ -77,9 +77,9 @@ def iid_failures():
 
 @pytest.fixture(scope="module")
 def balanced():
-    data, config = iid_failures(), WorldModelConfig(train_horizon=3, batch=30_000)
+    data, config = iid_failures(), WorldModelConfig(train_horizon=3)
     windows, shift = world_model.to_windows(data, config)
-    sample = jax.jit(lambda key: world_model.sample_windows(windows, key, config))
+    sample = jax.jit(lambda key: world_model.sample_windows(windows, key, config, 30_000))
     return data, config, shift, jax.device_get(sample(jax.random.key(0)))
 
 
@@ -124,9 +124,9 @@ def test_data_without_a_whole_window_is_refused():
 def test_without_failures_batches_are_still_windows():
     data = iid_failures()
     data["failure"] = data["failure"] & False
-    config = WorldModelConfig(train_horizon=3, batch=8)
+    config = WorldModelConfig(train_horizon=3)
     windows, shift = world_model.to_windows(data, config)
-    batch = world_model.sample_windows(windows, jax.random.key(0), config)
+    batch = world_model.sample_windows(windows, jax.random.key(0), config, 8)
     assert shift == 0.0 and not batch["failure"].any() and int(windows.num_failing) == 1
 
 
@@ -244,18 +244,17 @@ def cliff():
     training, held_out = split_by_episode(from_rollout(roll(jax.random.key(0))), 0.2, seed=0)
     windows, shift = world_model.to_windows(training, CLIFF)
     model = LatentModel(CLIFF, 2, 1)
-    init, fit_chunk = world_model.make_fit(model, CLIFF)
-    state = jax.jit(init)(jax.random.key(1))
-    kernel = state[0].params["params"]["q_heads"]["Dense_0"]["kernel"]
+    losses = []
+    fit = world_model.make_fit_offline(model, CLIFF)
+    params = fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
+    kernel = params["params"]["q_heads"]["Dense_0"]["kernel"]
     assert kernel.shape[0] == 2 and np.abs(kernel[0] - kernel[1]).max() > 1e-3  # own starts
-    state, before = fit_chunk(state, jax.random.key(2), windows, 150)
-    state, after = fit_chunk(state, jax.random.key(3), windows, 150)
     starts = window_starts(held_out, 3, CLIFF.failing_run_cap)
     index = np.arange(3)[:, None] + starts
     probability = jax.jit(world_model.predict_failures, static_argnums=0)(
-        model, state[0].params, shift, held_out["obs"][starts], held_out["action"][index]
+        model, params, shift, held_out["obs"][starts], held_out["action"][index]
     )
-    return np.asarray(probability), held_out["failure"][index], (before, after), windows
+    return np.asarray(probability), held_out["failure"][index], (losses[0], losses[-1]), windows
 
 
 @pytest.mark.slow  # half a minute, most of it compiling

@@ -1,0 +1,158 @@
+"""The world model goes on learning while the policy that it judges changes.
+
+The paper freezes it after the offline phase (`every = 0`). A frozen model ages: it has seen the
+cloned policy fail, not the one that training makes of it. Here it takes some more gradient steps of
+the same loss every few policy updates; half of each batch are demonstrations, so that it forgets
+none of their failures, half are windows of the steps that training took anyway.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from farl_jax import world_model
+from farl_jax.config import AdaptationConfig, WorldModelConfig
+from farl_jax.latent import LatentModel
+from farl_jax.types import Normalizer, Params, Transition
+from farl_jax.world_model import ModelState, Windows
+
+
+@struct.dataclass
+class Ring:
+    """The latest R windows of L steps; the oldest make room."""
+
+    fields: dict[str, jax.Array]  # name -> [R, L, ...]
+    stored: jax.Array  # [] i32 windows ever stored
+
+
+@struct.dataclass
+class Adaptation:
+    """The learning world model and what it has seen of this run."""
+
+    model: ModelState
+    recent: Ring  # windows of any kind
+    failing: Ring  # windows with a failure
+
+
+def create_ring(size: int, length: int, observation_size: int, action_size: int) -> Ring:
+    """An empty ring."""
+    wide = {"obs": observation_size, "next_obs": observation_size, "action": action_size}
+    fields = {k: jnp.zeros((size, length, n)) for k, n in wide.items()}
+    fields["reward"] = jnp.zeros((size, length))
+    fields |= {k: jnp.zeros((size, length), bool) for k in ("failure", "terminated")}
+    return Ring(fields, jnp.zeros((), jnp.int32))
+
+
+def store(
+    ring: Ring, steps: dict[str, jax.Array], eligible: jax.Array, key: jax.Array, most: int
+) -> Ring:
+    """Add up to `most` eligible windows of a rollout, drawn at random without replacement.
+
+    Args:
+        ring: of windows of L steps.
+        steps: name -> [T, N, ...].
+        eligible: [T - L + 1, N] bool, by first step.
+        key: consumed.
+        most: static.
+    """
+    size, length = ring.fields["reward"].shape
+    lot = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
+    lot, place = jax.lax.top_k(lot.reshape(-1), most)
+    drawn = lot >= 0.0
+    first, env = jnp.divmod(place, eligible.shape[1])
+    time = first[:, None] + jnp.arange(length)
+    slot = (ring.stored + jnp.cumsum(drawn) - 1) % size
+    slot = jnp.where(drawn, slot, size)  # outside: dropped
+    fields = {
+        name: kept.at[slot].set(steps[name][time, env[:, None]], mode="drop")
+        for name, kept in ring.fields.items()
+    }
+    return Ring(fields, ring.stored + jnp.sum(drawn, dtype=jnp.int32))
+
+
+def draw(ring: Ring, key: jax.Array, batch: int) -> dict[str, jax.Array]:
+    """`batch` windows with replacement, time first: name -> [L, batch, ...]."""
+    size = ring.fields["reward"].shape[0]
+    row = jax.random.randint(key, (batch,), 0, jnp.clip(ring.stored, 1, size))
+    return {name: jnp.moveaxis(kept[row], 0, 1) for name, kept in ring.fields.items()}
+
+
+def usable_windows(steps: Transition, length: int, cap: int) -> tuple[jax.Array, jax.Array]:
+    """(usable, usable and with a failure), both [T - L + 1, N] bool, by a window's first step.
+
+    A window lies inside one episode, holds no step at which the simulation gave up, and does not
+    begin deeper than `cap` failing steps into its episode.
+    """
+    starts = steps.done.shape[0] - length + 1
+    inside = lambda mask, steps: jnp.stack([mask[i : i + starts] for i in range(steps)]).any(0)
+    crosses = inside(steps.done, length - 1)
+    shallow = steps.failing_steps[:starts] <= cap
+    usable = shallow & ~crosses & ~inside(steps.diverged, length)
+    return usable, usable & inside(steps.failure, length)
+
+
+def make_adaptation(
+    model: LatentModel, config: AdaptationConfig, world: WorldModelConfig, reward_scale: float
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Build `init(params)`, `observe(adaptation, steps, normalizer, key)` and `learn`.
+
+    `learn(adaptation, key, rehearsal) -> adaptation` takes one chunk of gradient steps; it calls
+    the very program that fitted the model offline. The logit shift stays that of the offline phase:
+    batches hold the same share of windows with a failure.
+    """
+    _, fit = world_model.make_fit(model, world)
+    half, length = world.batch // 2, world.train_horizon
+    num_failing = round(half * world.failure_share)
+
+    def init(params: Params) -> Adaptation:
+        ring = lambda size: create_ring(size, length, model.observation_size, model.action_size)
+        state = world_model.model_state(params, world)
+        return Adaptation(state, ring(config.windows), ring(config.failing_windows))
+
+    def observe(
+        adaptation: Adaptation, steps: Transition, normalizer: Normalizer, key: jax.Array
+    ) -> Adaptation:
+        key_recent, key_failing = jax.random.split(key)
+        usable, failing = usable_windows(steps, length, world.failing_run_cap)
+        fields = {
+            "obs": normalizer(steps.obs),
+            "next_obs": normalizer(steps.next_obs),
+            "action": jnp.clip(steps.decision.action, -1.0, 1.0),
+            "reward": steps.reward * reward_scale,
+            "failure": steps.failure,
+            "terminated": steps.terminated,
+        }
+        most = min(config.windows_per_rollout, usable.size)
+        return adaptation.replace(
+            recent=store(adaptation.recent, fields, usable, key_recent, most),
+            failing=store(adaptation.failing, fields, failing, key_failing, most),
+        )
+
+    def sample(adaptation: Adaptation, key: jax.Array, rehearsal: Windows) -> dict[str, jax.Array]:
+        key_demos, key_recent, key_failing = jax.random.split(key, 3)
+        demos = world_model.sample_windows(rehearsal, key_demos, world, half)
+        recent = draw(adaptation.recent, key_recent, half)
+        failing = draw(adaptation.failing, key_failing, num_failing)
+        some = adaptation.failing.stored > 0
+        mixed = {
+            k: v.at[:, :num_failing].set(jnp.where(some, failing[k], v[:, :num_failing]))
+            for k, v in recent.items()
+        }
+        return {k: jnp.concatenate([v, demos[k]], axis=1) for k, v in mixed.items()}
+
+    @jax.jit
+    def batches(adaptation: Adaptation, key: jax.Array, rehearsal: Windows):
+        return jax.vmap(lambda k: sample(adaptation, k, rehearsal))(
+            jax.random.split(key, world.chunk)
+        )
+
+    rates = jnp.full(world.chunk, config.learning_rate)
+
+    def learn(adaptation: Adaptation, key: jax.Array, rehearsal: Windows) -> Adaptation:
+        state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal), rates)
+        return adaptation.replace(model=state)
+
+    return init, observe, learn
