@@ -15,7 +15,7 @@ from experiments.runtime import UserError, read_json, write_json
 from farl_jax import checkpoint, evaluate, offline, online
 from farl_jax.config import FarlConfig
 from farl_jax.metrics import MetricsWriter, read_metrics
-from farl_jax.safety import Gate, GateMemory
+from farl_jax.safety import ALARMS, Gate, GateMemory
 from farl_jax.types import OfflineResult
 from farl_jax.world_model import Windows
 
@@ -149,8 +149,8 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
         writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
     started = time.perf_counter()
     demos = _rehearsal(run, frozen) if phase.adapt is not None else None
-    every = run.settings.config.adaptation.every
-    run_on = online.train(phase, state, frozen, gate, config.env_steps, (every, demos))
+    adaptation = (run.settings.config.adaptation.every, demos)
+    run_on = online.train(phase, state, frozen, gate, config.env_steps, adaptation)
     for state, metrics in run_on:
         number += 1
         updates.append(metrics)
@@ -220,6 +220,7 @@ def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
         "preset": run.settings.preset,
         "online_steps": int(state.env_steps),
         **{name: int(totals[name]) for name in names},
+        "causes": {name: int(totals[name]) for name in ALARMS} if gated else None,
         "initial_return": first["normalized_return"],
         "final_return": last["normalized_return"],
         "final_return_se": last["normalized_return_se"],

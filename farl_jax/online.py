@@ -4,6 +4,7 @@ Both methods are this one loop; they differ in the controller alone. `collect` a
 jitted apart because a program that holds the simulator's host callback cannot be cached on disk.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from farl_jax.adaptation import Adaptation, make_adaptation
 from farl_jax.config import FarlConfig
 from farl_jax.offline import Networks
 from farl_jax.rollout import policy_controller, unroll
-from farl_jax.safety import Gate, GateMemory, gated_controller
+from farl_jax.safety import ALARMS, Gate, GateMemory, gated_controller
 from farl_jax.types import BatchedEnv, Controller, OfflineResult, Transition
 from farl_jax.world_model import Windows
 
@@ -33,12 +34,17 @@ class Counters:
     recovered_steps: jax.Array  # i32
     diverged: jax.Array  # i32
     return_sum: jax.Array  # f32 of ended episodes
+    gate_silent: jax.Array  # i32 failure episodes by what the gate had done; see `safety.ALARMS`
+    recovery_late: jax.Array  # i32
+    recovery_failed: jax.Array  # i32
+    after_recovery: jax.Array  # i32
 
     @classmethod
     def zero(cls) -> "Counters":
         """Nothing counted yet."""
-        none = jnp.zeros((), jnp.int32)
-        return cls(none, none, none, none, none, none, jnp.zeros(()))
+        names = [f.name for f in dataclasses.fields(cls)]
+        zeros = {name: jnp.zeros((), jnp.int32) for name in names}
+        return cls(**zeros | {"return_sum": jnp.zeros(())})
 
     def add(self, steps: Transition) -> "Counters":
         """Add a rollout [T, N]."""
@@ -51,6 +57,10 @@ class Counters:
             recovered_steps=self.recovered_steps + count(steps.decision.intervened),
             diverged=self.diverged + count(steps.diverged),
             return_sum=self.return_sum + jnp.sum(jnp.where(steps.done, steps.episode_return, 0.0)),
+            **{
+                name: getattr(self, name) + count(steps.first_failure & (steps.decision.alarm == i))
+                for i, name in enumerate(ALARMS)
+            },
         )
 
 

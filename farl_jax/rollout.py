@@ -71,7 +71,7 @@ def _transition(state: Any, decision: Decision, outcome: Any) -> Transition:
 def plain_decision(action: jax.Array) -> Decision:
     """A decision without a policy behind it, action [N, A]."""
     zero = jnp.zeros(action.shape[:-1])
-    return Decision(action, zero, action, zero, zero.astype(bool), zero)
+    return Decision(action, zero, action, zero, zero.astype(bool), zero, zero.astype(jnp.int32))
 
 
 def policy_controller(
@@ -87,7 +87,6 @@ def policy_controller(
         mean, log_std = apply(params, normalizer(state.obs))
         action = distributions.sample(key, mean, log_std) if explore else mean
         log_prob = distributions.log_prob(action, mean, log_std)
-        still = jnp.zeros(log_prob.shape)
-        return memory, Decision(action, log_prob, action, log_prob, still.astype(bool), still)
+        return memory, plain_decision(action).replace(log_prob=log_prob, task_log_prob=log_prob)
 
     return act

@@ -35,16 +35,41 @@ class Gate:
         return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
 
 
+ALARMS = ("gate_silent", "recovery_late", "recovery_failed", "after_recovery")
+"""What the gate has done lately, and so what to blame if a failure happens now. Silent: it has not
+acted for QUIET steps. Late: its latest alarm began at most LATE steps ago; failed: earlier. After
+recovery: it gave control back more than PAUSE steps ago, but fewer than QUIET."""
+QUIET, PAUSE, LATE = 12, 3, 4
+
+
 @struct.dataclass
 class GateMemory:
-    """How long each environment has been recovering, [N] i32; 0 while the task policy acts."""
+    """What the gate remembers of each environment, [N] i32 each."""
 
-    recovering: jax.Array
+    recovering: jax.Array  # steps of the recovery under way, 0 while the task policy acts
+    rested: jax.Array  # steps since recovery last acted, at most QUIET
+    alarmed: jax.Array  # steps since the alarm began; shorter pauses than QUIET do not end it
 
     @classmethod
     def create(cls, num_envs: int) -> "GateMemory":
-        """No recovery under way."""
-        return cls(jnp.zeros(num_envs, jnp.int32))
+        """Nothing has happened yet."""
+        none = jnp.zeros(num_envs, jnp.int32)
+        return cls(none, jnp.full_like(none, QUIET), none)
+
+
+def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> GateMemory:
+    """The memory after a step in which recovery `acts` [N] bool, for `recovering` [N] steps now."""
+    begins = acts & (memory.rested > PAUSE)
+    rested = jnp.where(acts, 0, jnp.minimum(memory.rested + 1, QUIET))
+    alarmed = jnp.where(begins, 1, memory.alarmed + 1)
+    return GateMemory(recovering, rested, jnp.where(rested >= QUIET, 0, alarmed))
+
+
+def alarm(memory: GateMemory) -> jax.Array:
+    """Index of ALARMS [N] i32."""
+    recent = jnp.where(memory.alarmed <= LATE, 1, 2)
+    recent = jnp.where(memory.rested > PAUSE, 3, recent)
+    return jnp.where(memory.rested >= QUIET, 0, recent)
 
 
 def discounted_risk(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array) -> jax.Array:
@@ -130,11 +155,15 @@ def gated_controller(
             model, learnt.world_model, logit_shift, mean_action, obs, wanted, max_horizon
         )
         cost = discounted_risk(probability, gate.horizon, gate.gamma_risk)
-        recovering = jnp.where(state.step_count == 0, 0, memory.recovering)
+        fresh = state.step_count == 0
+        memory = jax.tree.map(
+            lambda new, old: jnp.where(fresh, new, old), GateMemory.create(len(fresh)), memory
+        )
         risky = ~(cost <= gate.max_risk)  # also where the model has no number to give
         acts, recovering = recover(
-            risky, recovering, config.min_recovery_steps, config.max_recovery_steps
+            risky, memory.recovering, config.min_recovery_steps, config.max_recovery_steps
         )
+        memory = remember(memory, acts, recovering)
         action = jnp.where(acts[..., None], policy.apply(learnt.recovery, obs)[0], wanted)
         decision = Decision(
             action=action,
@@ -143,8 +172,9 @@ def gated_controller(
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=acts,
             horizon_cost=cost,
+            alarm=alarm(memory),
         )
-        return GateMemory(recovering), decision
+        return memory, decision
 
     return act
 

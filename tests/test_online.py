@@ -18,7 +18,7 @@ from farl_jax.config import (
 )
 from farl_jax.offline import Networks
 from farl_jax.online import Counters, make_online, summarize, train
-from farl_jax.safety import Gate
+from farl_jax.safety import ALARMS, Gate
 from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.parameters import random_parameters
 from tests.toy import make_toy
@@ -120,6 +120,7 @@ def assert_identical(left, right):
 def recount(steps):
     """The counters again, one environment and one step at a time."""
     count = dict.fromkeys([f.name for f in dataclasses.fields(Counters)], 0)
+    blamed = steps.decision.alarm
     for n in range(steps.reward.shape[1]):
         failed, total = False, 0.0
         for t in range(len(steps.reward)):
@@ -130,6 +131,7 @@ def recount(steps):
             if steps.failure[t, n] and not failed:
                 failed = True
                 count["failure_episodes"] += 1
+                count[ALARMS[blamed[t, n]]] += 1
             if steps.terminated[t, n] or steps.truncated[t, n]:
                 count["episodes"] += 1
                 count["successes"] += int(steps.success[t, n])

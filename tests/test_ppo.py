@@ -52,6 +52,7 @@ def rollout(actor, intervened):
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=intervened,
             horizon_cost=number,
+            alarm=number.astype(int),
         ),
         reward=100.0 * jax.random.normal(keys[2], (T, N)),
         failure=none,
@@ -175,6 +176,7 @@ def decided(intervened, log_prob):
             task_log_prob=column([-0.5] * len(log_prob)),
             intervened=column(intervened),
             horizon_cost=jnp.zeros(shape),
+            alarm=jnp.zeros(shape, int),
         )
     )
 

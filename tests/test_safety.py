@@ -8,14 +8,17 @@ from farl_jax import distributions
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.offline import Networks
 from farl_jax.safety import (
+    ALARMS,
     Gate,
     GateMemory,
+    alarm,
     calibrate_max_risk,
     discounted_risk,
     failure_probabilities,
     foreseen_peaks,
     gated_controller,
     recover,
+    remember,
 )
 from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.toy import make_toy
@@ -87,6 +90,18 @@ def test_recovery_lasts_and_ends():
     acts, length = recover(risky, recovering, min_steps=3, max_steps=5)
     np.testing.assert_array_equal(acts, [True, True, False, False, False])
     np.testing.assert_array_equal(length, [1, 3, 0, 0, 0])
+
+
+def test_a_failure_is_blamed_on_what_the_gate_had_done():
+    """One environment: quiet, six steps of recovery with a pause of two, then none."""
+    acts = [0, 0, 1, 1, 0, 0, 1, 1, 1, 1] + [0] * 13 + [1]
+    memory, blamed = GateMemory.create(1), []
+    for now in acts:
+        memory = remember(memory, jnp.array([bool(now)]), jnp.array([now]))
+        blamed.append(ALARMS[int(alarm(memory)[0])])
+    silent, late, failed, after = ALARMS
+    expected = [silent] * 2 + [late] * 4 + [failed] * 7 + [after] * 8 + [silent] * 2 + [late]
+    assert blamed == expected
 
 
 def _gated(max_risk):
