@@ -47,7 +47,7 @@ class PhaseArgs:
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
     method: str = "farl"
-    """farl (gate on) or uni_o4 (gate off); for `online` and `render`."""
+    """farl (gate on) or uni_o4 (gate off); for `online`, `render` and `diagnose`."""
     resume: bool = False
     """Keep what is finished and go on from the newest checkpoint."""
 
@@ -194,6 +194,12 @@ def _check(settings: RunSettings) -> None:
             f"online.minibatches is {online.minibatches}, more than the {online.num_envs} x "
             f"{online.rollout} steps of one update: lower it"
         )
+    config = settings.config
+    if config.adaptation.every > 0 and online.rollout < config.world_model.train_horizon:
+        raise UserError(
+            f"online.rollout is {online.rollout}, shorter than world_model.train_horizon = "
+            f"{config.world_model.train_horizon}: raise it, or set adaptation.every to 0"
+        )
     if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
         raise UserError(
             f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "
@@ -277,6 +283,13 @@ def command_render(args: PhaseArgs) -> None:
     _on_run(args, lambda run: run_render.film(run, args.method))
 
 
+def command_diagnose(args: PhaseArgs) -> None:
+    """What the world model foresees."""
+    from experiments import run_diagnose
+
+    _on_run(args, lambda run: run_diagnose.diagnose(run, args.method))
+
+
 def command_bench(args: BenchArgs) -> None:
     """Throughput."""
     from experiments import bench
@@ -301,6 +314,7 @@ COMMANDS = {
     "online": (PhaseArgs, command_online, "online fine-tuning of a run, one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
+    "diagnose": (PhaseArgs, command_diagnose, "what the world model foresees, as training goes"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
     "tasks": (
         TasksArgs,

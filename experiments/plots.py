@@ -1,4 +1,4 @@
-"""The figure of a comparison: failures and return against online steps. Drawn without a display."""
+"""The figures: failures and return against online steps; a diagnosis. Drawn without a display."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,6 +74,51 @@ def comparison_figure(
     return path
 
 
+def diagnosis_figure(
+    path: Path, reports: Mapping[str, Row], max_risk: float, title: str, command: str
+) -> Path:
+    """Draw what `farl diagnose` found: foresight, recall and precision, reliability, decoder error.
+
+    Args:
+        path: the picture to write.
+        reports: by pair of policy and model, the rows of `run_diagnose`.
+        max_risk: eps_safe in use, a mark on each curve.
+        title, command: above the panels, and in the footer.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 7.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    (foresight, gate), (reliability, decoder) = figure.subplots(2, 2)
+    for index, (name, report) in enumerate(reports.items()):
+        look = {"color": _COLORS[index % 4], "linestyle": _STYLES[index % 4]}
+        auroc, rows = report["foresight"]["auroc"], report["thresholds"]
+        foresight.plot(range(1, len(auroc) + 1), auroc, **look, marker="o", label=name)
+        gate.plot([r["trigger_rate"] for r in rows], [r["recall"] for r in rows], **look)
+        chosen = report["gate"]
+        gate.plot(chosen["trigger_rate"], chosen["recall"], "o", color=look["color"])
+        bins = report["reliability"]
+        reliability.plot(bins["predicted"], bins["realised"], **look, marker="o")
+        for part, marker in (("hand", None), ("object", "s")):
+            error = report["decoder_m"][part]
+            decoder.plot(range(len(error)), np.multiply(error, 1e3), **look, marker=marker)
+    reliability.plot([1e-6, 10], [1e-6, 10], color=_GREY, linewidth=0.8)
+    _dress(foresight, "Failure i steps ahead, imagined", "imagined step i", "AUROC")
+    _dress(gate, f"Gate (dots: eps_safe = {max_risk:.2g})", "share of steps", "onsets foreseen")
+    _dress(reliability, "C_H, bins of equal size", "predicted", "realised")
+    _dress(decoder, "Decoded position (squares: object)", "imagined step i", "RMS error, mm")
+    gate.set_xscale("symlog", linthresh=1e-3)
+    reliability.set_xscale("symlog", linthresh=1e-4)
+    reliability.set_yscale("symlog", linthresh=1e-4)
+    foresight.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=12)
+    figure.supxlabel(command, fontsize=7, color=_GREY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
 def _by_seed(rows: Sequence[Row]) -> list[list[Row]]:
     """Split rows by their `seed`, in order of appearance."""
     seeds: dict[Any, list[Row]] = {}
@@ -131,14 +176,18 @@ def _draw_lines(
 
 
 def _label(axis: Any, title: str, ylabel: str) -> None:
+    _dress(axis, title, "online environment steps", ylabel)
+    axis.set_xlim(left=0.0)
+    axis.xaxis.set_major_formatter(_thousands)
+
+
+def _dress(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
     axis.set_title(title, fontsize=11, loc="left")
-    axis.set_xlabel("online environment steps")
+    axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.grid(True, color="#e4e4e4", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_xlim(left=0.0)
-    axis.xaxis.set_major_formatter(_thousands)
 
 
 def _thousands(value: float, _: int) -> str:

@@ -94,6 +94,43 @@ def usable_windows(steps: Transition, length: int, cap: int) -> tuple[jax.Array,
     return usable, usable & inside(steps.failure, length)
 
 
+def mixed_batch(
+    adaptation: Adaptation, key: jax.Array, rehearsal: Windows, world: WorldModelConfig
+) -> dict[str, jax.Array]:
+    """One batch, name -> [L, B, ...]: half from the run's own windows, half from demonstrations.
+
+    Of both halves `failure_share` hold a failure, if the run has seen any.
+    """
+    key_demos, key_recent, key_failing = jax.random.split(key, 3)
+    half = world.batch // 2
+    num_failing = round(half * world.failure_share)
+    demos = world_model.sample_windows(rehearsal, key_demos, world, half)
+    recent = draw(adaptation.recent, key_recent, half)
+    failing = draw(adaptation.failing, key_failing, num_failing)
+    some = adaptation.failing.stored > 0
+
+    def join(name: str) -> jax.Array:
+        kept = recent[name]
+        first = jnp.where(some, failing[name], kept[:, :num_failing])
+        return jnp.concatenate([first, kept[:, num_failing:], demos[name]], axis=1)
+
+    return {name: join(name) for name in recent}
+
+
+def window_fields(
+    steps: Transition, normalizer: Normalizer, reward_scale: float
+) -> dict[str, jax.Array]:
+    """What windows hold of a rollout, name -> [T, N, ...], as the world model wants it."""
+    return {
+        "obs": normalizer(steps.obs),
+        "next_obs": normalizer(steps.next_obs),
+        "action": jnp.clip(steps.decision.action, -1.0, 1.0),
+        "reward": steps.reward * reward_scale,
+        "failure": steps.failure,
+        "terminated": steps.terminated,
+    }
+
+
 def make_adaptation(
     model: LatentModel, config: AdaptationConfig, world: WorldModelConfig, reward_scale: float
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
@@ -104,52 +141,29 @@ def make_adaptation(
     batches hold the same share of windows with a failure.
     """
     _, fit = world_model.make_fit(model, world)
-    half, length = world.batch // 2, world.train_horizon
-    num_failing = round(half * world.failure_share)
+    rates = jnp.full(world.chunk, config.learning_rate)
 
     def init(params: Params) -> Adaptation:
-        ring = lambda size: create_ring(size, length, model.observation_size, model.action_size)
-        state = world_model.model_state(params, world)
-        return Adaptation(state, ring(config.windows), ring(config.failing_windows))
+        sizes = (world.train_horizon, model.observation_size, model.action_size)
+        rings = (create_ring(n, *sizes) for n in (config.windows, config.failing_windows))
+        return Adaptation(world_model.model_state(params, world), *rings)
 
     def observe(
         adaptation: Adaptation, steps: Transition, normalizer: Normalizer, key: jax.Array
     ) -> Adaptation:
         key_recent, key_failing = jax.random.split(key)
-        usable, failing = usable_windows(steps, length, world.failing_run_cap)
-        fields = {
-            "obs": normalizer(steps.obs),
-            "next_obs": normalizer(steps.next_obs),
-            "action": jnp.clip(steps.decision.action, -1.0, 1.0),
-            "reward": steps.reward * reward_scale,
-            "failure": steps.failure,
-            "terminated": steps.terminated,
-        }
+        usable, failing = usable_windows(steps, world.train_horizon, world.failing_run_cap)
+        fields = window_fields(steps, normalizer, reward_scale)
         most = min(config.windows_per_rollout, usable.size)
         return adaptation.replace(
             recent=store(adaptation.recent, fields, usable, key_recent, most),
             failing=store(adaptation.failing, fields, failing, key_failing, most),
         )
 
-    def sample(adaptation: Adaptation, key: jax.Array, rehearsal: Windows) -> dict[str, jax.Array]:
-        key_demos, key_recent, key_failing = jax.random.split(key, 3)
-        demos = world_model.sample_windows(rehearsal, key_demos, world, half)
-        recent = draw(adaptation.recent, key_recent, half)
-        failing = draw(adaptation.failing, key_failing, num_failing)
-        some = adaptation.failing.stored > 0
-        mixed = {
-            k: v.at[:, :num_failing].set(jnp.where(some, failing[k], v[:, :num_failing]))
-            for k, v in recent.items()
-        }
-        return {k: jnp.concatenate([v, demos[k]], axis=1) for k, v in mixed.items()}
-
     @jax.jit
     def batches(adaptation: Adaptation, key: jax.Array, rehearsal: Windows):
-        return jax.vmap(lambda k: sample(adaptation, k, rehearsal))(
-            jax.random.split(key, world.chunk)
-        )
-
-    rates = jnp.full(world.chunk, config.learning_rate)
+        keys = jax.random.split(key, world.chunk)
+        return jax.vmap(lambda k: mixed_batch(adaptation, k, rehearsal, world))(keys)
 
     def learn(adaptation: Adaptation, key: jax.Array, rehearsal: Windows) -> Adaptation:
         state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal), rates)

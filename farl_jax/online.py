@@ -121,26 +121,56 @@ def make_controller(
 def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePhase:
     """Build the online phase for a batched environment."""
     init_learners, update_learners = ppo.make_update(nets.policy, nets.value, config.online)
-    controller_of = make_controller(nets, config, explore=True)
     adapts = config.safety.enabled and config.adaptation.every > 0
-    init_adaptation, observe, learn = make_adaptation(
+    start_model, observe, learn = make_adaptation(
         nets.latent, config.adaptation, config.world_model, config.iql.reward_scale
     )
 
     def init(frozen: OfflineResult, key: jax.Array) -> OnlineState:
         key_reset, key_run = jax.random.split(key)
+        # copied: the state is donated at every step, `frozen` is not
+        own = jax.tree.map(jnp.copy, frozen)
         return OnlineState(
-            # copied: the state is donated at every step, `frozen` is not
-            learners=init_learners(*jax.tree.map(jnp.copy, (frozen.policy, frozen.value))),
+            learners=init_learners(own.policy, own.value),
             env_state=env.reset(key_reset),
             memory=GateMemory.create(env.num_envs),
-            adaptation=init_adaptation(jax.tree.map(jnp.copy, frozen.world_model))
-            if adapts
-            else None,
+            adaptation=start_model(own.world_model) if adapts else None,
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
         )
+
+    def update(state: OnlineState, frozen: OfflineResult, steps: Transition):
+        key, key_update, key_observe = jax.random.split(state.key, 3)
+        rest = state.env_steps <= config.online.critic_warmup
+        learners, metrics = update_learners(
+            state.learners, frozen.normalizer, steps, key_update, rest
+        )
+        metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
+        state = state.replace(learners=learners, key=key)
+        if adapts:
+            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
+            state = state.replace(adaptation=seen)
+        return state, metrics
+
+    def adapt(state: OnlineState, demos: Windows) -> OnlineState:
+        key, key_learn = jax.random.split(state.key)
+        return state.replace(adaptation=learn(state.adaptation, key_learn, demos), key=key)
+
+    options = dict(env.compiler_options)
+    return OnlinePhase(
+        init=jax.jit(init, compiler_options=options),
+        collect=jax.jit(
+            _make_collect(env, nets, config), compiler_options=options, donate_argnums=0
+        ),
+        update=jax.jit(update, donate_argnums=0),
+        adapt=adapt if adapts else None,
+        steps_per_update=env.num_envs * config.online.rollout,
+    )
+
+
+def _make_collect(env: BatchedEnv, nets: Networks, config: FarlConfig) -> Callable[..., Any]:
+    controller_of = make_controller(nets, config, explore=True)
 
     def collect(state: OnlineState, frozen: OfflineResult, gate: Gate):
         key, key_roll = jax.random.split(state.key)
@@ -157,32 +187,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
         )
         return state, steps
 
-    def update(state: OnlineState, frozen: OfflineResult, steps: Transition):
-        key, key_update = jax.random.split(state.key)
-        rest = state.env_steps <= config.online.critic_warmup
-        learners, metrics = update_learners(
-            state.learners, frozen.normalizer, steps, key_update, rest
-        )
-        metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
-        state = state.replace(learners=learners, key=key)
-        if adapts:
-            key_observe = jax.random.fold_in(key_update, 1)
-            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
-            state = state.replace(adaptation=seen)
-        return state, metrics
-
-    def adapt(state: OnlineState, demos: Windows) -> OnlineState:
-        key = jax.random.fold_in(state.key, 1)
-        return state.replace(adaptation=learn(state.adaptation, key, demos))
-
-    options = dict(env.compiler_options)
-    return OnlinePhase(
-        init=jax.jit(init, compiler_options=options),
-        collect=jax.jit(collect, compiler_options=options, donate_argnums=0),
-        update=jax.jit(update, donate_argnums=0),
-        adapt=adapt if adapts else None,
-        steps_per_update=env.num_envs * config.online.rollout,
-    )
+    return collect
 
 
 def train(

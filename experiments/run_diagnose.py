@@ -1,0 +1,117 @@
+"""`farl diagnose`: does the world model foresee the failures of the policy, as it was and is?"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.plots import diagnosis_figure
+from experiments.run import Run
+from experiments.run_online import make_gate, method_config, newest
+from experiments.runtime import UserError, write_json
+from farl_jax import dataset, diagnosis, online, safety
+from farl_jax.rollout import unroll
+from farl_jax.safety import Gate, GateMemory
+from farl_jax.types import OfflineResult
+
+THRESHOLDS = tuple(float(x) for x in np.logspace(-5, 0.5, 23))
+
+
+def diagnose(run: Run, method: str) -> dict[str, Any]:
+    """Write `<run>/<method>/diagnosis.json` and `.png`.
+
+    Three pairs of policy and model: both of the offline phase; the newest policy under the offline
+    model, which is what a frozen model would be; the newest policy under the newest model.
+    """
+    config = method_config(run.settings.config, method)
+    if not config.safety.enabled:
+        raise UserError(f"{method} has no gate to diagnose: choose --method farl")
+    frozen = run.offline_result()
+    step, latest = newest(run, method, frozen)
+    pairs = {"offline policy, offline model": frozen}
+    if step > 0:
+        pairs[f"policy of step {step:,}, offline model"] = latest.replace(
+            world_model=frozen.world_model
+        )
+        if config.adaptation.every > 0:
+            pairs[f"policy of step {step:,}, its model"] = latest
+    watch, max_risk = _make_watch(run, config), float(make_gate(config, frozen).max_risk)
+    reports = {}
+    for name, learnt in pairs.items():
+        reports[name] = report = _judge(run, config, learnt, watch, max_risk)
+        gate = report["gate"]
+        run.say(
+            f"{name}: AUROC step 1 {report['foresight']['auroc'][0]:.3f}, step "
+            f"{config.safety.horizon} {report['foresight']['auroc'][-1]:.3f}; at eps_safe "
+            f"{max_risk:.2g} recall {gate['recall']:.2f}, precision {gate['precision']:.2f}, "
+            f"trigger rate {gate['trigger_rate']:.3f}, lead {gate['lead']:.0f} steps; "
+            f"{report['failure_episodes']} failure episodes"
+        )
+    folder: Path = run.path / method
+    write_json(folder / "diagnosis.json", {"max_risk": max_risk, "pairs": reports})
+    title = f"{run.task_name}: what the world model foresees of the exploring policy, no gate"
+    figure = diagnosis_figure(
+        folder / "diagnosis.png", reports, max_risk, title, " ".join(["farl", *sys.argv[1:]])
+    )
+    run.say(f"figure: {figure}")
+    return reports
+
+
+def _make_watch(run: Run, config: Any) -> Any:
+    """watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without any interference."""
+    env, nets = run.env(config.online.num_envs), run.networks()
+    controller, horizon = online.make_controller(nets, config, explore=True), config.safety.horizon
+    never = Gate.create(horizon, config.safety.gamma_risk, jnp.inf)
+
+    def roll(learnt: OfflineResult, key: jax.Array) -> Any:
+        key_reset, key_roll = jax.random.split(key)
+        memory, state = GateMemory.create(env.num_envs), env.reset(key_reset)
+        return unroll(
+            env, controller(learnt, never), memory, state, key_roll, 2 * env.episode_limit
+        )[2]
+
+    def imagine(learnt: OfflineResult, obs: jax.Array, action: jax.Array) -> jax.Array:
+        return safety.failure_probabilities(
+            nets.latent,
+            learnt.world_model,
+            learnt.calibration.logit_shift,
+            lambda decoded: nets.policy.apply(learnt.policy, decoded)[0],
+            learnt.normalizer(obs),
+            action,
+            horizon,
+        )
+
+    roll, imagine = jax.jit(roll, compiler_options=dict(env.compiler_options)), jax.jit(imagine)
+
+    def watch(learnt: OfflineResult, key: jax.Array) -> Any:
+        steps = roll(learnt, key)
+        return jax.device_get((steps, imagine(learnt, steps.obs, steps.decision.task_action)))
+
+    return watch
+
+
+def _judge(run: Run, config: Any, learnt: OfflineResult, watch: Any, max_risk: float) -> dict:
+    """All measures of one pair; every pair sees the same starts and the same noise."""
+    steps, probability = watch(learnt, run.key("diagnosis"))
+    gate, done = config.safety, np.asarray(steps.done)
+    labels, known = diagnosis.later_failures(steps.failure, done, gate.horizon)
+    cost = steps.decision.horizon_cost
+    report = lambda eps: diagnosis.gate_report(cost, labels, done, eps, gate.lead_time)
+    return {
+        "episodes": int(done.sum()),
+        "failure_episodes": int(steps.first_failure.sum()),
+        "foresight": diagnosis.foresight(probability, labels, known),
+        "reliability": diagnosis.reliability(cost, labels, known, gate.gamma_risk),
+        "gate": report(max_risk),
+        "thresholds": [report(eps) for eps in THRESHOLDS],
+        "decoder_m": diagnosis.decoder_errors(
+            run.networks().latent,
+            learnt.world_model,
+            learnt.normalizer,
+            dataset.from_rollout(steps),
+            config,
+        ),
+    }
