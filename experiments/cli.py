@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -78,6 +78,28 @@ class TasksArgs:
     """JSON file for the rows."""
     sheet: Path | None = None
     """PNG of start, success, failure and recovery; drawn instead of measuring."""
+
+
+@dataclass(frozen=True)
+class ReproduceArgs:
+    """Run what the paper's main figures need, and draw them beside the paper's."""
+
+    figure: Literal["failures", "returns", "both"] = "both"
+    """Which figure to draw."""
+    task: tuple[str, ...] = ()
+    """Tasks; none means all of FailureBench."""
+    seed: int = 0
+    """First seed."""
+    seeds: int = 3
+    """How many seeds."""
+    preset: str = "paper"
+    """Budget of each run."""
+    backend: str | None = None
+    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    runs: Path = Path("runs")
+    """Where runs are looked for and made, as <task>/<preset>/seed<N>."""
+    out: Path = Path("results")
+    """Folder of main.jsonl and the figures."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,8 +232,8 @@ def _check(settings: RunSettings) -> None:
 
 def command_run(args: StartArgs) -> None:
     """All phases, both methods, table, plot and film."""
-    from experiments import run_eval, run_offline, run_online, run_render
-    from experiments.run import METHODS, start_run
+    from experiments import run_eval, run_online, run_render
+    from experiments.run import start_run
 
     started = time.perf_counter()
     root, runs = _seed_folders(args)
@@ -222,10 +244,7 @@ def command_run(args: StartArgs) -> None:
         run, folder = start_run(path, settings, console, resume=args.resume)
         judge = judge or run_online.Judge.create(run, settings.config)
         with folder:
-            run_offline.demos(run)
-            run_offline.fit(run)
-            for method in METHODS:
-                run_online.fine_tune(run, method, judge)
+            run_online.all_phases(run, judge)
             if path == runs[0][0]:
                 run_render.film(run, "farl")
     run_eval.compare(root, [path for path, _ in runs], console)
@@ -233,6 +252,22 @@ def command_run(args: StartArgs) -> None:
     console.print(
         f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True
     )
+
+
+def command_reproduce(args: ReproduceArgs) -> None:
+    """The paper's main figures."""
+    from envs_mjx import TASKS
+    from experiments import reproduce
+
+    seeds = tuple(range(args.seed, args.seed + args.seeds))
+    if not seeds:
+        raise UserError(f"--seeds is {args.seeds}: at least 1 is needed")
+    tasks = args.task or tuple(TASKS)
+    for task in tasks:
+        _check(RunSettings(task, args.preset, args.seed, args.backend, preset(args.preset)))
+    plan = reproduce.Plan(tasks, seeds, args.preset, args.backend, args.runs)
+    figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
+    reproduce.reproduce(plan, figures, args.out, " ".join(["farl", *sys.argv[1:]]), _console())
 
 
 def command_demos(args: StartArgs) -> None:
@@ -309,6 +344,7 @@ def command_tasks(args: TasksArgs) -> None:
 
 COMMANDS = {
     "run": (StartArgs, command_run, "everything: demos, offline, both online methods, table, film"),
+    "reproduce": (ReproduceArgs, command_reproduce, "the paper's main figures beside ours"),
     "demos": (StartArgs, command_demos, "demonstrations only"),
     "offline": (PhaseArgs, command_offline, "offline learning of a run"),
     "online": (PhaseArgs, command_online, "online fine-tuning of a run, one method"),

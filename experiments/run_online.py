@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import collect_demos
+from experiments import collect_demos, run_offline
 from experiments.run import METHODS, Run
-from experiments.run_offline import run_metadata
 from experiments.runtime import UserError, read_json, write_json
 from farl_jax import checkpoint, evaluate, offline, online
 from farl_jax.config import FarlConfig
@@ -105,6 +104,13 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
     return result
 
 
+def all_phases(run: Run, judge: Judge) -> list[dict[str, Any]]:
+    """Demonstrations, offline phase, and both methods from it; their rows."""
+    run_offline.demos(run)
+    run_offline.fit(run)
+    return [fine_tune(run, method, judge) for method in METHODS]
+
+
 def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult]:
     """(online step, `frozen` with task policy and world model of the newest checkpoint, if any)."""
     folder = run.path / method / "checkpoints"
@@ -170,7 +176,7 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
             before, updates = jax.device_get(state.counters), []
         if number % every(config.checkpoint_every) == 0 or last:
             folder = run.path / method / "checkpoints"
-            checkpoint.save(folder, step, {"state": state}, run_metadata(run, method))
+            checkpoint.save(folder, step, {"state": state}, run_offline.run_metadata(run, method))
     return state, seconds
 
 

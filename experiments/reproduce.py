@@ -1,0 +1,147 @@
+"""`farl reproduce`: the paper's two main figures beside ours, from runs that it makes or finds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments.paper_figures import failures_figure, returns_figure
+from experiments.presets import RunSettings, preset
+from experiments.run import METHODS, start_run
+from experiments.run_eval import paired
+from experiments.run_online import Judge, all_phases
+from experiments.runtime import read_json
+
+PAPER = Path(__file__).with_name("paper_numbers.json")
+DRAWS = 10_000
+FIELDS = (
+    *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
+    *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
+    *("causes", "wall_seconds", "backend"),
+)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which runs the figures are made of."""
+
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    preset: str
+    backend: str | None
+    runs: Path  # holds <task>/<preset>/seed<N>
+
+
+def reproduce(
+    plan: Plan, figures: Sequence[str], out: Path, command: str, console: Console
+) -> None:
+    """Run what is missing, go on with what was cut off, skip what is done; then draw.
+
+    Writes `<out>/main.jsonl`, one row a run, `<out>/failures.png` and `<out>/returns.png`.
+    """
+    rows = []
+    for task in plan.tasks:
+        rows += _complete(plan, task, console)
+    out.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    temporary = out / "main.jsonl.tmp"
+    temporary.write_text(text)
+    temporary.replace(out / "main.jsonl")
+    show(rows, figures, out, command, console)
+
+
+def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
+    """All rows of one task; its runs share the programs of their evaluations."""
+    rows, judge = [], None
+    for seed in plan.seeds:
+        settings = RunSettings(task, plan.preset, seed, plan.backend, preset(plan.preset))
+        path = plan.runs / task.replace(":", ".") / plan.preset / f"seed{seed}"
+        run, folder = start_run(path, settings, console, resume=True)
+        judge = judge or Judge.create(run, settings.config)
+        with folder:
+            results = all_phases(run, judge)
+        command = f"farl run --task {task} --preset {plan.preset} --seed {seed}"
+        git = (read_json(path / "env.json").get("git") or {}).get("commit")
+        rows += [{k: r[k] for k in FIELDS} | {"command": command, "git": git} for r in results]
+    return rows
+
+
+def show(
+    rows: Sequence[Row], figures: Sequence[str], out: Path, command: str, console: Console
+) -> None:
+    """Table and figures from rows alone."""
+    paper = json.loads(PAPER.read_text())
+    by_task = group(rows)
+    console.print(_table(by_task))
+    low, mean, high = mean_reduction(by_task)
+    console.print(
+        f"failure episodes: {mean:.1f} % fewer, mean over {len(by_task)} task(s), 95 % over seeds "
+        f"{low:.1f} to {high:.1f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name in figures:
+        draw = {"failures": failures_figure, "returns": returns_figure}[name]
+        path = draw(out / f"{name}.png", by_task, paper, command)
+        console.print(f"figure: {path}", highlight=False, soft_wrap=True)
+
+
+def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """task -> method -> rows by seed, tasks in order of appearance."""
+    by_task: dict[str, dict[str, list[Row]]] = {}
+    for row in sorted(rows, key=lambda r: r["seed"]):
+        by_task.setdefault(row["task"], {m: [] for m in METHODS})[row["method"]].append(row)
+    return by_task
+
+
+def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, float, float]:
+    """(low, mean, high): reduction of failure episodes in per cent, averaged over tasks.
+
+    A task's reduction compares totals over its seeds. The 95 % interval is a stratified bootstrap:
+    each draw resamples every task's seeds, both methods of a seed together.
+    """
+    rng, parts = np.random.default_rng(0), []
+    for methods in by_task.values():
+        counts = np.array([[r["failure_episodes"] for r in methods[m]] for m in METHODS], float)
+        index = rng.integers(0, counts.shape[1], (DRAWS, counts.shape[1]))
+        index[0] = np.arange(counts.shape[1])  # the first draw is the sample itself
+        base, ours = counts[:, index].sum(-1)
+        parts.append(100.0 * (1.0 - ours / np.maximum(base, 1.0)))
+    means = np.mean(parts, axis=0)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(means[0]), float(high)
+
+
+def _table(by_task: dict[str, dict[str, list[Row]]]) -> Table:
+    table = Table(title="mean over seeds")
+    for name in ("task", "method", "seeds", "episodes", "failures", "rate", "failing\nsteps"):
+        table.add_column(name)
+    for name in ("recovered\nsteps", "success", "return", "fewer\nfailures", "return\ndiff."):
+        table.add_column(name, justify="right")
+    for task, methods in by_task.items():
+        pair = paired(methods["uni_o4"], methods["farl"])
+        for method, rows in methods.items():
+            mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
+            low, high = pair["reduction_interval"]
+            ours = method == "farl"
+            table.add_row(
+                task,
+                method,
+                str(len(rows)),
+                f"{mean('episodes'):.0f}",
+                f"{mean('failure_episodes'):.0f}",
+                f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
+                f"{mean('failing_steps'):.0f}",
+                f"{mean('recovered_steps') / mean('online_steps'):.1%}",
+                f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
+                f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
+                f"{pair['reduction_percent']:.0f} % [{low:.0f}, {high:.0f}]" if ours else "",
+                f"{pair['return_difference']:+.1f}" if ours else "",
+            )
+    return table

@@ -1,0 +1,74 @@
+"""The paper's figures beside ours: the arithmetic on known rows, and that pictures are drawn."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import reproduce
+from experiments.paper_figures import bootstrap_interval
+
+
+def row(task, method, seed, failures, final):
+    return {
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "online_steps": 1000,
+        "episodes": 100,
+        "failure_episodes": failures,
+        "failing_steps": 10 * failures,
+        "recovered_steps": 50 if method == "farl" else 0,
+        "initial_return": 10.0,
+        "final_return": final,
+        "initial_success": 0.1,
+        "final_success": 1.0,
+    }
+
+
+ROWS = [
+    row("bounded_push", "uni_o4", 0, 100, 90.0),
+    row("bounded_push", "uni_o4", 1, 300, 100.0),
+    row("bounded_push", "farl", 1, 60, 101.0),
+    row("bounded_push", "farl", 0, 40, 92.0),
+    row("obstructed_push", "uni_o4", 0, 50, 80.0),
+    row("obstructed_push", "farl", 0, 25, 70.0),
+]
+
+
+def test_rows_are_paired_by_seed_whatever_their_order():
+    by_task = reproduce.group(ROWS)
+    assert list(by_task) == ["bounded_push", "obstructed_push"]
+    assert [r["seed"] for r in by_task["bounded_push"]["farl"]] == [0, 1]
+
+
+def test_the_mean_reduction_averages_tasks_and_its_interval_keeps_seeds_together():
+    low, mean, high = reproduce.mean_reduction(reproduce.group(ROWS))
+    assert mean == pytest.approx((75.0 + 50.0) / 2)  # totals 400 -> 100, and 50 -> 25
+    # seeds of the first task reduce by 60 and 80 %; the second has one seed: no spread
+    assert low == pytest.approx((60.0 + 50.0) / 2) and high == pytest.approx((80.0 + 50.0) / 2)
+
+
+def test_one_seed_has_no_interval():
+    assert bootstrap_interval([3.0]) == (3.0, 3.0)
+    low, high = bootstrap_interval([0.0, 1.0] * 50)
+    assert low == pytest.approx(0.4, abs=0.03) and high == pytest.approx(0.6, abs=0.03)
+
+
+def test_figures_and_table_come_from_rows_alone(tmp_path):
+    text = io.StringIO()
+    console = Console(file=text, width=160)
+    own = [r | {"task": "mine:Task"} for r in ROWS[:4]]  # a task that the paper does not have
+    reproduce.show(ROWS + own, ("failures", "returns"), tmp_path, "farl reproduce", console)
+    assert "75 % [60, 80]" in text.getvalue() and "+1.5" in text.getvalue()
+    for name in ("failures", "returns"):
+        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_papers_numbers_are_those_of_the_paper():
+    paper = json.loads(reproduce.PAPER.read_text())
+    pairs = paper["failure_episodes"].values()
+    reductions = [100 * (1 - p["farl"] / p["uni_o4"]) for p in pairs]
+    np.testing.assert_allclose(reductions, [37.4, 49.6, 21.5, 65.8], atol=0.05)
