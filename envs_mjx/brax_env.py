@@ -1,8 +1,8 @@
-"""Any task in the convention of Brax and MuJoCo Playground, for trainers that expect it.
+"""Any task in Brax's convention, for trainers that expect it.
 
-`reset(rng)` and `step(state, action)` are pure and hold one environment; the trainer's wrappers
-vmap it and restart it. Our own time limit is kept: `done` says that the episode ended for whatever
-reason and `info["truncation"]` that it was no success, so a wrapper need not count steps.
+`reset(rng)` and `step(state, action)` are pure and hold one environment; Brax's wrappers vmap it,
+end its episodes at `episode_length` and restart it. So `done` here is success alone (and a
+simulation that gave up): the time limit is the wrapper's, and bootstrapped.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from envs_mjx.sawyer import SawyerEnv
 class BraxState:
     """The fields that Brax-style trainers read; wrappers add leading axes and entries to `info`."""
 
-    data: State  # our own state
+    pipeline_state: State  # our own state
     obs: jax.Array  # [39]
     reward: jax.Array  # [] f32
-    done: jax.Array  # [] f32, 1 where the episode ended with this step
+    done: jax.Array  # [] f32, 1 where the episode ended with this step, but for the time limit
     metrics: dict[str, jax.Array]  # [] f32 each: success, failure, failure_margin (m)
-    info: dict[str, Any]  # truncation [] f32, steps [] i32
+    info: dict[str, Any]  # the wrappers' own
 
 
 class BraxEnv:
@@ -48,27 +48,25 @@ class BraxEnv:
     def reset(self, rng: jax.Array) -> BraxState:
         """Start an episode."""
         state = self._env.reset(rng)
-        return BraxState(state, state.obs, state.reward, _number(state.done), *_told(state))
+        return BraxState(state, state.obs, state.reward, _ended(state), _metrics(state), {})
 
     def step(self, state: BraxState, action: jax.Array) -> BraxState:
         """Advance by one action [4]; entries that wrappers put into `metrics` or `info` stay."""
-        new = self._env.step(state.data, action)
-        metrics, info = _told(new)
-        return BraxState(
-            data=new,
+        new = self._env.step(state.pipeline_state, action)
+        return state.replace(
+            pipeline_state=new,
             obs=new.obs,
             reward=new.reward,
-            done=_number(new.done),
-            metrics={**state.metrics, **metrics},
-            info={**state.info, **info},
+            done=_ended(new),
+            metrics={**state.metrics, **_metrics(new)},
         )
 
 
-def _told(state: State) -> tuple[dict[str, jax.Array], dict[str, Any]]:
-    metrics = {name: _number(getattr(state, name)) for name in ("success", "failure")}
-    metrics["failure_margin"] = state.failure_margin
-    return metrics, {"truncation": _number(state.truncated), "steps": state.step_count}
+def _ended(state: State) -> jax.Array:
+    return (state.terminated | state.diverged).astype(jnp.float32)
 
 
-def _number(flag: jax.Array) -> jax.Array:
-    return flag.astype(jnp.float32)
+def _metrics(state: State) -> dict[str, jax.Array]:
+    flags = {name: getattr(state, name) for name in ("success", "failure")}
+    numbers = {name: flag.astype(jnp.float32) for name, flag in flags.items()}
+    return numbers | {"failure_margin": state.failure_margin}
