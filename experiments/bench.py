@@ -1,7 +1,10 @@
 """`farl bench`: env steps per second of a jitted rollout with a policy, on this machine, now."""
 
 import itertools
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,8 @@ import jax
 from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, EnvError, make
-from experiments.runtime import describe_environment, write_json
+from experiments.plots import throughput_figure
+from experiments.runtime import UserError, describe_environment, write_json
 from farl_jax.config import FarlConfig
 from farl_jax.offline import Networks
 from farl_jax.rollout import policy_controller, unroll
@@ -23,10 +27,16 @@ def run(
     task: str,
     backends: tuple[str, ...],
     num_envs: tuple[int, ...],
-    out: Path | None,
     console: Console,
+    *,
+    out: Path | None = None,
+    figure: Path | None = None,
+    metaworld: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Measure one task, or `all`, on every backend at every batch size.
+
+    `metaworld` is a Python that has MetaWorld's own environments: they are measured in the same
+    run, by tests/oracle/bench_metaworld.py. `out` is a JSON file, `figure` a picture.
 
     The best of ROUNDS rollouts counts. A rollout is one program: policy network 3 x 256, sampling,
     physics, reward, automatic resets. A backend that cannot run here is said and passed over.
@@ -44,20 +54,55 @@ def run(
         rows.append(row)
         console.print(
             f"{name:<18} {backend:>7} {size:>6} envs  {row['steps_per_second']:>9,.0f} env steps/s"
-            f"  compile {row['compile_seconds']:.1f} s",
+            f"  compile {row['compile_seconds']:.1f} s"
+            f"  reset {row['reset_microseconds']:.0f} us/env  {row['bytes_per_env']} bytes/env",
             highlight=False,
             soft_wrap=True,
         )
+    reference = _metaworld(metaworld) if metaworld is not None else None
+    if reference is not None:
+        for processes, rate in reference.items():
+            console.print(
+                f"MetaWorld itself, {processes} process(es): {rate:,.0f} env steps/s",
+                highlight=False,
+            )
+    content = {"rows": rows, "metaworld": reference, "environment": describe_environment()}
     if out is not None:
-        write_json(out, {"rows": rows, "environment": describe_environment()})
+        write_json(out, content)
+    if figure is not None:
+        throughput_figure(figure, rows, reference, " ".join(["farl", *sys.argv[1:]]))
+        console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
     return rows
 
 
+def _metaworld(python: Path) -> dict[str, float]:
+    """Processes -> env steps per second of MetaWorld's push-v3."""
+    script = Path(__file__).parents[1] / "tests" / "oracle" / "bench_metaworld.py"
+    done = subprocess.run([python, script, "--json"], capture_output=True, text=True, check=False)
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        reason = (done.stderr.strip() or "it printed nothing").splitlines()[-1]
+        raise UserError(
+            f"--metaworld {python} could not measure MetaWorld ({reason}): name a Python with "
+            "metaworld 3.1.1, and run from a checkout"
+        ) from None
+
+
 def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
-    """One row: steps_per_second (best and median of ROUNDS), compile_seconds, bytes_per_env."""
+    """One row: steps_per_second (best and median of ROUNDS), compile_seconds, bytes_per_env, and
+
+    reset_microseconds per environment.
+    """
     env = BatchEnv(make(task, backend), num_envs)
     nets = Networks.create(FarlConfig(), env.observation_size, env.action_size)
-    state = jax.jit(env.reset, compiler_options=dict(env.compiler_options))(jax.random.key(0))
+    options = dict(env.compiler_options)
+    reset = jax.jit(env.reset, compiler_options=options)
+    state = jax.block_until_ready(reset(jax.random.key(0)))
+    started = time.perf_counter()
+    for i in range(ROUNDS):
+        jax.block_until_ready(reset(jax.random.key(i)))
+    reset_seconds = (time.perf_counter() - started) / ROUNDS
     params = nets.policy.init(jax.random.key(1), state.obs)
     identity = Normalizer(0.0 * state.obs[0], 1.0 + 0.0 * state.obs[0])
     length = max(10, (16_000 if backend == "native" else 4_000) // num_envs)
@@ -69,9 +114,7 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
 
     started = time.perf_counter()
     compiled = (
-        jax.jit(roll)
-        .lower(params, state, jax.random.key(2))
-        .compile(compiler_options=dict(env.compiler_options))
+        jax.jit(roll).lower(params, state, jax.random.key(2)).compile(compiler_options=options)
     )
     compile_seconds = time.perf_counter() - started
     seconds = []
@@ -88,6 +131,7 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
         "steps_per_second": rates[-1],
         "steps_per_second_median": rates[len(rates) // 2],
         "compile_seconds": compile_seconds,
+        "reset_microseconds": 1e6 * reset_seconds / num_envs,
         "bytes_per_env": sum(leaf.nbytes for leaf in leaves) // num_envs,
         "cpu_count": os.cpu_count(),
     }

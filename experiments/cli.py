@@ -64,6 +64,10 @@ class BenchArgs:
     """Batch sizes."""
     out: Path | None = None
     """JSON file for the rows."""
+    figure: Path | None = None
+    """Picture of env steps per second against batch size."""
+    metaworld: Path | None = None
+    """A Python with metaworld 3.1.1, to measure MetaWorld itself in the same run."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +333,15 @@ def command_bench(args: BenchArgs) -> None:
     """Throughput."""
     from experiments import bench
 
-    bench.run(args.task, args.backends, args.num_envs, args.out, _console())
+    bench.run(
+        args.task,
+        args.backends,
+        args.num_envs,
+        _console(),
+        out=args.out,
+        figure=args.figure,
+        metaworld=args.metaworld,
+    )
 
 
 def command_tasks(args: TasksArgs) -> None:

@@ -119,6 +119,45 @@ def diagnosis_figure(
     return path
 
 
+def throughput_figure(
+    path: Path, rows: Sequence[Row], metaworld: Mapping[Any, float] | None, command: str
+) -> Path:
+    """Draw env steps per second against batch size, both logarithmic.
+
+    Args:
+        path: the picture to write.
+        rows: of `bench.measure`; one line for each task and backend.
+        metaworld: processes -> env steps per second, a horizontal line each.
+        command: for the footer.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 5.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    tasks, backends = (list(dict.fromkeys(r[k] for r in rows)) for k in ("task", "backend"))
+    for task in tasks:
+        for backend in backends:
+            line = [r for r in rows if (r["task"], r["backend"]) == (task, backend)]
+            look = {"color": _COLORS[tasks.index(task) % 4], "marker": "o"}
+            look["linestyle"] = _STYLES[backends.index(backend) % 4]
+            sizes, rates = [r["num_envs"] for r in line], [r["steps_per_second"] for r in line]
+            if line:
+                axis.plot(sizes, rates, **look, label=f"{task}, {backend}")
+    for processes, rate in (metaworld or {}).items():
+        axis.axhline(rate, color=_GREY, linewidth=0.8)
+        axis.annotate(f"MetaWorld, {processes} process(es)", (sizes[0], rate), fontsize=8)
+    _dress(axis, "Throughput of a jitted rollout with the policy", "environments", "env steps/s")
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.legend(frameon=False, fontsize=8)
+    figure.supxlabel(command, fontsize=7, color=_GREY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
 def _by_seed(rows: Sequence[Row]) -> list[list[Row]]:
     """Split rows by their `seed`, in order of appearance."""
     seeds: dict[Any, list[Row]] = {}

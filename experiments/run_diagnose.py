@@ -51,7 +51,9 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
             f"{report['failure_episodes']} failure episodes"
         )
     folder: Path = run.path / method
-    write_json(folder / "diagnosis.json", {"max_risk": max_risk, "pairs": reports})
+    known = lambda x: None if isinstance(x, float) and np.isnan(x) else x  # JSON has no NaN
+    rows = {"max_risk": max_risk, "pairs": jax.tree.map(known, reports)}
+    write_json(folder / "diagnosis.json", rows)
     title = f"{run.task_name}: what the world model foresees of the exploring policy, no gate"
     figure = diagnosis_figure(
         folder / "diagnosis.png", reports, max_risk, title, " ".join(["farl", *sys.argv[1:]])

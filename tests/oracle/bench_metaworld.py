@@ -1,9 +1,12 @@
 """Steps per second of MetaWorld's own push-v3, to set beside `farl bench` on the same machine.
 
 Runs in the oracle environment (see write_golden.py): python tests/oracle/bench_metaworld.py
+With --json it prints one line for `farl bench --metaworld`.
 """
 
+import json
 import multiprocessing
+import sys
 import time
 
 import metaworld  # noqa: F401 - registers nothing, but fails early where the environment is wrong
@@ -28,6 +31,11 @@ def measure(seed: int) -> float:
 
 
 if __name__ == "__main__":
-    print(f"metaworld, 1 process: {measure(0):,.0f} env steps/s")
+    rates = {1: measure(0)}
     with multiprocessing.Pool(2) as pool:
-        print(f"metaworld, 2 processes: {sum(pool.map(measure, range(2))):,.0f} env steps/s")
+        rates[2] = sum(pool.map(measure, range(2)))
+    if "--json" in sys.argv:
+        print(json.dumps(rates))
+    else:
+        for processes, rate in rates.items():
+            print(f"metaworld, {processes} process(es): {rate:,.0f} env steps/s")
