@@ -48,8 +48,8 @@ PRESETS: dict[str, FarlConfig] = {
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,
-            eval_every=50_000,
-            final_episodes=128,
+            eval_every=100_000,
+            final_episodes=64,
             checkpoint_every=100_000,
         ),
     ),

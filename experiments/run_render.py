@@ -21,8 +21,8 @@ SHEET_FRAMES = 16
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the newest checkpoint's policy as it explores. Episodes that stay free of failure with
-    the most recovered steps come first.
+    Shows the newest checkpoint's policy as it explores. Episodes that stay free of failure come
+    first, of them those that succeed after a recovery, then those with more recovered steps.
     """
     config = method_config(run.settings.config, method)
     frozen = run.offline_result()
@@ -60,7 +60,8 @@ def _frames(
     recovered = (steps.decision.intervened & mask).sum(0)
     succeeded = (steps.success & mask).any(0)
     clean = ~(steps.failure & mask).any(0)
-    order = np.lexsort((~succeeded, -np.minimum(recovered, 20), ~clean))
+    saved = succeeded & (recovered > 0)
+    order = np.lexsort((-np.minimum(recovered, 20), ~saved, ~clean))
     parts = []
     for i in order[:EPISODES]:
         shown = _window(np.flatnonzero(mask[:, i]), steps.decision.intervened[:, i])
