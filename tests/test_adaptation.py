@@ -96,6 +96,7 @@ def test_a_window_in_which_the_simulation_gave_up_is_left_out(steps):
     assert not usable[28:31].any() and usable[27].any() and usable[31].any()
 
 
+@pytest.mark.slow  # half a minute, most of it compiling
 def test_the_model_learns_from_what_it_observes(steps, demos):
     params = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
     params = jax.tree.map(jnp.asarray, params)

@@ -89,6 +89,7 @@ def test_smoke_run_is_whole(smoke):
         rows = read_metrics(seed / method / "metrics.jsonl")
         assert rows[-1]["step"] == 4096
         assert rows[-1]["failure_episodes"] == result["failure_episodes"]
+    assert sum(result["causes"].values()) == result["failure_episodes"]
     assert json.loads((smoke / "comparison.json").read_text())["methods"].keys() == {
         "uni_o4",
         "farl",
@@ -97,6 +98,21 @@ def test_smoke_run_is_whole(smoke):
         assert (smoke / figure).stat().st_size > 1000
     environment = json.loads((seed / "env.json").read_text())
     assert environment["packages"]["mujoco"] == "3.17.0"
+
+
+@pytest.mark.slow  # half a minute, most of it compiling
+@pytest.mark.timeout(900)
+def test_a_diagnosis_names_its_pairs_and_an_ungated_method_is_refused(smoke, capsys):
+    seed = smoke / "seed0"
+    assert "no gate" in fails(capsys, "diagnose", str(seed), "--method", "uni_o4")
+    assert main(["diagnose", str(seed)]) == 0
+    found = json.loads((seed / "farl" / "diagnosis.json").read_text())
+    assert list(found["pairs"]) == [
+        "offline policy, offline model",
+        "policy of step 4,096, offline model",
+        "policy of step 4,096, its model",
+    ]
+    assert (seed / "farl" / "diagnosis.png").stat().st_size > 1000
 
 
 @pytest.mark.timeout(900)
