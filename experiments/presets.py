@@ -40,7 +40,7 @@ PRESETS: dict[str, FarlConfig] = {
         ),
     ),
     "quick": FarlConfig(
-        demos=DemosConfig(failure_episodes=320, policy_episodes=192, recovery_episodes=320),
+        demos=DemosConfig(failure_episodes=256, policy_episodes=128, recovery_episodes=320),
         bc=BCConfig(steps=800),
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),

@@ -14,7 +14,7 @@ from farl_jax.rollout import unroll
 from farl_jax.safety import GateMemory
 
 EPISODES = 3
-FRAMES = 30  # of one episode at most: software rendering takes 0.1 to 0.3 s each
+FRAMES = 24  # of one episode at most: software rendering takes 0.1 to 0.3 s each
 SHEET_FRAMES = 16
 
 

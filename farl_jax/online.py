@@ -140,6 +140,10 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
             env_steps=jnp.zeros((), jnp.int32),
         )
 
+    # Jitted apart from the rest of the state: the same program for every method.
+    update_learners = jax.jit(update_learners, donate_argnums=0)
+    observe = jax.jit(observe, donate_argnums=0)
+
     def update(state: OnlineState, frozen: OfflineResult, steps: Transition):
         key, key_update, key_observe = jax.random.split(state.key, 3)
         rest = state.env_steps <= config.online.critic_warmup
@@ -163,7 +167,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
         collect=jax.jit(
             _make_collect(env, nets, config), compiler_options=options, donate_argnums=0
         ),
-        update=jax.jit(update, donate_argnums=0),
+        update=update,
         adapt=adapt if adapts else None,
         steps_per_update=env.num_envs * config.online.rollout,
     )
