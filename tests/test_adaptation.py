@@ -117,8 +117,9 @@ def test_the_model_learns_from_what_it_observes(steps, demos):
 def test_a_run_adapts_every_other_update_and_resumes_exactly(frozen, demos, tmp_path):  # noqa: F811
     phase = make_online(make_toy(16), NETS, ADAPTING)
     budget = lambda updates: updates * phase.steps_per_update
+    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
     go = lambda state, updates: list(
-        jax.tree.map(jnp.copy, s)
+        copy(s)
         for s, _ in train(phase, state, frozen, gate(0.5), budget(updates), (ADAPT.every, demos))
     )
     states = go(phase.init(frozen, jax.random.key(7)), 4)
