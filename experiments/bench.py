@@ -45,6 +45,11 @@ def run(
     names = tuple(TASKS) if task == "all" else (task,)
     for name in names:
         make(name)  # refuses an unknown task before anything is measured
+    reference = _metaworld(metaworld) if metaworld is not None else {}
+    for processes, rate in reference.items():
+        console.print(
+            f"MetaWorld itself, {processes} process(es): {rate:,.0f} env steps/s", highlight=False
+        )
     for name, backend, size in itertools.product(names, backends, num_envs):
         try:
             row = measure(name, backend, size)
@@ -59,13 +64,6 @@ def run(
             highlight=False,
             soft_wrap=True,
         )
-    reference = _metaworld(metaworld) if metaworld is not None else None
-    if reference is not None:
-        for processes, rate in reference.items():
-            console.print(
-                f"MetaWorld itself, {processes} process(es): {rate:,.0f} env steps/s",
-                highlight=False,
-            )
     content = {"rows": rows, "metaworld": reference, "environment": describe_environment()}
     if out is not None:
         write_json(out, content)
@@ -78,11 +76,15 @@ def run(
 def _metaworld(python: Path) -> dict[str, float]:
     """Processes -> env steps per second of MetaWorld's push-v3."""
     script = Path(__file__).parents[1] / "tests" / "oracle" / "bench_metaworld.py"
-    done = subprocess.run([python, script, "--json"], capture_output=True, text=True, check=False)
+    reason = "it printed nothing"
     try:
+        done = subprocess.run(
+            [python, script, "--json"], capture_output=True, text=True, check=False
+        )
+        reason = (done.stderr.strip() or reason).splitlines()[-1]
         return json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        reason = (done.stderr.strip() or "it printed nothing").splitlines()[-1]
+    except (OSError, IndexError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else reason
         raise UserError(
             f"--metaworld {python} could not measure MetaWorld ({reason}): name a Python with "
             "metaworld 3.1.1, and run from a checkout"

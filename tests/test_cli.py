@@ -35,6 +35,11 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--online.treatment", "ignored"], "treatment"),
         (["run", "--seeds", "0"], "at least 1"),
         (["run", "--safety.horizon", "40"], "train_horizon"),
+        (["run", "--online.rollout", "4"], "adaptation.every to 0"),
+        (["reproduce", "--seeds", "0"], "at least 1"),
+        (["reproduce", "--task", "bounded_pusch"], "bounded_push"),
+        (["bench", "--metaworld", "no_such_python"], "no_such_python could not measure"),
+        (["bench", "--metaworld", "/bin/true"], "printed nothing"),
         (["offline", "nowhere"], "no run at nowhere"),
     ],
 )
@@ -47,7 +52,7 @@ def test_bad_words_are_one_line(capsys, tmp_path, monkeypatch, argv, said):
 def test_help_lists_every_command_and_every_number(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("run", "demos", "offline", "online", "bench", "tasks"))
+    assert all(word in shown for word in ("run", "reproduce", "online", "diagnose", "bench"))
     assert main(["run", "--help"]) == 0
     assert "--safety.gamma-risk" in capsys.readouterr().out
 
