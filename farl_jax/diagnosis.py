@@ -92,8 +92,7 @@ def gate_report(
     failure, risk = flat(labels[0]), flat(cost)
     peaks = safety.foreseen_peaks(risk, failure, episode, lead_time)
     leads = []
-    before = np.concatenate([[False], failure[:-1] & (episode[1:] == episode[:-1])])
-    for onset in np.flatnonzero(failure & ~before):
+    for onset in safety.failure_onsets(failure, episode):
         ahead = np.arange(max(0, onset - 10), onset)
         ahead = ahead[(episode[ahead] == episode[onset]) & (risk[ahead] > max_risk)]
         leads += [onset - ahead[0]] if len(ahead) else []

@@ -179,6 +179,12 @@ def gated_controller(
     return act
 
 
+def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """First steps of all runs of failing steps, of steps in time order [M] -> [onsets]."""
+    before = np.concatenate([[False], failure[:-1] & (episode[1:] == episode[:-1])])
+    return np.flatnonzero(failure & ~before)
+
+
 def foreseen_peaks(
     cost: np.ndarray, failure: np.ndarray, episode: np.ndarray, lead_time: int, window: int = 10
 ) -> np.ndarray:
@@ -187,9 +193,8 @@ def foreseen_peaks(
     Inputs are steps in time order [M]. An onset without `lead_time` steps before it in its episode
     could not be foreseen and is left out. The gate foresees an onset if its peak exceeds eps_safe.
     """
-    before = np.concatenate([[False], failure[:-1] & (episode[1:] == episode[:-1])])
     peaks = []
-    for onset in np.flatnonzero(failure & ~before):
+    for onset in failure_onsets(failure, episode):
         ahead = np.arange(max(0, onset - window), onset - lead_time + 1)
         ahead = ahead[episode[ahead] == episode[onset]]
         if len(ahead):
