@@ -226,6 +226,10 @@ def _check(settings: RunSettings) -> None:
             f"online.rollout is {online.rollout}, shorter than world_model.train_horizon = "
             f"{config.world_model.train_horizon}: raise it, or set adaptation.every to 0"
         )
+    if config.safety.hold < 1:
+        raise UserError(
+            f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
+        )
     if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
         raise UserError(
             f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "

@@ -46,7 +46,7 @@ PRESETS: dict[str, FarlConfig] = {
         bc=BCConfig(steps=800),
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
-        world_model=WorldModelConfig(steps=1200, batch=64),
+        world_model=WorldModelConfig(steps=1200, batch=48),
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,

@@ -84,6 +84,7 @@ def _make_watch(run: Run, config: Any) -> Any:
             learnt.normalizer(obs),
             action,
             horizon,
+            config.safety.hold,
         )
 
     roll, imagine = jax.jit(roll, compiler_options=dict(env.compiler_options)), jax.jit(imagine)

@@ -73,10 +73,10 @@ class WorldModelConfig:
     latent: int = 64
     simnorm_group: int = 8
     width: int = 128
-    train_horizon: int = 9
+    train_horizon: int = 13
     """Steps per window: heads learn on latents rolled this far, so C_H may use H below it."""
     steps: int = 3000
-    batch: int = 128
+    batch: int = 96
     learning_rate: float = 1e-3
     """Peak of a cosine schedule."""
     max_grad_norm: float = 20.0
@@ -109,7 +109,7 @@ class WorldModelConfig:
 class AdaptationConfig:
     """The world model's learning during the online phase."""
 
-    every: int = 4
+    every: int = 8
     """Policy updates between two chunks of world model updates; 0 freezes it, as in the paper."""
     learning_rate: float = 3e-4
     windows: int = 4096
@@ -123,7 +123,10 @@ class SafetyConfig:
     """The gate: recover when C_H exceeds eps_safe."""
 
     enabled: bool = True
-    horizon: int = 8
+    horizon: int = 12
+    hold: int = 3
+    """Imagined steps for which each action is held; asking the task policy is most of C_H's cost.
+    1 is the paper's."""
     gamma_risk: float = 0.95
     max_risk: float | None = 1e-2
     """eps_safe; None takes the value calibrated on held-out episodes, mostly more cautious."""

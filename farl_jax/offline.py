@@ -305,6 +305,7 @@ def calibrate(
             obs,
             action,
             gate.horizon,
+            gate.hold,
         )
         return safety.discounted_risk(probability, gate.horizon, gate.gamma_risk)
 

@@ -87,6 +87,7 @@ def failure_probabilities(
     obs: jax.Array,
     action: jax.Array,
     max_horizon: int,
+    hold: int,
 ) -> jax.Array:
     """p_0..p_Hmax of doing `action` now and the task policy's mean after: [Hmax + 1, ...].
 
@@ -97,19 +98,29 @@ def failure_probabilities(
         obs: normalised [..., D].
         action: [..., A]; clipped here as the environment clips it.
         max_horizon: static number of imagined steps.
+        hold: static number of imagined steps for which each action is held; 1 asks the task
+            policy at every step.
     """
     call = lambda name, *args: model.apply(params, *args, method=name)
+    failing = lambda z, a: jax.nn.sigmoid(call("failure", z, a) + logit_shift)
+
+    def steps(z: jax.Array, a: jax.Array, number: int) -> tuple[jax.Array, list[jax.Array]]:
+        probability = []
+        for _ in range(number):
+            probability.append(failing(z, a))
+            z = call("next", z, a)
+        return z, probability
 
     def imagine(carry: tuple[jax.Array, jax.Array], _: None):
         z, a = carry
-        probability = jax.nn.sigmoid(call("failure", z, a) + logit_shift)
-        z = call("next", z, a)
-        return (z, mean_action(call("decode", z))), probability
+        z, probability = steps(z, a, hold)
+        return (z, mean_action(call("decode", z))), jnp.stack(probability)
 
-    z0, a0 = call("encode", obs), jnp.clip(action, -1.0, 1.0)
-    (z, a), probability = jax.lax.scan(imagine, (z0, a0), None, max_horizon)
-    last = jax.nn.sigmoid(call("failure", z, a) + logit_shift)
-    return jnp.concatenate([probability, last[None]])
+    start = call("encode", obs), jnp.clip(action, -1.0, 1.0)
+    (z, a), blocks = jax.lax.scan(imagine, start, None, max_horizon // hold)
+    z, rest = steps(z, a, max_horizon % hold)
+    blocks = blocks.reshape(-1, *blocks.shape[2:])
+    return jnp.concatenate([blocks, jnp.stack([*rest, failing(z, a)])])
 
 
 def recover(
@@ -139,7 +150,7 @@ def gated_controller(
         nets: (policy network of both policies, world model network).
         learnt: both policies, world model, normaliser and logit shift, as they are now.
         gate: horizon, gamma_risk and eps_safe, traced.
-        config: minimum and maximum recovery length.
+        config: minimum and maximum recovery length, and for how long imagined actions are held.
         explore: sample the task action (training) or take its mean.
         max_horizon: static bound of `gate.horizon`.
     """
@@ -152,7 +163,14 @@ def gated_controller(
         mean, log_std = policy.apply(learnt.policy, obs)
         wanted = distributions.sample(key, mean, log_std) if explore else mean
         probability = failure_probabilities(
-            model, learnt.world_model, logit_shift, mean_action, obs, wanted, max_horizon
+            model,
+            learnt.world_model,
+            logit_shift,
+            mean_action,
+            obs,
+            wanted,
+            max_horizon,
+            config.hold,
         )
         cost = discounted_risk(probability, gate.horizon, gate.gamma_risk)
         fresh = state.step_count == 0

@@ -140,7 +140,7 @@ def model_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of all losses over windows [L, B, ...], and each of them; see the module's top.
 
-    `target` are slowly following parameters; only their Q heads are used.
+    `target` are the slowly following Q heads.
     """
     call = lambda p, name, *args: model.apply(p, *args, method=name)
     frozen = jax.lax.stop_gradient(params)
@@ -207,12 +207,18 @@ class ModelState:
     """The world model while it learns."""
 
     learner: Learner
-    target: Params  # slowly following; its Q heads make the value targets
+    target: Params  # the slowly following Q heads, which make the value targets
 
 
 def model_state(params: Params, config: WorldModelConfig) -> ModelState:
     """A fresh optimiser around these parameters."""
-    return ModelState(Learner.create(params, _optimizer(config)), jax.tree.map(jnp.copy, params))
+    target = jax.tree.map(jnp.copy, _q_heads(params))
+    return ModelState(Learner.create(params, _optimizer(config)), target)
+
+
+def _q_heads(params: Params) -> Params:
+    """The part of the parameters that `LatentModel.q` uses."""
+    return {"params": {"q_heads": params["params"]["q_heads"]}}
 
 
 def _optimizer(config: WorldModelConfig) -> optax.GradientTransformation:
@@ -242,7 +248,7 @@ def make_fit(
             lambda p: model_loss(model, config, p, state.target, batch), has_aux=True
         )(state.learner.params)
         learner = state.learner.apply_gradient(gradient, optimizer, rate)
-        target = polyak(state.target, learner.params, config.target_rate)
+        target = polyak(state.target, _q_heads(learner.params), config.target_rate)
         return ModelState(learner, target), losses
 
     def fit(state: ModelState, batches: dict[str, jax.Array], rates: jax.Array):

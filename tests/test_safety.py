@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from farl_jax import distributions
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
@@ -49,7 +50,7 @@ def test_horizon_cost_equals_hand_sum():
 def test_known_failure_time():
     """From x = 0.55 at full speed the 4th action crosses 0.9: p_3 is the first 1."""
     p = failure_probabilities(
-        CliffModel, None, jnp.zeros(()), jnp.ones_like, jnp.array([[0.55]]), jnp.ones((1, 1)), 5
+        CliffModel, None, jnp.zeros(()), jnp.ones_like, jnp.array([[0.55]]), jnp.ones((1, 1)), 5, 1
     )
     np.testing.assert_allclose(p[:, 0], [0, 0, 0, 1, 1, 1], atol=1e-6)
     for horizon in range(6):
@@ -62,10 +63,33 @@ def test_first_action_is_the_one_about_to_be_taken():
     """Walking left is safe even beside the cliff; what follows is the task policy's."""
     left, right = -jnp.ones((1, 1)), jnp.ones((1, 1))
     roll = lambda a: failure_probabilities(
-        CliffModel, None, jnp.zeros(()), jnp.zeros_like, jnp.array([[0.85]]), a, 3
+        CliffModel, None, jnp.zeros(()), jnp.zeros_like, jnp.array([[0.85]]), a, 3, 1
     )[:, 0]
     np.testing.assert_allclose(roll(left), [0, 0, 0, 0], atol=1e-6)
     np.testing.assert_allclose(roll(right), [1, 1, 1, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("hold", [1, 2, 3, 7])
+@pytest.mark.parametrize("horizon", [1, 4, 6])
+def test_each_imagined_action_is_held(hold, horizon):
+    """At x the policy wants 1 - x, but an action lasts `hold` steps: against a loop by hand."""
+    wants = lambda x: 1.0 - x
+    p = failure_probabilities(
+        CliffModel,
+        None,
+        jnp.zeros(()),
+        wants,
+        jnp.full((1, 1), 0.63),
+        jnp.ones((1, 1)),
+        horizon,
+        hold,
+    )
+    x, action, by_hand = 0.63, 1.0, []
+    for i in range(horizon + 1):
+        action = 1.0 - x if i > 0 and i % hold == 0 else action
+        x += 0.1 * action
+        by_hand.append(float(x > 0.9))
+    np.testing.assert_allclose(p[:, 0], by_hand, atol=1e-6)
 
 
 def test_horizon_sweep_compiles_once():
