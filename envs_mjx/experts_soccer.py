@@ -29,7 +29,8 @@ _CAUGHT = 0.75  # gripper opening, below which the ball cannot leave
 _HELD = 0.55  # gripper opening that holds the ball; much less squeezes it out
 _GRIP_GAIN = 10.0  # effort per unit of opening
 _EDGE_SHARES = (0.2, 0.2, 0.2, 0.4)  # x low, x high, y low, y high
-_CALM = 0.5  # fastest that recovery carries the ball, as an action
+_BESIDE = 0.035  # m in x between hand and ball, beyond which opening fingers miss the ball
+_CALM = 0.8  # fastest that recovery carries the ball, as an action
 _ASIDE = 0.25  # m in x, by which careless targets at the far edge miss the goal
 _SAFE_INSET = 0.15  # m inside the edges, where recovery takes the ball
 
@@ -93,8 +94,10 @@ def _catch_and_carry(obs: jax.Array, place: jax.Array, speed: float) -> jax.Arra
     rise = _DROP_GAIN * (height - hand[2])
     opening = obs[3] + _LAG * (obs[3] - obs[21])  # soon
     squeeze = jnp.clip(_GRIP_GAIN * (opening - _HELD), -1.0, 1.0)
-    # Opening or closing beside the ball would kick it, so a low hand that is not around it waits.
-    effort = jnp.where(here, squeeze, jnp.where(over, -1.0, 0.0))
+    # The fingers move along y and would kick a ball beside them, so a low hand that is neither
+    # around it nor clear of it in x waits.
+    clear = over | (jnp.abs(offset[0]) > _BESIDE)
+    effort = jnp.where(here, squeeze, jnp.where(clear, -1.0, 0.0))
     effort = jnp.where(hand[2] < _CLOSE_HEIGHT, effort, -1.0)
     return jnp.concatenate([across, jnp.stack([rise, effort])])
 

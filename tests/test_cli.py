@@ -35,6 +35,7 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--online.treatment", "ignored"], "treatment"),
         (["run", "--seeds", "0"], "at least 1"),
         (["run", "--safety.horizon", "40"], "train_horizon"),
+        (["run", "--safety.hold", "0"], "at least 1 step"),
         (["run", "--online.rollout", "4"], "adaptation.every to 0"),
         (["reproduce", "--seeds", "0"], "at least 1"),
         (["reproduce", "--task", "bounded_pusch"], "bounded_push"),
