@@ -146,7 +146,8 @@ def _parse(kind: type, name: str, words: list[str]) -> Any:
     """Arguments of one command, None after --help; a bad word becomes a UserError."""
     default = None
     if kind is StartArgs:
-        default = StartArgs(config=preset(_peek(words, "--preset") or "quick"))
+        chosen = {k: _peek(words, f"--{k}") or getattr(StartArgs, k) for k in ("preset", "task")}
+        default = StartArgs(config=preset(chosen["preset"], chosen["task"]))
     text = io.StringIO()
     try:
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
@@ -272,7 +273,8 @@ def command_reproduce(args: ReproduceArgs) -> None:
         raise UserError(f"--seeds is {args.seeds}: at least 1 is needed")
     tasks = args.task or tuple(TASKS)
     for task in tasks:
-        _check(RunSettings(task, args.preset, args.seed, args.backend, preset(args.preset)))
+        config = preset(args.preset, task)
+        _check(RunSettings(task, args.preset, args.seed, args.backend, config))
     plan = reproduce.Plan(tasks, seeds, args.preset, args.backend, args.runs)
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     reproduce.reproduce(plan, figures, args.out, " ".join(["farl", *sys.argv[1:]]), _console())

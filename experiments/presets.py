@@ -59,6 +59,12 @@ PRESETS: dict[str, FarlConfig] = {
 }
 
 
+TASKS: dict[str, dict[str, dict[str, Any]]] = {
+    "obstructed_push": {"online": {"success_bonus": 1000.0}},
+}
+"""Task -> group -> settings in which it differs from every preset."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Everything that decides a run's numbers."""
@@ -86,11 +92,15 @@ class RunSettings:
         return _build(cls, {k: v for k, v in saved.items() if k != "protocol"}, "config.json")
 
 
-def preset(name: str) -> FarlConfig:
-    """The named budget."""
+def preset(name: str, task: str) -> FarlConfig:
+    """The named budget, with what `task` needs besides."""
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    config = PRESETS[name]
+    for group, settings in TASKS.get(task, {}).items():
+        changed = dataclasses.replace(getattr(config, group), **settings)
+        config = dataclasses.replace(config, **{group: changed})
+    return config
 
 
 def _build(kind: type, saved: Any, where: str) -> Any:

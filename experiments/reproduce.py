@@ -60,7 +60,8 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
     """All rows of one task; its runs share the programs of their evaluations."""
     rows, judge = [], None
     for seed in plan.seeds:
-        settings = RunSettings(task, plan.preset, seed, plan.backend, preset(plan.preset))
+        config = preset(plan.preset, task)
+        settings = RunSettings(task, plan.preset, seed, plan.backend, config)
         path = plan.runs / task.replace(":", ".") / plan.preset / f"seed{seed}"
         run, folder = start_run(path, settings, console, resume=True)
         judge = judge or Judge.create(run, settings.config)

@@ -161,6 +161,10 @@ class OnlineConfig:
     critic_warmup: int = 40_000
     """Steps before the actor moves: the offline V judged other behaviour than the task policy's."""
     reward_scale: float = 0.01
+    success_bonus: float = 0.0
+    """Reward that the learner, not the score, adds to a success. A time-out is bootstrapped, so
+    staying beside the goal is worth 1 / (1 - discount) rewards of nearly 10, however short the
+    episodes: where they are shorter than that, success must pay the difference to be wanted."""
     treatment: Treatment = "relabelled"
     """What PPO's policy loss sees of a recovered step."""
     log_prob_floor: float = -10.0

@@ -146,8 +146,9 @@ def make_batch(
     obs = normalizer(steps.obs)
     now = value_net.apply(value, obs)
     following = value_net.apply(value, normalizer(steps.next_obs))
+    reward = steps.reward + jnp.where(steps.terminated, config.success_bonus, 0.0)
     gain = generalized_advantage(
-        steps.reward * config.reward_scale,
+        reward * config.reward_scale,
         now,
         following,
         steps.terminated,

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.cli import main
-from experiments.presets import PRESETS, RunSettings
+from experiments.cli import StartArgs, _parse, main
+from experiments.presets import PRESETS, RunSettings, preset
 from experiments.run_online import _stop_on_trouble
 from experiments.runtime import UserError
 from farl_jax import dataset
@@ -56,6 +56,23 @@ def test_help_lists_every_command_and_every_number(capsys):
     assert all(word in shown for word in ("run", "reproduce", "online", "diagnose", "bench"))
     assert main(["run", "--help"]) == 0
     assert "--safety.gamma-risk" in capsys.readouterr().out
+
+
+def test_a_task_may_differ_from_the_presets():
+    assert preset("paper", "bounded_push") == PRESETS["paper"]
+    own = preset("quick", "obstructed_push")
+    assert own.online.success_bonus > 0 == PRESETS["quick"].online.success_bonus
+    assert own.online.env_steps == PRESETS["quick"].online.env_steps
+
+
+def test_the_command_line_knows_the_tasks_settings():
+    words = ["--task", "obstructed_push", "--preset", "smoke", "--online.epochs", "2"]
+    parsed = _parse(StartArgs, "run", words)
+    assert (
+        parsed.config.online.success_bonus
+        == preset("smoke", "obstructed_push").online.success_bonus
+    )
+    assert parsed.config.online.epochs == 2
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -120,6 +120,18 @@ def test_masked_steps_teach_the_value_but_not_the_policy(learners):
     assert not same(run(learners, free)[0].actor, changed.actor)  # unmasked they do
 
 
+def test_a_success_pays_its_bonus_and_nothing_else_does(learners):
+    steps = rollout(learners.actor.params, NOBODY)
+    paying = dataclasses.replace(CONFIG, success_bonus=300.0)
+    by_hand = steps.replace(reward=steps.reward + 300.0 * steps.terminated)
+    batch = lambda steps, config: ppo.make_batch(
+        VALUE, learners.critic.params, NORMALIZER, steps, config
+    )
+    assert bool(steps.terminated.any())
+    assert same(batch(steps, paying), batch(by_hand, CONFIG))
+    assert not same(batch(steps, paying), batch(steps, CONFIG))
+
+
 def test_masked_share_is_reported(learners):
     _, metrics = run(learners, rollout(learners.actor.params, AT_START))
     np.testing.assert_allclose(metrics["used"], 1 - 1 / T, rtol=1e-6)
