@@ -23,36 +23,31 @@ LOG_UPDATES = 10
 
 @dataclass(frozen=True)
 class Judge:
-    """Evaluation of a policy as it would be deployed, with or without its gate."""
+    """Evaluation of a policy as it would be deployed, with its gate or with one that never acts."""
 
-    gated: Any
-    ungated: Any
+    evaluate: Any
     final_rounds: int
 
     @classmethod
     def create(cls, run: Run, config: FarlConfig) -> "Judge":
-        """Compile-on-use evaluations on `eval_episodes` environments, deterministic actions."""
-        env, nets = run.env(config.online.eval_episodes), run.networks()
+        """One program on `eval_episodes` environments, deterministic actions."""
+        env = run.env(config.online.eval_episodes)
+        controller = online.make_controller(
+            run.networks(), method_config(config, "farl"), explore=False
+        )
 
-        def build(enabled: bool) -> Any:
-            safety = dataclasses.replace(config.safety, enabled=enabled)
-            controller = online.make_controller(
-                nets, dataclasses.replace(config, safety=safety), explore=False
-            )
-
-            def controller_of(learnt, gate):
-                return GateMemory.create(env.num_envs), controller(learnt, gate)
-
-            return evaluate.make_evaluate(env, controller_of)
+        def controller_of(learnt, gate):
+            return GateMemory.create(env.num_envs), controller(learnt, gate)
 
         rounds = max(1, config.online.final_episodes // config.online.eval_episodes)
-        return cls(gated=build(True), ungated=build(False), final_rounds=rounds)
+        return cls(evaluate.make_evaluate(env, controller_of), rounds)
 
     def __call__(
         self, gated: bool, key: jax.Array, learnt: OfflineResult, gate: Gate
     ) -> dict[str, float]:
         """One batch of episodes."""
-        judged = (self.gated if gated else self.ungated)(key, learnt, gate)
+        never = gate.replace(max_risk=jnp.full_like(gate.max_risk, jnp.inf))
+        judged = self.evaluate(key, learnt, gate if gated else never)
         return {k: float(v) for k, v in jax.device_get(judged).items()}
 
     def many(self, gated: bool, key: jax.Array, *args: Any) -> dict[str, float]:

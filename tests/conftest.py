@@ -1,7 +1,11 @@
-"""Settings of the whole suite: silent broadcasting is an error in our own mathematics."""
+"""Settings of the whole suite: precision and compile cache are those of the commands."""
 
 import jax
 import pytest
+
+from experiments.runtime import prepare_jax
+
+prepare_jax()
 
 
 @pytest.fixture

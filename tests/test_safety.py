@@ -128,7 +128,7 @@ def test_a_failure_is_blamed_on_what_the_gate_had_done():
     assert blamed == expected
 
 
-def _gated(max_risk):
+def _gated(max_risk, spoil=1.0):
     config = FarlConfig(
         network=NetworkConfig(width=16, depth=1),
         world_model=WorldModelConfig(latent=16, width=16),
@@ -139,7 +139,7 @@ def _gated(max_risk):
     key = jax.random.key(0)
     obs = jnp.zeros((1, 2))
     task, recovery = nets.policy.init(key, obs), nets.policy.init(jax.random.key(1), obs)
-    world = nets.latent.init(key, obs, jnp.zeros((1, 1)))
+    world = jax.tree.map(lambda x: spoil * x, nets.latent.init(key, obs, jnp.zeros((1, 1))))
     learnt = OfflineResult(
         policy=task,
         value={},
@@ -167,6 +167,13 @@ def test_infinite_threshold_never_recovers_and_keeps_the_noise():
     expected = distributions.sample(jax.random.key(3), mean, log_std)
     np.testing.assert_array_equal(decision.action, expected)
     assert not decision.intervened.any() and (memory.recovering == 0).all()
+
+
+def test_a_model_without_a_number_is_an_alarm_unless_the_gate_is_off():
+    for max_risk, recovers in ((1e-2, True), (jnp.inf, False)):
+        *_, decision = _gated(max_risk, spoil=jnp.nan)
+        assert jnp.isnan(decision.horizon_cost).all()
+        assert (decision.intervened == recovers).all()
 
 
 def test_negative_threshold_always_recovers_by_the_mean():
