@@ -159,7 +159,6 @@ def _thin_geoms(spec: mujoco.MjSpec, parts: SceneParts) -> None:
             if geom.type == mujoco.mjtGeom.mjGEOM_CYLINDER:
                 geom.type = mujoco.mjtGeom.mjGEOM_BOX
                 geom.size = (0.02, 0.02, 0.02)  # the cylinder's radius and half height, m
-                geom.condim = 3  # four corners resist turning as the cylinder's rim does
             geom.contype, geom.conaffinity = _HITS | _BLOCKS, _HITS
         elif geom.meshname in boxes:
             _become_box(geom, boxes[geom.meshname], parts.goal_body)
