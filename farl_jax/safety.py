@@ -177,8 +177,7 @@ def gated_controller(
         memory = jax.tree.map(
             lambda new, old: jnp.where(fresh, new, old), GateMemory.create(len(fresh)), memory
         )
-        risky = ~(cost <= gate.max_risk)  # also where the model has no number to give
-        risky &= gate.max_risk < jnp.inf
+        risky = ~(cost <= gate.max_risk) & (gate.max_risk < jnp.inf)  # NaN is a risk, too
         acts, recovering = recover(
             risky, memory.recovering, config.min_recovery_steps, config.max_recovery_steps
         )
