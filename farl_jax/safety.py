@@ -150,7 +150,7 @@ def gated_controller(
         nets: (policy network of both policies, world model network).
         learnt: both policies, world model, normaliser and logit shift, as they are now.
         gate: horizon, gamma_risk and eps_safe, traced.
-        config: minimum and maximum recovery length, and for how long imagined actions are held.
+        config: lengths of recoveries and alarms, and of imagined actions.
         explore: sample the task action (training) or take its mean.
         max_horizon: static bound of `gate.horizon`.
     """
@@ -178,6 +178,7 @@ def gated_controller(
             lambda new, old: jnp.where(fresh, new, old), GateMemory.create(len(fresh)), memory
         )
         risky = ~(cost <= gate.max_risk) & (gate.max_risk < jnp.inf)  # NaN is a risk, too
+        risky &= memory.alarmed < config.patience
         acts, recovering = recover(
             risky, memory.recovering, config.min_recovery_steps, config.max_recovery_steps
         )
