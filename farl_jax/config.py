@@ -135,8 +135,9 @@ class SafetyConfig:
     max_recovery_steps: int = 25
     """After this many recovery steps in a row the task policy acts once, so nothing deadlocks."""
     patience: int = 60
-    """An alarm that lasts this long without `safety.QUIET` quiet steps is taken for false: the gate
-    then keeps quiet for as many. Otherwise what it forbids could never show the model its error."""
+    """An alarm that lasts this many steps, pauses of up to `safety.PAUSE` included, is taken for
+    false, and the gate keeps quiet for `safety.QUIET` steps. Otherwise what it forbids could never
+    show the model its error."""
     target_recall: float = 0.9
     target_trigger_rate: float = 0.1
     lead_time: int = 2

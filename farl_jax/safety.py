@@ -124,14 +124,16 @@ def failure_probabilities(
 
 
 def recover(
-    risky: jax.Array, recovering: jax.Array, min_steps: int, max_steps: int
+    risky: jax.Array, memory: GateMemory, config: SafetyConfig
 ) -> tuple[jax.Array, jax.Array]:
     """Who acts now: (recovery acts [N] bool, new length of the recovery under way [N] i32).
 
-    A recovery lasts at least `min_steps` and at most `max_steps`; then the task policy acts once.
+    A recovery lasts at least `min_recovery_steps` and at most `max_recovery_steps`; then the task
+    policy acts once. After `patience` steps of one alarm it acts until the alarm is over.
     """
-    due = risky | ((recovering > 0) & (recovering < min_steps))
-    acts = due & (recovering < max_steps)
+    recovering = memory.recovering
+    due = risky | ((recovering > 0) & (recovering < config.min_recovery_steps))
+    acts = due & (recovering < config.max_recovery_steps) & (memory.alarmed < config.patience)
     return acts, jnp.where(acts, recovering + 1, 0)
 
 
@@ -178,10 +180,7 @@ def gated_controller(
             lambda new, old: jnp.where(fresh, new, old), GateMemory.create(len(fresh)), memory
         )
         risky = ~(cost <= gate.max_risk) & (gate.max_risk < jnp.inf)  # NaN is a risk, too
-        risky &= memory.alarmed < config.patience
-        acts, recovering = recover(
-            risky, memory.recovering, config.min_recovery_steps, config.max_recovery_steps
-        )
+        acts, recovering = recover(risky, memory, config)
         memory = remember(memory, acts, recovering)
         action = jnp.where(acts[..., None], policy.apply(learnt.recovery, obs)[0], wanted)
         decision = Decision(

@@ -10,6 +10,7 @@ from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelC
 from farl_jax.offline import Networks
 from farl_jax.safety import (
     ALARMS,
+    QUIET,
     Gate,
     GateMemory,
     alarm,
@@ -111,7 +112,8 @@ def test_horizon_sweep_compiles_once():
 def test_recovery_lasts_and_ends():
     risky = jnp.array([True, False, False, False, True])
     recovering = jnp.array([0, 2, 3, 0, 5])
-    acts, length = recover(risky, recovering, min_steps=3, max_steps=5)
+    memory = GateMemory.create(5).replace(recovering=recovering)
+    acts, length = recover(risky, memory, SafetyConfig(min_recovery_steps=3, max_recovery_steps=5))
     np.testing.assert_array_equal(acts, [True, True, False, False, False])
     np.testing.assert_array_equal(length, [1, 3, 0, 0, 0])
 
@@ -126,6 +128,19 @@ def test_a_failure_is_blamed_on_what_the_gate_had_done():
     silent, late, failed, after = ALARMS
     expected = [silent] * 2 + [late] * 4 + [failed] * 7 + [after] * 8 + [silent] * 2 + [late]
     assert blamed == expected
+
+
+def test_an_alarm_without_end_is_broken_off_for_as_long_as_quiet_takes():
+    config, memory, acted = (
+        SafetyConfig(max_recovery_steps=1000, patience=10),
+        GateMemory.create(1),
+        [],
+    )
+    for _ in range(30):
+        acts, recovering = recover(jnp.array([True]), memory, config)
+        memory = remember(memory, acts, recovering)
+        acted.append(bool(acts[0]))
+    assert acted == [True] * 10 + [False] * QUIET + [True] * 8
 
 
 def _gated(max_risk, spoil=1.0):
