@@ -231,6 +231,11 @@ def _check(settings: RunSettings) -> None:
         raise UserError(
             f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
         )
+    if config.safety.patience < 1:
+        raise UserError(
+            f"safety.patience is {config.safety.patience}: below 1 recovery would never act; "
+            "for a run without a gate use --method uni_o4"
+        )
     if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
         raise UserError(
             f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "

@@ -36,6 +36,7 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--seeds", "0"], "at least 1"),
         (["run", "--safety.horizon", "40"], "train_horizon"),
         (["run", "--safety.hold", "0"], "at least 1 step"),
+        (["run", "--safety.patience", "0"], "never act"),
         (["run", "--online.rollout", "4"], "adaptation.every to 0"),
         (["reproduce", "--seeds", "0"], "at least 1"),
         (["reproduce", "--task", "bounded_pusch"], "bounded_push"),
