@@ -40,9 +40,7 @@ PRESETS: dict[str, FarlConfig] = {
         ),
     ),
     "quick": FarlConfig(
-        demos=DemosConfig(  # more of the expert than the paper preset: 200,000 steps then do
-            task_episodes=10, failure_episodes=256, policy_episodes=128, recovery_episodes=160
-        ),
+        demos=DemosConfig(failure_episodes=256, policy_episodes=128, recovery_episodes=160),
         bc=BCConfig(steps=800),
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),

@@ -328,8 +328,20 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
             loaded[item][path] if target.size else jnp.zeros(target.shape, target.dtype)
             for path, target in leaves.items()
         ]
-        restored[item] = jax.tree.unflatten(jax.tree.structure(abstract[item]), arrays)
+        like, structure = jax.tree.flatten(abstract[item])
+        placed = (getattr(leaf, "sharding", None) is not None for leaf in like)
+        arrays = [a if p else _unplaced(a) for a, p in zip(arrays, placed, strict=True)]
+        restored[item] = jax.tree.unflatten(structure, arrays)
     return restored
+
+
+def _unplaced(array: jax.Array) -> jax.Array:
+    """The same array as if just made, not tied to its device: JAX compiles a program anew for
+    arguments that are."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = _unplaced(jax.random.key_data(array))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    return jnp.asarray(np.asarray(array))
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -186,7 +186,7 @@ class OnlineConfig:
 class DemosConfig:
     """Demonstrations, all made in the environment by scripted controllers and the clone."""
 
-    task_episodes: int = 6
+    task_episodes: int = 10
     task_noise: float = 0.3
     """Standard deviation of the noise on the task expert's actions: weak demonstrations."""
     failure_episodes: int = 512

@@ -289,3 +289,13 @@ save(Path({str(tmp_path)!r}), 1, {{"x": state}}, {{}})
     np.testing.assert_array_equal(loaded["x"]["w"], np.arange(4.0))
     assert loaded["x"]["w"].device == jax.devices()[0]
     assert_same(loaded["x"]["key"], jax.random.key(5))
+
+
+def test_what_was_restored_runs_in_the_program_of_what_was_saved(tmp_path):
+    state = {"w": jnp.arange(4.0), "key": jax.random.key(5)}
+    program = jax.jit(lambda s: s["w"] + jax.random.normal(s["key"]))
+    expected = program(state)
+    save(tmp_path, 1, {"x": state}, {})
+    _, loaded, _ = restore(tmp_path, jax.eval_shape(lambda: {"x": state}))
+    np.testing.assert_array_equal(program(loaded["x"]), expected)
+    assert program._cache_size() == 1
