@@ -18,8 +18,6 @@ GRIP = 0.6  # effort with which MetaWorld's expert holds the puck
 _SAFE_INSET = 0.12  # m inside the edges, where recovery takes the puck
 _HOLD_OFFSET = -0.005  # m in x between the puck and where the hand holds it
 _HOLD_REACH = 0.035  # m, a puck nearer to the closed hand than this comes along
-_HELD_HEIGHT = 0.045  # m above the puck, below which the closing fingers hold it
-_LINED_UP = 0.02  # m aside, within which the hand comes down on the puck
 _HASTE = 15.0  # action per metre of error, for recovery on its way to the puck
 
 
@@ -128,9 +126,8 @@ def push_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
 def retreat(obs: jax.Array, away: jax.Array, target: jax.Array) -> jax.Array:
     """Return the action [4] that ends what threatens the puck, then takes it to `target`.
 
-    A low hand that holds the puck drags it along. One beside it leaves it at full speed, low, so
-    that a shove ends and nothing tips the puck; at a distance it rises, and fetches the puck from
-    above.
+    A low hand that holds the puck drags it along. One beside it backs off for as long as it still
+    moves towards the danger, which ends a shove, rises, and fetches the puck from above.
 
     Args:
       obs: [39].
@@ -138,12 +135,14 @@ def retreat(obs: jax.Array, away: jax.Array, target: jax.Array) -> jax.Array:
       target: [2] m.
     """
     hand, puck = obs[:3], obs[4:7]
-    apart, height = norm(hand[:2] - puck[:2]), hand[2] - puck[2]
-    held = (height <= _HELD_HEIGHT) & (apart <= _HOLD_REACH)
-    beside = (height < 0.07) & (apart > _LINED_UP) & (apart < 0.12) & ~held
+    low = hand[2] - puck[2] < 0.07
+    apart = norm(hand[:2] - puck[:2])
+    towards_danger = jnp.dot(obs[:2] - obs[18:20], away) < 0.0
     full_speed = away / jnp.maximum(jnp.max(jnp.abs(away)), 1e-3)  # one axis at 1
-    leave = jnp.append(full_speed, jnp.array([0.0, -1.0]))
-    return jnp.where(beside, leave, carry(obs, target, _HASTE))
+    brake = jnp.where(towards_danger, 1.0, 0.0) * full_speed
+    let_go = jnp.concatenate([brake, jnp.array([1.0, -1.0])])
+    fetch = carry(obs, target, _HASTE)
+    return jnp.where(low & (apart > _HOLD_REACH) & (apart < 0.12), let_go, fetch)
 
 
 def carry(obs: jax.Array, target: jax.Array, haste: float = _EXPERT_GAIN) -> jax.Array:
@@ -155,8 +154,8 @@ def carry(obs: jax.Array, target: jax.Array, haste: float = _EXPERT_GAIN) -> jax
     hand, puck = obs[:3], obs[4:7]
     grasp = puck.at[0].add(_HOLD_OFFSET)
     apart, height = norm(hand[:2] - grasp[:2]), hand[2] - grasp[2]
-    holding = (height <= _HELD_HEIGHT) & (apart <= _HOLD_REACH)
-    lined_up = apart <= _LINED_UP
+    holding = (height <= 0.045) & (apart <= _HOLD_REACH)
+    lined_up = apart <= 0.02
     above = grasp.at[2].add(jnp.where(apart > 0.1, 0.2, 0.1))
     down = grasp.at[2].add(0.03)
     point = jnp.where(lined_up, down, above)

@@ -105,13 +105,12 @@ def _finish(axis: Any, tasks: Sequence[str], title: str, ylabel: str) -> None:
     axis.grid(True, axis="y", color="#e4e4e4", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axis.get_legend_handles_labels()
-    if labels:
-        axis.legend(handles, labels, frameon=False, fontsize=8)
 
 
 def _save(figure: Any, path: Path, title: str, command: str) -> Path:
     figure.suptitle(title, fontsize=12)
+    legend = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     figure.supxlabel(command, fontsize=7, color=_GREY)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -194,7 +194,7 @@ class DemosConfig:
     policy_episodes: int = 384
     """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
     recovery_episodes: int = 480
-    recovery_length: int = 100
+    recovery_length: int = 50
     danger_margin: float | None = None
     """m: a recovery demonstration starts this near failure; None takes the task's own."""
     safe_margin: float | None = None
