@@ -48,9 +48,9 @@ PRESETS: dict[str, FarlConfig] = {
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,
-            eval_every=100_000,
+            eval_every=102_400,  # 25 updates: once half-way, once at the end
             final_episodes=64,
-            checkpoint_every=100_000,
+            checkpoint_every=102_400,
         ),
     ),
     "paper": FarlConfig(),
