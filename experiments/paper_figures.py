@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from farl_jax.methods import METHODS
+
 _COLORS = {"uni_o4": "#D55E00", "farl": "#0072B2"}
-_NAMES = {"uni_o4": "Uni-O4 (gate off)", "farl": "FARL (gate on)"}
 _GREY = "#5c5c5c"
 _WIDTH = 0.38
 
@@ -29,7 +30,7 @@ def failures_figure(path: Path, by_task: ByTask, paper: Mapping[str, Any], comma
     for i, method in enumerate(_COLORS):
         shift = (i - 0.5) * _WIDTH
         values = [paper["failure_episodes"][task][method] for task in tasks]
-        look = {"color": _COLORS[method], "label": _NAMES[method]}
+        look = {"color": _COLORS[method], "label": METHODS[method].title}
         theirs.bar(np.arange(len(tasks)) + shift, values, _WIDTH, **look)
         _bars(ours, by_task, method, "failure_episodes", shift, look)
     for x, task in enumerate(tasks):
@@ -51,7 +52,7 @@ def returns_figure(path: Path, by_task: ByTask, paper: Mapping[str, Any], comman
     for i, method in enumerate(_COLORS):
         shift = (i - 0.5) * _WIDTH
         pairs = np.array([paper["normalized_return"][task][method] for task in tasks])
-        look = {"color": _COLORS[method], "label": _NAMES[method]}
+        look = {"color": _COLORS[method], "label": METHODS[method].title}
         pale = {"color": _COLORS[method], "alpha": 0.35}
         if len(tasks):
             theirs.bar(np.arange(len(tasks)) + shift, pairs[:, 1], _WIDTH, **look | {"alpha": 0.8})

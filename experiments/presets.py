@@ -80,7 +80,10 @@ class RunSettings:
 
     @classmethod
     def from_json(cls, saved: Any) -> "RunSettings":
-        """Strictly back; a UserError names an unknown, missing or mistyped field."""
+        """Strictly back; a UserError names an unknown or mistyped field.
+
+        A setting that a later version added takes its default, which does what there was before.
+        """
         if not isinstance(saved, dict) or saved.get("protocol") != PROTOCOL:
             found = saved.get("protocol") if isinstance(saved, dict) else None
             raise UserError(
@@ -108,9 +111,7 @@ def _build(kind: type, saved: Any, where: str) -> Any:
     names = [f.name for f in dataclasses.fields(kind)]
     if unknown := sorted(set(saved) - set(names)):
         raise UserError(f"{where}: unknown setting {unknown[0]!r}: known are {', '.join(names)}")
-    if missing := [n for n in names if n not in saved]:
-        raise UserError(f"{where}: setting {missing[0]!r} is missing")
-    return kind(**{n: _value(hints[n], saved[n], f"{where}: {n}") for n in names})
+    return kind(**{n: _value(hints[n], v, f"{where}: {n}") for n, v in saved.items()})
 
 
 def _value(hint: Any, saved: Any, where: str) -> Any:

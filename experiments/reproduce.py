@@ -12,10 +12,11 @@ from rich.table import Table
 
 from experiments.paper_figures import failures_figure, returns_figure
 from experiments.presets import RunSettings, preset
-from experiments.run import METHODS, start_run
+from experiments.run import start_run
 from experiments.run_eval import paired
 from experiments.run_online import Judge, all_phases
 from experiments.runtime import read_json
+from farl_jax.methods import MAIN
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
 DRAWS = 10_000
@@ -97,7 +98,7 @@ def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
     """task -> method -> rows by seed, tasks in order of appearance."""
     by_task: dict[str, dict[str, list[Row]]] = {}
     for row in sorted(rows, key=lambda r: r["seed"]):
-        by_task.setdefault(row["task"], {m: [] for m in METHODS})[row["method"]].append(row)
+        by_task.setdefault(row["task"], {m: [] for m in MAIN})[row["method"]].append(row)
     return by_task
 
 
@@ -109,7 +110,7 @@ def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, flo
     """
     rng, parts = np.random.default_rng(0), []
     for methods in by_task.values():
-        counts = np.array([[r["failure_episodes"] for r in methods[m]] for m in METHODS], float)
+        counts = np.array([[r["failure_episodes"] for r in methods[m]] for m in MAIN], float)
         index = rng.integers(0, counts.shape[1], (DRAWS, counts.shape[1]))
         index[0] = np.arange(counts.shape[1])  # the first draw is the sample itself
         base, ours = counts[:, index].sum(-1)

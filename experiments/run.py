@@ -16,9 +16,6 @@ from farl_jax import checkpoint
 from farl_jax.offline import Networks
 from farl_jax.types import OfflineResult
 
-METHODS = {"uni_o4": False, "farl": True}
-"""method -> whether the gate is on; nothing else differs."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -70,8 +67,9 @@ def open_run(path: Path, console: Console, *, resume: bool = True) -> tuple[Run,
     config = path / "config.json"
     if not config.is_file():
         raise UserError(f"no run at {path}: start one with `farl run` or `farl demos`")
-    settings = RunSettings.from_json(read_json(config))
-    folder = RunFolder.create(path, settings.to_json(), resume=True)
+    saved = read_json(config)
+    settings = RunSettings.from_json(saved)
+    folder = RunFolder.create(path, saved, resume=True)
     return Run(path, settings, resume, console), folder
 
 
@@ -79,8 +77,11 @@ def start_run(
     path: Path, settings: RunSettings, console: Console, *, resume: bool
 ) -> tuple[Run, RunFolder]:
     """A new run's folder, or with `resume` the same run's."""
-    resume = resume and (path / "config.json").is_file()
-    folder = RunFolder.create(path, settings.to_json(), resume=resume)
+    config = path / "config.json"
+    resume, wanted = resume and config.is_file(), settings.to_json()
+    if resume and RunSettings.from_json(saved := read_json(config)) == settings:
+        wanted = saved  # an older version may not have had every setting
+    folder = RunFolder.create(path, wanted, resume=resume)
     return Run(path, settings, resume, console), folder
 
 

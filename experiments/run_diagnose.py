@@ -10,9 +10,10 @@ import numpy as np
 
 from experiments.plots import diagnosis_figure
 from experiments.run import Run
-from experiments.run_online import make_gate, method_config, newest
+from experiments.run_online import find_method, make_gate, newest
 from experiments.runtime import UserError, write_json
 from farl_jax import dataset, diagnosis, online, safety
+from farl_jax.methods import Method
 from farl_jax.rollout import unroll
 from farl_jax.safety import Gate, GateMemory
 from farl_jax.types import OfflineResult
@@ -26,9 +27,9 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
     Three pairs of policy and model: both of the offline phase; the newest policy under the offline
     model, which is what a frozen model would be; the newest policy under the newest model.
     """
-    config = method_config(run.settings.config, method)
-    if not config.safety.enabled:
-        raise UserError(f"{method} has no gate to diagnose: choose --method farl")
+    config, parts = run.settings.config, find_method(method)
+    if parts.gate != "world_model":
+        raise UserError(f"{method} has no world model's gate to diagnose: choose --method farl")
     frozen = run.offline_result()
     step, latest = newest(run, method, frozen)
     pairs = {"offline policy, offline model": frozen}
@@ -38,7 +39,7 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
         )
         if config.adaptation.every > 0:
             pairs[f"policy of step {step:,}, its model"] = latest
-    watch, max_risk = _make_watch(run, config), float(make_gate(config, frozen).max_risk)
+    watch, max_risk = _make_watch(run, config, parts), float(make_gate(config, frozen).max_risk)
     reports = {}
     for name, learnt in pairs.items():
         reports[name] = report = _judge(run, config, learnt, watch, max_risk)
@@ -62,10 +63,11 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
     return reports
 
 
-def _make_watch(run: Run, config: Any) -> Any:
+def _make_watch(run: Run, config: Any, parts: Method) -> Any:
     """watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without any interference."""
     env, nets = run.env(config.online.num_envs), run.networks()
-    controller, horizon = online.make_controller(nets, config, explore=True), config.safety.horizon
+    controller = online.make_controller(nets, config, parts, explore=True)
+    horizon = config.safety.horizon
     never = Gate.create(horizon, config.safety.gamma_risk, jnp.inf)
 
     def roll(learnt: OfflineResult, key: jax.Array) -> Any:

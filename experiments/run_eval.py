@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.plots import comparison_figure
-from experiments.run import METHODS
 from experiments.runtime import UserError, read_json, write_json
+from farl_jax.methods import MAIN, METHODS
 from farl_jax.metrics import read_metrics
 
-TITLES = {"uni_o4": "Uni-O4 (gate off)", "farl": "FARL (gate on)"}
 COLUMNS = (
     ("episodes", "episodes", "{:.0f}"),
     ("failure\nepisodes", "failure_episodes", "{:.0f}"),
@@ -34,8 +33,8 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     if not results:
         raise UserError(f"{root}: no finished method yet; run `farl online` first")
     summary = {"methods": results}
-    if len(results) == len(METHODS):
-        summary |= paired(results["uni_o4"], results["farl"])
+    if all(m in results for m in MAIN):
+        summary |= paired(*(results[m] for m in MAIN))
     write_json(root / "comparison.json", summary)
     console.print(_table(results))
     if "reduction_percent" in summary:
@@ -49,7 +48,7 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     first = next(iter(results.values()))[0]
     figure = comparison_figure(
         root / "comparison.png",
-        {TITLES[m]: _curve(_with(seeds, m), m) for m in results},
+        {METHODS[m].title: _curve(_with(seeds, m), m) for m in results},
         title=f"{first['task']}: {first['online_steps']:,} online steps, {len(seeds)} seed(s)",
         command=" ".join(["farl", *sys.argv[1:]]),
     )
@@ -103,5 +102,5 @@ def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
             values = np.array([row[name] for row in rows], float)
             spread = f" ({shape.format(values.std(ddof=1))})" if len(values) > 1 else ""
             cells.append(shape.format(values.mean()) + spread)
-        table.add_row(TITLES[method], *cells)
+        table.add_row(METHODS[method].title, *cells)
     return table

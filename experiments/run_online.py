@@ -1,6 +1,5 @@
 """The online command: fine-tune from the offline checkpoint, gate on (farl) or off (uni_o4)."""
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from experiments import collect_demos, run_offline
-from experiments.run import METHODS, Run
+from experiments.run import Run
 from experiments.runtime import UserError, read_json, write_json
 from farl_jax import checkpoint, evaluate, offline, online
 from farl_jax.config import FarlConfig
+from farl_jax.methods import MAIN, METHODS, Method
 from farl_jax.metrics import MetricsWriter, read_metrics
 from farl_jax.safety import ALARMS, Gate, GateMemory
 from farl_jax.types import OfflineResult
@@ -32,9 +32,7 @@ class Judge:
     def create(cls, run: Run, config: FarlConfig) -> "Judge":
         """One program on `eval_episodes` environments, deterministic actions."""
         env = run.env(config.online.eval_episodes)
-        controller = online.make_controller(
-            run.networks(), method_config(config, "farl"), explore=False
-        )
+        controller = online.make_controller(run.networks(), config, METHODS["farl"], explore=False)
 
         def controller_of(learnt, gate):
             return GateMemory.create(env.num_envs), controller(learnt, gate)
@@ -58,12 +56,11 @@ class Judge:
         return means
 
 
-def method_config(config: FarlConfig, method: str) -> FarlConfig:
-    """The run's config with the gate as the method has it."""
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    safety = dataclasses.replace(config.safety, enabled=METHODS[method])
-    return dataclasses.replace(config, safety=safety)
+def find_method(name: str) -> Method:
+    """The method of this name."""
+    if name not in METHODS:
+        raise UserError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+    return METHODS[name]
 
 
 def make_gate(config: FarlConfig, frozen: OfflineResult) -> Gate:
@@ -78,7 +75,7 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
 
     One `judge` for all methods and seeds of a process compiles its programs once.
     """
-    config = method_config(run.settings.config, method)
+    config, parts = run.settings.config, find_method(method)
     folder = run.path / method
     result_file = folder / "result.json"
     if run.resume and result_file.is_file():
@@ -87,7 +84,7 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
     frozen = run.offline_result()
     gate = make_gate(config, frozen)
     env = run.env(config.online.num_envs)
-    phase = online.make_online(env, run.networks(), config)
+    phase = online.make_online(env, run.networks(), config, parts)
     judge = judge or Judge.create(run, config)
     run.say(f"online {method}: {config.online.env_steps:,} steps")
     state = phase.init(frozen, run.key("online"))
@@ -103,7 +100,7 @@ def all_phases(run: Run, judge: Judge) -> list[dict[str, Any]]:
     """Demonstrations, offline phase, and both methods from it; their rows."""
     run_offline.demos(run)
     run_offline.fit(run)
-    return [fine_tune(run, method, judge) for method in METHODS]
+    return [fine_tune(run, method, judge) for method in MAIN]
 
 
 def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult]:
@@ -111,8 +108,8 @@ def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineRe
     folder = run.path / method / "checkpoints"
     if checkpoint.latest_step(folder) is None:
         return 0, frozen
-    config = method_config(run.settings.config, method)
-    phase = online.make_online(run.env(config.online.num_envs), run.networks(), config)
+    env = run.env(run.settings.config.online.num_envs)
+    phase = online.make_online(env, run.networks(), run.settings.config, find_method(method))
     abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"))}
     step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
     return step, online.current(items["state"], frozen)
@@ -134,7 +131,7 @@ def _restore(run: Run, method: str, state: Any, writer: MetricsWriter) -> tuple[
 
 def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
     """The host loop: log, evaluate, save. Evaluation time does not count as training time."""
-    config, gated = run.settings.config.online, METHODS[method]
+    config, gated = run.settings.config.online, METHODS[method].gated
     key_eval = run.key("learning_curve_evaluation")
     every = lambda steps: max(1, steps // phase.steps_per_update)
     before, updates, row = jax.device_get(state.counters), [], {}
@@ -208,7 +205,7 @@ def _progress(method: str, step: int, values: dict[str, float], row: dict[str, f
 def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
     """The run's row: totals of training, and first and last policy on held-out keys, both ways."""
     totals = online.summarize(state.counters, None, [])
-    key, gated = run.key("final_evaluation"), METHODS[method]
+    key, gated = run.key("final_evaluation"), METHODS[method].gated
     now = online.current(state, frozen)
     first = judge.many(gated, key, frozen, gate)
     last = judge.many(gated, key, now, gate)

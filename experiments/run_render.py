@@ -7,7 +7,7 @@ import numpy as np
 
 from envs_mjx import render
 from experiments.run import Run
-from experiments.run_online import make_gate, method_config, newest
+from experiments.run_online import find_method, make_gate, newest
 from farl_jax import online
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
@@ -24,10 +24,10 @@ def film(run: Run, method: str) -> None:
     Shows the newest checkpoint's policy as it explores. Episodes that stay free of failure come
     first, of them those that succeed after a recovery, then those with more recovered steps.
     """
-    config = method_config(run.settings.config, method)
+    config, parts = run.settings.config, find_method(method)
     frozen = run.offline_result()
     env = run.env(config.online.num_envs)
-    controller = online.make_controller(run.networks(), config, explore=True)
+    controller = online.make_controller(run.networks(), config, parts, explore=True)
 
     def roll(learnt: Any, gate: Any, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
@@ -42,7 +42,7 @@ def film(run: Run, method: str) -> None:
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
     gate, (trained, learnt) = make_gate(config, frozen), newest(run, method, frozen)
     steps, (qpos, goal) = jax.device_get(roll(learnt, gate, run.key("film")))
-    max_risk = float(gate.max_risk) if config.safety.enabled else None
+    max_risk = float(gate.max_risk) if parts.gated else None
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)
     folder = run.path / method
     render.write_video(folder / "film.mp4", frames, fps=10.0)

@@ -122,7 +122,6 @@ class AdaptationConfig:
 class SafetyConfig:
     """The gate: recover when C_H exceeds eps_safe."""
 
-    enabled: bool = True
     horizon: int = 12
     hold: int = 3
     """Imagined steps for which each action is held; asking the task policy is most of C_H's cost.

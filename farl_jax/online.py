@@ -16,6 +16,7 @@ from flax import struct
 from farl_jax import ppo
 from farl_jax.adaptation import Adaptation, make_adaptation
 from farl_jax.config import FarlConfig
+from farl_jax.methods import Method
 from farl_jax.offline import Networks
 from farl_jax.rollout import policy_controller, unroll
 from farl_jax.safety import ALARMS, Gate, GateMemory, gated_controller
@@ -96,13 +97,13 @@ def current(state: OnlineState, frozen: OfflineResult) -> OfflineResult:
 
 
 def make_controller(
-    nets: Networks, config: FarlConfig, *, explore: bool
+    nets: Networks, config: FarlConfig, method: Method, *, explore: bool
 ) -> Callable[[OfflineResult, Gate], Controller]:
-    """The behaviour policy of the run: gated when `config.safety.enabled`, else the task policy."""
+    """The behaviour policy of the run: behind the method's gate, or the task policy alone."""
     safety = config.safety
 
     def build(learnt: OfflineResult, gate: Gate) -> Controller:
-        if not safety.enabled:
+        if not method.gated:
             return policy_controller(
                 nets.policy.apply, learnt.policy, learnt.normalizer, explore=explore
             )
@@ -118,10 +119,10 @@ def make_controller(
     return build
 
 
-def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePhase:
-    """Build the online phase for a batched environment."""
+def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method) -> OnlinePhase:
+    """Build the online phase of a method for a batched environment."""
     init_learners, update_learners = ppo.make_update(nets.policy, nets.value, config.online)
-    adapts = config.safety.enabled and config.adaptation.every > 0
+    adapts = method.gate == "world_model" and config.adaptation.every > 0
     start_model, observe, learn = make_adaptation(
         nets.latent, config.adaptation, config.world_model, config.iql.reward_scale
     )
@@ -165,7 +166,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
     return OnlinePhase(
         init=jax.jit(init, compiler_options=options),
         collect=jax.jit(
-            _make_collect(env, nets, config), compiler_options=options, donate_argnums=0
+            _make_collect(env, nets, config, method), compiler_options=options, donate_argnums=0
         ),
         update=update,
         adapt=adapt if adapts else None,
@@ -173,8 +174,10 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig) -> OnlinePh
     )
 
 
-def _make_collect(env: BatchedEnv, nets: Networks, config: FarlConfig) -> Callable[..., Any]:
-    controller_of = make_controller(nets, config, explore=True)
+def _make_collect(
+    env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method
+) -> Callable[..., Any]:
+    controller_of = make_controller(nets, config, method, explore=True)
 
     def collect(state: OnlineState, frozen: OfflineResult, gate: Gate):
         key, key_roll = jax.random.split(state.key)

@@ -12,6 +12,7 @@ from farl_jax.adaptation import create_ring, draw, make_adaptation, store, usabl
 from farl_jax.config import AdaptationConfig, WorldModelConfig
 from farl_jax.dataset import from_rollout
 from farl_jax.latent import LatentModel
+from farl_jax.methods import METHODS
 from farl_jax.online import current, make_online, train
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Normalizer
@@ -115,7 +116,7 @@ def test_the_model_learns_from_what_it_observes(steps, demos):
 
 
 def test_a_run_adapts_every_other_update_and_resumes_exactly(frozen, demos, tmp_path):  # noqa: F811
-    phase = make_online(make_toy(16), NETS, ADAPTING)
+    phase = make_online(make_toy(16), NETS, ADAPTING, METHODS["farl"])
     budget = lambda updates: updates * phase.steps_per_update
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
     go = lambda state, updates: list(
@@ -137,11 +138,8 @@ def test_a_run_adapts_every_other_update_and_resumes_exactly(frozen, demos, tmp_
 
 
 def test_without_a_gate_or_with_every_zero_the_model_is_the_frozen_one(frozen):  # noqa: F811
-    for config in (
-        dataclasses.replace(ADAPTING, safety=dataclasses.replace(GATED.safety, enabled=False)),
-        GATED,
-    ):
-        phase = make_online(make_toy(16), NETS, config)
+    for config, method in ((ADAPTING, "uni_o4"), (GATED, "farl")):
+        phase = make_online(make_toy(16), NETS, config, METHODS[method])
         state = jax.eval_shape(phase.init, frozen, jax.random.key(0))
         assert phase.adapt is None and state.adaptation is None
         assert current(state, frozen).world_model is frozen.world_model

@@ -81,6 +81,10 @@ def test_settings_round_trip_and_refuse_what_they_do_not_know(name):
     settings = RunSettings(preset=name, config=PRESETS[name])
     saved = json.loads(json.dumps(settings.to_json()))
     assert RunSettings.from_json(saved) == settings
+    older = saved["config"]["bc"] | {}
+    del older["holdout"]
+    earlier = saved | {"config": saved["config"] | {"bc": older}}
+    assert RunSettings.from_json(earlier) == settings
     with pytest.raises(UserError, match="unknown setting 'extra'"):
         RunSettings.from_json(saved | {"extra": 1})
     with pytest.raises(UserError, match="protocol"):

@@ -16,6 +16,7 @@ from farl_jax.config import (
     SafetyConfig,
     WorldModelConfig,
 )
+from farl_jax.methods import METHODS
 from farl_jax.offline import Networks
 from farl_jax.online import Counters, make_online, summarize, train
 from farl_jax.safety import ALARMS, Gate
@@ -44,7 +45,6 @@ GATED = FarlConfig(
         treatment="masked",
     ),
 )
-UNGATED = dataclasses.replace(GATED, safety=SafetyConfig(enabled=False))
 NETS = Networks.create(GATED, 2, 1)
 
 
@@ -66,12 +66,12 @@ def frozen() -> OfflineResult:
 
 @pytest.fixture(scope="module")
 def gated():
-    return make_online(make_toy(ENVS), NETS, GATED)
+    return make_online(make_toy(ENVS), NETS, GATED, METHODS["farl"])
 
 
 @pytest.fixture(scope="module")
 def ungated():
-    return make_online(make_toy(ENVS), NETS, UNGATED)
+    return make_online(make_toy(ENVS), NETS, GATED, METHODS["uni_o4"])
 
 
 @pytest.fixture(scope="module")
