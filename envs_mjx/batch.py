@@ -24,6 +24,7 @@ class BatchEnv:
         self.random_return = env.random_return
         self.expert_return = env.expert_return
         self.danger_margin = env.danger_margin
+        self.danger_lead = env.danger_lead
         self.safe_margin = env.safe_margin
         self.compiler_options = env.compiler_options
 

@@ -26,6 +26,7 @@ class BoundedPush(BoundedTask, PushTask):
     name: ClassVar[str] = "bounded_push"
     named_bounds: ClassVar[Mapping[str, Bounds]] = BOUNDS
     danger_margin: ClassVar[float] = 0.06
+    danger_lead: ClassVar[float] = 10.0
     safe_margin: ClassVar[float] = 0.09
     # Means over 1,200 episodes each on the native backend: standard errors 0.6 and 1.0.
     random_return: ClassVar[float] = 15.0

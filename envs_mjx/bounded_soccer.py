@@ -48,6 +48,8 @@ class BoundedSoccer(BoundedTask):
     goal_high: ClassVar[tuple[float, float, float]] = (0.1, 0.9, 0.0)
     danger_margin: ClassVar[float] = 0.10
     """Distance to the edge at which recovery takes over, m: a ball may start this close to one."""
+    danger_lead: ClassVar[float] = 50.0
+    """Steps ahead that the distances count, as nothing slows a rolling ball."""
     safe_margin: ClassVar[float] = 0.12
     """Distance to the edge at which a recovery is over, m."""
     # Means over 1,024 episodes each on the native backend; docs/tasks.md has the standard errors.

@@ -62,6 +62,7 @@ class Env(Protocol):
     random_return: float  # normalisation references, measured (docs/tasks.md)
     expert_return: float
     danger_margin: float  # m, where recovery should begin, and where it has succeeded
+    danger_lead: float  # steps ahead that both count, at the speed of the moment
     safe_margin: float
     compiler_options: Mapping[str, bool]
 

@@ -44,6 +44,7 @@ class FragilePushWall(PushTask):
     goal_low: ClassVar[tuple[float, float, float]] = (-0.05, 0.85, 0.01)
     goal_high: ClassVar[tuple[float, float, float]] = (0.05, 0.9, 0.02)
     danger_margin: ClassVar[float] = 0.06
+    danger_lead: ClassVar[float] = 0.0
     safe_margin: ClassVar[float] = 0.07
     # Means over 1,000 episodes each on the native backend: standard errors 0.4 and 2.3.
     random_return: ClassVar[float] = 15.1

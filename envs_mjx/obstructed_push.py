@@ -50,6 +50,7 @@ class ObstructedPush(PushTask):
 
     name: ClassVar[str] = "obstructed_push"
     danger_margin: ClassVar[float] = 0.05
+    danger_lead: ClassVar[float] = 0.0
     safe_margin: ClassVar[float] = 0.08
     # Means over 1,000 episodes each on the native backend: standard errors 0.05 and 1.2.
     random_return: ClassVar[float] = 4.4

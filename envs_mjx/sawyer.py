@@ -44,6 +44,7 @@ class SawyerEnv:
         self.random_return = task.random_return
         self.expert_return = task.expert_return
         self.danger_margin = task.danger_margin
+        self.danger_lead = task.danger_lead
         self.safe_margin = task.safe_margin
         self.expert = task.expert
         self.careless = task.careless

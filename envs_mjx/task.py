@@ -43,6 +43,7 @@ class Task(Protocol):
     random_return: float  # mean episode return of uniform random actions
     expert_return: float  # mean episode return of `expert`
     danger_margin: float  # m; demonstrations of recovery begin when the margin sinks below this
+    danger_lead: float  # steps ahead, at the present speed, at which both margins count
     safe_margin: float  # m; they end here
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:

@@ -23,6 +23,7 @@ class PushUpright(BoundedPush):
 
     name: ClassVar[str] = "push_upright"
     danger_margin: ClassVar[float] = 0.002
+    danger_lead: ClassVar[float] = 0.0
     safe_margin: ClassVar[float] = 0.003
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:

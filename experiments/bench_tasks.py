@@ -15,6 +15,7 @@ from experiments.collect_demos import careless_then_recover, new_watch, noisy_ex
 from experiments.runtime import UserError, describe_environment, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
+from farl_jax.margins import foreseen_margin
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Controller, Decision
 
@@ -67,6 +68,7 @@ def measure(task: Any, episodes: int, seed: int = 0) -> dict[str, Any]:
         "recovery_failure": rate(recovery["takeover_failed"][recovery["takeover"]]),
         "diverged": int(sum(part["diverged"].sum() for part in (random, expert, careless))),
         "danger_margin": env.danger_margin,
+        "danger_lead": env.danger_lead,
         "safe_margin": env.safe_margin,
         "seconds": time.perf_counter() - started,
     }
@@ -87,7 +89,7 @@ def rate(flags: np.ndarray) -> dict[str, float]:
 def recoveries(
     intervened: np.ndarray,
     failure: np.ndarray,
-    next_margin: np.ndarray,
+    margin: np.ndarray,
     safe_margin: float,
     recovery_length: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,7 +97,7 @@ def recoveries(
 
     Args:
         intervened, failure: [T, N] bool, both False after the episode's end.
-        next_margin: [T, N] m, after the step.
+        margin: [T, N] m, foreseen after the step.
         safe_margin: m.
         recovery_length: steps that a recovery may take.
 
@@ -106,7 +108,7 @@ def recoveries(
     first = intervened & (np.cumsum(np.diff(intervened, axis=0, prepend=False), axis=0) == 1)
     first &= np.cumsum(first, axis=0) <= recovery_length
     failed = (first & failure).any(axis=0)
-    safe = (first & (next_margin >= safe_margin)).any(axis=0)
+    safe = (first & (margin >= safe_margin)).any(axis=0)
     takeover = failed | safe | (first.sum(axis=0) == recovery_length)
     return takeover, safe & ~failed, failed
 
@@ -154,11 +156,12 @@ def _run_first_episodes(
         mask = first_episodes(steps)
         flags = (steps.success, steps.failure, steps.diverged, steps.decision.intervened)
         score = jnp.where(mask, steps.reward, 0.0).sum(0)
-        return *(flag & mask for flag in flags), score, steps.next_margin
+        soon = foreseen_margin(steps.next_margin, steps.margin, env.danger_lead)
+        return *(flag & mask for flag in flags), score, soon
 
-    success, failure, diverged, intervened, score, next_margin = map(np.asarray, jax.jit(roll)(key))
+    success, failure, diverged, intervened, score, soon = map(np.asarray, jax.jit(roll)(key))
     takeover, recovered, takeover_failed = recoveries(
-        intervened, failure, next_margin, env.safe_margin, DemosConfig().recovery_length
+        intervened, failure, soon, env.safe_margin, DemosConfig().recovery_length
     )
     return {
         "success": success.any(0),

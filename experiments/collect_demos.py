@@ -14,8 +14,9 @@ import numpy as np
 
 from envs_mjx import BatchEnv
 from farl_jax import dataset
-from farl_jax.config import DemosConfig, resolve_margins
+from farl_jax.config import DemosConfig
 from farl_jax.dataset import Dataset
+from farl_jax.margins import foreseen_margin, resolve_margins
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Controller, Decision, Transition
 
@@ -54,25 +55,27 @@ def noisy_expert(env: Any, noise: jax.Array) -> Controller:
 def careless_then_recover(
     env: Any, traits: Any, danger_margin: jax.Array, config: DemosConfig
 ) -> Controller:
-    """Careless until the margin shrinks below `danger_margin`, then recovery.
+    """Careless until a shrinking margin is foreseen below `danger_margin`, then recovery.
 
-    The recovery lasts until the safe margin or `recovery_length` steps; its steps carry
+    The recovery lasts until the safe margin is foreseen or `recovery_length` steps; its steps carry
     `intervened`. Its memory begins as `new_watch(N)`.
 
     Args:
         env: the single environment.
         traits: of N careless operators.
         danger_margin: [] m; -inf never recovers.
-        config: lengths and the safe margin.
+        config: lengths, lead and the safe margin.
     """
-    safe_margin = resolve_margins(config, env).safe_margin
+    margins = resolve_margins(config, env)
 
     def act(memory: Watch, state: Any, key: jax.Array) -> tuple[Watch, Decision]:
         fresh = state.step_count == 0
         recovering = jnp.where(fresh, 0, memory.recovering)
-        shrinking = ~fresh & (memory.margin - state.failure_margin > SHRINKING)
-        danger = (state.failure_margin < danger_margin) & ~state.failure & shrinking
-        going_on = (recovering > 0) & (state.failure_margin < safe_margin)
+        before = jnp.where(fresh, state.failure_margin, memory.margin)
+        shrinking = before - state.failure_margin > SHRINKING
+        soon = foreseen_margin(state.failure_margin, before, margins.danger_lead)
+        danger = (soon < danger_margin) & ~state.failure & shrinking
+        going_on = (recovering > 0) & (soon < margins.safe_margin)
         acts = danger | (going_on & (recovering < config.recovery_length))
         careless = jax.vmap(env.careless)(state.obs, traits)
         action = jnp.where(acts[:, None], jax.vmap(env.recovery)(state.obs), careless)

@@ -4,8 +4,8 @@ except the three numbers of the gate (`SafetyConfig.horizon`, `gamma_risk`, and 
 eps_safe), which are traced so that a sweep over them compiles once.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 Treatment = Literal["executed", "masked", "relabelled"]
 
@@ -196,19 +196,11 @@ class DemosConfig:
     recovery_length: int = 50
     danger_margin: float | None = None
     """m: a recovery demonstration starts this near failure; None takes the task's own."""
+    danger_lead: float | None = None
+    """Steps ahead, at the speed of the moment, at which both margins count; None as above."""
     safe_margin: float | None = None
     """m: it has succeeded, and ends, here; None takes the task's own."""
     num_envs: int = 64
-
-
-def resolve_margins(config: DemosConfig, env: Any) -> DemosConfig:
-    """`config` with both margins as numbers: where it has None, those of `env`."""
-    danger, safe = config.danger_margin, config.safe_margin
-    return replace(
-        config,
-        danger_margin=env.danger_margin if danger is None else danger,
-        safe_margin=env.safe_margin if safe is None else safe,
-    )
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from farl_jax import bc, dataset, evaluate, iql, ope, ppo, safety, world_model
-from farl_jax.config import FarlConfig, resolve_margins
+from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
+from farl_jax.margins import foreseen_margin, resolve_margins
 from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
 from farl_jax.normalize import fit_normalizer
 from farl_jax.rollout import policy_controller, unroll
@@ -69,16 +70,18 @@ class Networks:
         return jax.eval_shape(build)
 
 
-def recovery_rewards(data: Dataset, safe_margin: float) -> Dataset:
+def recovery_rewards(data: Dataset, safe_margin: float, lead: float) -> Dataset:
     """Recovery's own task: -1 per failing step, plus progress in units of `safe_margin`.
 
-    Terminal where the safe margin is reached (a decision of ours; the paper gives none).
+    Terminal where the safe margin is foreseen in `lead` steps (a decision of ours; the paper gives
+    none).
     """
     progress = (data["next_margin"] - data["margin"]) / safe_margin
+    soon = foreseen_margin(data["next_margin"], data["margin"], lead)
     reward = progress - data["failure"].astype(np.float32)
     return data | {
         "reward": reward.astype(np.float32),
-        "terminated": data["next_margin"] >= safe_margin,
+        "terminated": soon >= safe_margin,
     }
 
 
@@ -127,7 +130,7 @@ def run_offline(
     key_clone, key_improve = jax.random.split(key_recovery)
     clones, nll = fit_clones(key_clone, *_clone_data(demos["recovery"], normalizer, config))
     margins = resolve_margins(config.demos, env)
-    rewarded = recovery_rewards(demos["recovery"], margins.safe_margin)
+    rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
     recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
     report("recovery_policy", metrics | {"nll": float(nll.mean())})
     model_params, calibration = fit_world_model(

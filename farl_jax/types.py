@@ -23,6 +23,7 @@ class BatchedEnv(Protocol):
     random_return: float
     expert_return: float
     danger_margin: float
+    danger_lead: float
     safe_margin: float
     compiler_options: Mapping[str, bool]
 

@@ -9,7 +9,8 @@ from envs_mjx import TASKS
 from experiments.bench_tasks import rate, recoveries
 from experiments.cli import main
 from experiments.collect_demos import careless_then_recover, new_watch
-from farl_jax.config import DemosConfig, resolve_margins
+from farl_jax.config import DemosConfig
+from farl_jax.margins import foreseen_margin, resolve_margins
 from tests.toy import CliffWalker
 
 
@@ -48,8 +49,14 @@ def test_margins_are_the_tasks_own_unless_given() -> None:
     env = CliffWalker()
     own = resolve_margins(DemosConfig(), env)
     assert (own.danger_margin, own.safe_margin) == (env.danger_margin, env.safe_margin)
-    given = resolve_margins(DemosConfig(danger_margin=0.0, safe_margin=0.7), env)
-    assert (given.danger_margin, given.safe_margin) == (0.0, 0.7)
+    given = resolve_margins(DemosConfig(danger_margin=0.0, danger_lead=3.0, safe_margin=0.7), env)
+    assert (given.danger_margin, given.danger_lead, given.safe_margin) == (0.0, 3.0, 0.7)
+
+
+def test_a_margin_is_foreseen_only_where_it_shrinks() -> None:
+    margin, before = np.array([0.30, 0.30, 0.30]), np.array([0.32, 0.30, 0.28])
+    np.testing.assert_allclose(foreseen_margin(margin, before, 10.0), [0.10, 0.30, 0.30])
+    np.testing.assert_array_equal(foreseen_margin(margin, before, 0.0), margin)
 
 
 class Walker(CliffWalker):
@@ -59,21 +66,31 @@ class Walker(CliffWalker):
     recovery = staticmethod(lambda obs: jnp.array([-1.0]))
 
 
-@pytest.mark.parametrize(("way", "taken_over"), [(1.0, True), (-1.0, False), (0.0, False)])
-def test_recovery_takes_over_only_where_the_margin_shrinks(way: float, taken_over: bool) -> None:
+def takeovers(way: float, start: float, lead: float, steps: int) -> list[bool]:
+    """Whether recovery acts, step by step, of a careless walk from `start`."""
     env = Walker()
-    act = careless_then_recover(
-        env, jnp.array([way]), jnp.float32(env.danger_margin), DemosConfig()
-    )
+    config = DemosConfig(danger_lead=lead)
+    act = careless_then_recover(env, jnp.array([way]), jnp.float32(env.danger_margin), config)
     state = jax.tree.map(lambda leaf: leaf[None], env.reset_at(0.65))
     memory, took = new_watch(1), []
-    state = state.replace(physics=jnp.array([0.72]))
-    for _ in range(4):
+    state = state.replace(physics=jnp.array([start]))
+    for _ in range(steps):
         memory, decision = act(memory, state, jax.random.key(0))
         took.append(bool(decision.intervened[0]))
         state = jax.vmap(env.step)(state, decision.action)
+    return took
+
+
+@pytest.mark.parametrize(("way", "taken_over"), [(1.0, True), (-1.0, False), (0.0, False)])
+def test_recovery_takes_over_only_where_the_margin_shrinks(way: float, taken_over: bool) -> None:
+    took = takeovers(way, 0.72, 0.0, 4)
     assert any(took) == taken_over
     assert not took[0]  # nothing is known to shrink at the first step
+
+
+def test_a_lead_of_two_steps_takes_over_two_steps_earlier() -> None:
+    late, early = (takeovers(1.0, 0.4, lead, 12).index(True) for lead in (0.0, 2.0))
+    assert early == late - 2
 
 
 @pytest.mark.parametrize("words", [["--episodes", "0"], ["--task", "bounded_pusch"]])
