@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, make
-from experiments.collect_demos import careless_then_recover, new_watch, noisy_expert
+from experiments.collect_demos import careless_then_recover, first_runs, new_watch, noisy_expert
 from experiments.runtime import UserError, describe_environment, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
@@ -105,7 +105,7 @@ def recoveries(
         takeover [N]: there was one, and the episode lasted until it was decided. recovered [N]: it
         reached the safe margin, and none of its steps failed. failed [N]: one of its steps did.
     """
-    first = intervened & (np.cumsum(np.diff(intervened, axis=0, prepend=False), axis=0) == 1)
+    first = first_runs(intervened)
     first &= np.cumsum(first, axis=0) <= recovery_length
     failed = (first & failure).any(axis=0)
     safe = (first & (margin >= safe_margin)).any(axis=0)

@@ -155,8 +155,16 @@ def _complete(steps: Transition) -> Dataset:
 
 
 def _recoveries(steps: Transition) -> Dataset:
-    """Recovery steps only, each recovery an episode."""
-    return dataset.from_rollout(steps, keep=np.asarray(steps.decision.intervened))
+    """The steps of each environment's first recovery, an episode each.
+
+    Later ones are mostly short: the careless operator does again at once what was just undone.
+    """
+    return dataset.from_rollout(steps, keep=first_runs(np.asarray(steps.decision.intervened)))
+
+
+def first_runs(flags: np.ndarray) -> np.ndarray:
+    """The first unbroken run of True in each column, [T, N] -> [T, N]."""
+    return flags & (np.cumsum(np.diff(flags, axis=0, prepend=False) & flags, axis=0) == 1)
 
 
 def _describe(data: Dataset) -> dict[str, float]:

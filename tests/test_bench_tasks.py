@@ -8,7 +8,7 @@ import pytest
 from envs_mjx import TASKS
 from experiments.bench_tasks import rate, recoveries
 from experiments.cli import main
-from experiments.collect_demos import careless_then_recover, new_watch
+from experiments.collect_demos import careless_then_recover, first_runs, new_watch
 from farl_jax.config import DemosConfig
 from farl_jax.margins import foreseen_margin, resolve_margins
 from tests.toy import CliffWalker
@@ -64,6 +64,12 @@ class Walker(CliffWalker):
 
     careless = staticmethod(lambda obs, traits: traits[None])
     recovery = staticmethod(lambda obs: jnp.array([-1.0]))
+
+
+def test_first_runs() -> None:
+    flags = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]], bool)
+    first = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]], bool)
+    np.testing.assert_array_equal(first_runs(flags), first)
 
 
 def takeovers(way: float, start: float, lead: float, steps: int) -> list[bool]:
