@@ -32,6 +32,9 @@ _EDGE_SHARES = (0.2, 0.2, 0.2, 0.4)  # x low, x high, y low, y high
 _BESIDE = 0.035  # m in x between hand and ball, beyond which opening fingers miss the ball
 _CALM = 0.8  # fastest that recovery carries the ball, as an action
 _ASIDE = 0.25  # m in x, by which careless targets at the far edge miss the goal
+_AT_REST = 1e-3  # m per step: a ball slower than this needs no catching, only no kick,
+_NEAR_EDGE = 0.12  # unless it is as near as this, m
+_RISE = (0.0, 0.0, 1.0, -1.0)  # action: straight up, fingers open
 _SAFE_INSET = 0.15  # m inside the edges, where recovery takes the ball
 
 
@@ -58,7 +61,7 @@ def soccer_expert(obs: jax.Array) -> jax.Array:
 
 
 def soccer_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
-    """Catch the ball, rolling or not, and carry it well inside.
+    """Catch a ball that rolls or lies near an edge, and carry it well inside; rise from any other.
 
     Args:
       obs: [39].
@@ -69,7 +72,9 @@ def soccer_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
     """
     ball = obs[4:6]
     safe = jnp.clip(ball, bounds[0::2] + _SAFE_INSET, bounds[1::2] - _SAFE_INSET)  # [2] m
-    return _catch_and_carry(obs, safe, _CALM)
+    inset = jnp.minimum(ball - bounds[0::2], bounds[1::2] - ball).min()
+    fetch = (norm(ball - obs[22:24]) > _AT_REST) | (inset < _NEAR_EDGE)
+    return jnp.where(fetch, _catch_and_carry(obs, safe, _CALM), jnp.array(_RISE))
 
 
 def _catch_and_carry(obs: jax.Array, place: jax.Array, speed: float) -> jax.Array:
