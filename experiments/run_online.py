@@ -247,12 +247,11 @@ def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
 
 
 def _constraint(run: Run, state: online.OnlineState) -> dict[str, float]:
-    """What a constrained method's row says besides: its limit, J_C and lambda at the end."""
+    """What a constrained method's row says besides: its limit, and J_C at the end."""
     if not isinstance(state.learners, ConstrainedLearners):
         return {}
-    known, limit = state.learners.costs, run.settings.config.constraint.limit
+    limit = run.settings.config.constraint.limit
     return {
         "cost_limit": limit,
-        "cost_rate": float(known.rate.estimate(limit)),
-        "multiplier": float(known.multiplier),
+        "cost_rate": float(state.learners.costs.rate.estimate(limit)),
     }

@@ -215,7 +215,10 @@ def _by_trust_region(policy: GaussianPolicy, fit_values: Any, config: FarlConfig
         actor = actor.replace(params=jax.tree.map(keep, params, actor.params))
         learners = learners.replace(actor=actor)
         learners, fitted = ppo.scan_minibatches(fit_values, learners, data, key, config.online)
-        metrics |= jax.tree.map(jnp.mean, fitted) | {"first_ratio_error": metrics["ratio_error"]}
+        metrics |= jax.tree.map(jnp.mean, fitted) | {
+            "first_ratio_error": metrics["ratio_error"],
+            "stopped": jnp.where(rest, 1.0, metrics["stopped"]),
+        }
         return learners, metrics
 
     return improve

@@ -191,6 +191,7 @@ def test_at_rest_the_values_learn_and_the_rate_is_counted_but_nothing_else_moves
 ):
     for update in (lagrange, trust_region):
         got, metrics = update(start, failing, rest=True)
+        assert metrics["stopped"] == 1.0
         assert case.same(got.actor, start.actor) and got.costs.multiplier == 0.0
         np.testing.assert_allclose(metrics["cost_rate"], 0.5)
         assert not case.same(got.costs.critic.params, start.costs.critic.params)
