@@ -47,7 +47,8 @@ class PhaseArgs:
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
     method: str = "farl"
-    """farl (gate on) or uni_o4 (gate off); for `online`, `render` and `diagnose`."""
+    """farl (gate on), uni_o4 (gate off), or a safe-RL baseline: ppo_lagrangian, p3o, cpo; for
+    `online`, `render` and `diagnose`."""
     resume: bool = False
     """Keep what is finished and go on from the newest checkpoint."""
 
@@ -227,6 +228,7 @@ def _check(settings: RunSettings) -> None:
             f"online.rollout is {online.rollout}, shorter than world_model.train_horizon = "
             f"{config.world_model.train_horizon}: raise it, or set adaptation.every to 0"
         )
+    _check_constraint(config)
     if config.safety.hold < 1:
         raise UserError(
             f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
@@ -242,6 +244,16 @@ def _check(settings: RunSettings) -> None:
             f"trained on world_model.train_horizon = {settings.config.world_model.train_horizon} "
             "steps: raise that above it"
         )
+
+
+def _check_constraint(config: FarlConfig) -> None:
+    constraint = config.constraint
+    for name in ("limit", "discount"):
+        if not 0.0 <= (value := getattr(constraint, name)) < 1.0:
+            raise UserError(f"constraint.{name} is {value}: it lies in [0, 1)")
+    for name in ("window", "fit_batch", "curvature_stride", "max_kl"):
+        if not (value := getattr(constraint, name)) > 0:
+            raise UserError(f"constraint.{name} is {value}: it must be above 0")
 
 
 def command_run(args: StartArgs) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by line style.
-_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
+_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", "-.", ":")
 _GREY = "#5c5c5c"
 
@@ -54,7 +54,7 @@ def comparison_figure(
     )
     score, source = ("eval_return", "evaluated") if evaluated else ("rollout_return", "in training")
     for index, (method, seeds) in enumerate(seeds_by_method.items()):
-        look = {"color": _COLORS[index % 4], "linestyle": _STYLES[index % 4]}
+        look = {"color": _COLORS[index % len(_COLORS)], "linestyle": _STYLES[index % 4]}
         counts = [_from_zero(_series(rows, "failure_episodes")) for rows in seeds]
         scores = [_smooth(_series(rows, score), smooth) for rows in seeds]
         if not any(len(steps) for steps, _ in (*counts, *scores)):
@@ -92,7 +92,7 @@ def diagnosis_figure(
     FigureCanvasAgg(figure)
     (foresight, gate), (reliability, decoder) = figure.subplots(2, 2)
     for index, (name, report) in enumerate(reports.items()):
-        look = {"color": _COLORS[index % 4], "linestyle": _STYLES[index % 4]}
+        look = {"color": _COLORS[index % len(_COLORS)], "linestyle": _STYLES[index % 4]}
         auroc, rows = report["foresight"]["auroc"], report["thresholds"]
         foresight.plot(range(1, len(auroc) + 1), auroc, **look, marker="o", label=name)
         gate.plot([r["trigger_rate"] for r in rows], [r["recall"] for r in rows], **look)

@@ -1,4 +1,4 @@
-"""The online command: fine-tune from the offline checkpoint, gate on (farl) or off (uni_o4)."""
+"""The online command: fine-tune from the offline checkpoint by one method."""
 
 import time
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from experiments import collect_demos, run_offline
 from experiments.run import Run
 from experiments.runtime import UserError, read_json, write_json
-from farl_jax import checkpoint, evaluate, offline, online
+from farl_jax import checkpoint, costs, evaluate, offline, online
 from farl_jax.config import FarlConfig
+from farl_jax.constrained import ConstrainedLearners
 from farl_jax.methods import MAIN, METHODS, Method
 from farl_jax.metrics import MetricsWriter, read_metrics
 from farl_jax.safety import ALARMS, Gate, GateMemory
-from farl_jax.types import OfflineResult
+from farl_jax.types import OfflineResult, Params
 from farl_jax.world_model import Windows
 
 LOG_UPDATES = 10
@@ -87,7 +88,8 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
     phase = online.make_online(env, run.networks(), config, parts)
     judge = judge or Judge.create(run, config)
     run.say(f"online {method}: {config.online.env_steps:,} steps")
-    state = phase.init(frozen, run.key("online"))
+    cost_value = _cost_value(run, frozen) if parts.constrained else None
+    state = phase.init(frozen, run.key("online"), cost_value)
     with MetricsWriter(folder) as writer:
         state, seconds = _restore(run, method, state, writer)
         state, seconds = _train(run, method, phase, state, frozen, gate, judge, writer, seconds)
@@ -110,7 +112,8 @@ def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineRe
         return 0, frozen
     env = run.env(run.settings.config.online.num_envs)
     phase = online.make_online(env, run.networks(), run.settings.config, find_method(method))
-    abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"))}
+    # V_C has V's network
+    abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)}
     step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
     return step, online.current(items["state"], frozen)
 
@@ -178,6 +181,16 @@ def _rehearsal(run: Run, frozen: OfflineResult) -> Windows:
     return offline.rehearsal(demos, frozen.normalizer, run.settings.config)
 
 
+def _cost_value(run: Run, frozen: OfflineResult) -> Params:
+    """V_C of the demonstrations, from which the constrained methods go on."""
+    demos, net = collect_demos.read(run.path / "demos", run.task_name), run.networks().value
+    config, started = run.settings.config.constraint, time.perf_counter()
+    key = run.key("cost_critic")
+    params, error = costs.fit_offline(net, demos, frozen.normalizer, config, key)
+    run.say(f"  cost critic: error {error:.3g}  {time.perf_counter() - started:.1f} s")
+    return params
+
+
 def _stop_on_trouble(values: dict[str, float], step: int) -> None:
     if values["diverged"] > 0:
         raise UserError(
@@ -228,5 +241,17 @@ def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
         "final_return_without_gate": bare["normalized_return"],
         "final_success_without_gate": bare["success"],
         "max_risk": float(gate.max_risk) if gated else None,
+        **_constraint(run, state),
         "backend": run.env(1).backend,
+    }
+
+
+def _constraint(run: Run, state: online.OnlineState) -> dict[str, float]:
+    """What a constrained method's row says besides: its limit, and J_C at the end."""
+    if not isinstance(state.learners, ConstrainedLearners):
+        return {}
+    limit = run.settings.config.constraint.limit
+    return {
+        "cost_limit": limit,
+        "cost_rate": float(state.learners.costs.rate.estimate(limit)),
     }

@@ -182,6 +182,38 @@ class OnlineConfig:
 
 
 @dataclass(frozen=True)
+class ConstraintConfig:
+    """The safe-RL baselines PPO-Lagrangian, P3O and CPO: what they may cost, and how they obey."""
+
+    limit: float = 0.05
+    """d, the share of episodes that may fail; to be compared over 0.02, 0.05 and 0.1."""
+    discount: float = 0.99
+    """Of the cost to come, in V_C and its advantages; 1 - discount turns an excess of episodes
+    into one of steps."""
+    trace: float = 0.95
+    window: int = 100
+    """J_C is the failing share of about this many episodes that ended last."""
+    fit_steps: int = 500
+    """Steps of V_C on the demonstrations, before the online phase."""
+    fit_batch: int = 256
+    fit_learning_rate: float = 1e-3
+    multiplier_rate: float = 0.5
+    """PPO-Lagrangian: lambda's rise per update and unit of J_C - d."""
+    multiplier_cap: float = 10.0
+    penalty: float = 20.0
+    """P3O's kappa."""
+    max_kl: float = 0.01
+    """CPO's trust region: mean KL over states, summed over action dimensions, per update."""
+    cg_steps: int = 10
+    cg_damping: float = 0.1
+    curvature_stride: int = 4
+    """CPO measures the KL's curvature on every n-th step of a rollout."""
+    backtracks: int = 15
+    backtrack: float = 0.8
+    """CPO tries its step at most `backtracks` times, each time shorter by this factor."""
+
+
+@dataclass(frozen=True)
 class DemosConfig:
     """Demonstrations, all made in the environment by scripted controllers and the clone."""
 
@@ -216,3 +248,4 @@ class FarlConfig:
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
+    constraint: ConstraintConfig = field(default_factory=ConstraintConfig)

@@ -18,3 +18,12 @@ def log_prob(action: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Arra
 def entropy(log_std: jax.Array) -> jax.Array:
     """Differential entropy in nats, [..., A] -> [...]."""
     return jnp.sum(log_std + 0.5 * jnp.log(2 * jnp.pi * jnp.e), axis=-1)
+
+
+def kl_divergence(
+    mean: jax.Array, log_std: jax.Array, other_mean: jax.Array, other_log_std: jax.Array
+) -> jax.Array:
+    """KL(N || N_other) in nats, summed over the action axis: [..., A] -> [...]."""
+    variance_ratio = jnp.exp(2.0 * (log_std - other_log_std))
+    z = (mean - other_mean) * jnp.exp(-other_log_std)
+    return jnp.sum(other_log_std - log_std + 0.5 * (variance_ratio + z**2 - 1.0), axis=-1)

@@ -1,7 +1,8 @@
 """The online phase: PPO on what was executed, behind the gate (FARL) or without it (Uni-O4).
 
-Both methods are this one loop; they differ in the controller alone. `collect` and `update` are
-jitted apart because a program that holds the simulator's host callback cannot be cached on disk.
+All methods are this one loop; FARL differs in the controller alone, the safe-RL baselines in the
+learners' update alone. `collect` and `update` are jitted apart because a program that holds the
+simulator's host callback cannot be cached on disk.
 """
 
 import dataclasses
@@ -13,14 +14,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from farl_jax import ppo
+from farl_jax import constrained, ppo
 from farl_jax.adaptation import Adaptation, make_adaptation
 from farl_jax.config import FarlConfig
 from farl_jax.methods import Method
 from farl_jax.offline import Networks
 from farl_jax.rollout import policy_controller, unroll
 from farl_jax.safety import ALARMS, Gate, GateMemory, gated_controller
-from farl_jax.types import BatchedEnv, Controller, OfflineResult, Transition
+from farl_jax.types import BatchedEnv, Controller, OfflineResult, Params, Transition
 from farl_jax.world_model import Windows
 
 
@@ -69,7 +70,7 @@ class Counters:
 class OnlineState:
     """The whole state of an online run: restoring it continues exactly where it stopped."""
 
-    learners: ppo.ActorCritic
+    learners: ppo.ActorCritic | constrained.ConstrainedLearners
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
     adaptation: Adaptation | None  # None: the world model is frozen, or there is no gate
@@ -80,9 +81,12 @@ class OnlineState:
 
 @dataclass(frozen=True)
 class OnlinePhase:
-    """The compiled functions of one online run; `frozen` and `gate` are arguments."""
+    """The compiled functions of one online run; `frozen` and `gate` are arguments.
 
-    init: Callable[[OfflineResult, jax.Array], OnlineState]
+    A constrained method's `init` takes the parameters of V_C, too.
+    """
+
+    init: Callable[..., OnlineState]
     collect: Callable[[OnlineState, OfflineResult, Gate], tuple[OnlineState, Transition]]
     update: Callable[[OnlineState, OfflineResult, Transition], tuple[OnlineState, dict]]
     adapt: Callable[[OnlineState, Windows], OnlineState] | None
@@ -121,18 +125,21 @@ def make_controller(
 
 def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method) -> OnlinePhase:
     """Build the online phase of a method for a batched environment."""
-    init_learners, update_learners = ppo.make_update(nets.policy, nets.value, config.online)
+    init_learners, update_learners = _make_update(nets, config, method)
     adapts = method.gate == "world_model" and config.adaptation.every > 0
     start_model, observe, learn = make_adaptation(
         nets.latent, config.adaptation, config.world_model, config.iql.reward_scale
     )
 
-    def init(frozen: OfflineResult, key: jax.Array) -> OnlineState:
+    def init(
+        frozen: OfflineResult, key: jax.Array, cost_value: Params | None = None
+    ) -> OnlineState:
         key_reset, key_run = jax.random.split(key)
         # copied: the state is donated at every step, `frozen` is not
-        own = jax.tree.map(jnp.copy, frozen)
+        own, own_cost_value = jax.tree.map(jnp.copy, (frozen, cost_value))
+        values = (own.value, own_cost_value) if method.constrained else (own.value,)
         return OnlineState(
-            learners=init_learners(own.policy, own.value),
+            learners=init_learners(own.policy, *values),
             env_state=env.reset(key_reset),
             memory=GateMemory.create(env.num_envs),
             adaptation=start_model(own.world_model) if adapts else None,
@@ -172,6 +179,15 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         adapt=adapt if adapts else None,
         steps_per_update=env.num_envs * config.online.rollout,
     )
+
+
+def _make_update(
+    nets: Networks, config: FarlConfig, method: Method
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The learners' init and update: PPO's, or those of the method's constraint."""
+    if method.constraint == "none":
+        return ppo.make_update(nets.policy, nets.value, config.online)
+    return constrained.make_update(nets.policy, nets.value, config, method.constraint)
 
 
 def _make_collect(

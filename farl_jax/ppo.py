@@ -168,29 +168,44 @@ def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
-def policy_loss(
+def likelihood(
     policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Negative clipped surrogate minus entropy bonus over the weighted steps, and its metrics.
+) -> tuple[jax.Array, jax.Array]:
+    """(clipped log pi(a|s) / pi_collected(a|s) [B], log standard deviations [B, A])."""
+    mean, log_std = policy.apply(params, batch.obs)
+    log_ratio = distributions.log_prob(batch.action, mean, log_std) - batch.log_prob
+    return jnp.clip(log_ratio, -config.max_log_ratio, config.max_log_ratio), log_std
+
+
+def departure(log_ratio: jax.Array, log_std: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
+    """How far the policy has moved, as metrics.
 
     The KL estimate is mean((r - 1) - log r), non-negative and of low variance.
     """
-    mean, log_std = policy.apply(params, batch.obs)
-    log_ratio = distributions.log_prob(batch.action, mean, log_std) - batch.log_prob
-    log_ratio = jnp.clip(log_ratio, -config.max_log_ratio, config.max_log_ratio)
-    center = weighted_mean(batch.advantage, batch.weight)
-    spread = jnp.sqrt(weighted_mean((batch.advantage - center) ** 2, batch.weight))
-    gain = (batch.advantage - center) / (spread + 1e-8)
-    surrogate = weighted_mean(clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
-    entropy = distributions.entropy(log_std).mean()
-    kl = weighted_mean(jnp.expm1(log_ratio) - log_ratio, batch.weight)
-    metrics = {
-        "kl": kl,
-        "entropy": entropy,
-        "ratio_error": jnp.max(jnp.where(batch.weight > 0, jnp.abs(jnp.expm1(log_ratio)), 0.0)),
-        "used": batch.weight.mean(),
+    return {
+        "entropy": distributions.entropy(log_std).mean(),
+        "kl": weighted_mean(jnp.expm1(log_ratio) - log_ratio, weight),
+        "ratio_error": jnp.max(jnp.where(weight > 0, jnp.abs(jnp.expm1(log_ratio)), 0.0)),
+        "used": weight.mean(),
     }
-    return -surrogate - config.entropy * entropy, metrics
+
+
+def standardize(gain: jax.Array, weight: jax.Array) -> jax.Array:
+    """(A - mean) / standard deviation over the weighted rows: [B] -> [B]."""
+    center = weighted_mean(gain, weight)
+    spread = jnp.sqrt(weighted_mean((gain - center) ** 2, weight))
+    return (gain - center) / (spread + 1e-8)
+
+
+def policy_loss(
+    policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Negative clipped surrogate minus entropy bonus over the weighted steps, and its metrics."""
+    log_ratio, log_std = likelihood(policy, params, batch, config)
+    gain = standardize(batch.advantage, batch.weight)
+    surrogate = weighted_mean(clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
+    metrics = departure(log_ratio, log_std, batch.weight)
+    return -surrogate - config.entropy * metrics["entropy"], metrics
 
 
 @struct.dataclass
@@ -199,6 +214,60 @@ class ActorCritic:
 
     actor: Learner
     critic: Learner
+
+
+def descend(
+    learner: Learner,
+    loss: Callable[[Params], tuple[jax.Array, dict[str, jax.Array]]],
+    optimizer: optax.GradientTransformation,
+    stopped: jax.Array,
+    target_kl: float,
+) -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
+    """One step of the policy, unless it has `stopped` [] bool or this minibatch's KL stops it."""
+    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
+    stopped = stopped | (metrics["kl"] > target_kl)
+    moved = learner.apply_gradient(gradient, optimizer)
+    kept = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), moved, learner)
+    return kept, stopped, metrics
+
+
+def fit_value(
+    net: Value,
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    obs: jax.Array,
+    target: jax.Array,
+    average: Callable[[jax.Array], jax.Array] = jnp.mean,
+) -> tuple[Learner, jax.Array]:
+    """One step of a value function on its squared error, and that error's average."""
+    loss_of = lambda params: average((net.apply(params, obs) - target) ** 2)
+    loss, gradient = jax.value_and_grad(loss_of)(learner.params)
+    return learner.apply_gradient(gradient, optimizer), loss
+
+
+def scan_minibatches(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    batch: Any,
+    key: jax.Array,
+    config: OnlineConfig,
+) -> tuple[Any, Any]:
+    """Run `step(carry, minibatch) -> (carry, metrics)` on shuffled minibatches of a batch [B, ...].
+
+    Metrics come back as [epochs, minibatches]; rows that fill no whole minibatch wait for the next
+    epoch's order.
+    """
+    size = jax.tree.leaves(batch)[0].shape[0]
+    minibatch = size // config.minibatches
+
+    def epoch(carry: Any, key_epoch: jax.Array):
+        order = jax.random.permutation(key_epoch, size)[: minibatch * config.minibatches]
+        shuffled = jax.tree.map(
+            lambda x: x[order].reshape(config.minibatches, minibatch, *x.shape[1:]), batch
+        )
+        return jax.lax.scan(step, carry, shuffled)
+
+    return jax.lax.scan(epoch, carry, jax.random.split(key, config.epochs))
 
 
 def make_update(
@@ -210,8 +279,8 @@ def make_update(
     `target_kl`, the actor rests for the remainder of the update while the critic goes on. Where
     `rest` [] bool is set it rests throughout.
     """
-    actor_optimizer = _adam(config.actor_learning_rate, config.max_grad_norm)
-    critic_optimizer = _adam(config.critic_learning_rate, config.max_grad_norm)
+    actor_optimizer = adam(config.actor_learning_rate, config.max_grad_norm)
+    critic_optimizer = adam(config.critic_learning_rate, config.max_grad_norm)
 
     def init(actor: Params, critic: Params) -> ActorCritic:
         return ActorCritic(
@@ -220,19 +289,14 @@ def make_update(
 
     def minibatch_step(carry: tuple[ActorCritic, jax.Array], batch: PPOBatch):
         learners, stopped = carry
-        (_, metrics), gradient = jax.value_and_grad(
-            lambda p: policy_loss(policy, p, batch, config), has_aux=True
-        )(learners.actor.params)
-        stopped = stopped | (metrics["kl"] > config.target_kl)
-        moved = learners.actor.apply_gradient(gradient, actor_optimizer)
-        actor = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), moved, learners.actor)
-
-        def value_loss(params: Params) -> jax.Array:
-            return ((value_net.apply(params, batch.obs) - batch.value_target) ** 2).mean()
-
-        loss, gradient = jax.value_and_grad(value_loss)(learners.critic.params)
-        critic = learners.critic.apply_gradient(gradient, critic_optimizer)
-        metrics |= {"value_loss": loss, "stopped": stopped.astype(jnp.float32)}
+        loss = lambda params: policy_loss(policy, params, batch, config)
+        actor, stopped, metrics = descend(
+            learners.actor, loss, actor_optimizer, stopped, config.target_kl
+        )
+        critic, value_loss = fit_value(
+            value_net, learners.critic, critic_optimizer, batch.obs, batch.value_target
+        )
+        metrics |= {"value_loss": value_loss, "stopped": stopped.astype(jnp.float32)}
         return (ActorCritic(actor, critic), stopped), metrics
 
     def update(
@@ -243,25 +307,16 @@ def make_update(
         rest: jax.Array | bool = False,
     ):
         batch = make_batch(value_net, learners.critic.params, normalizer, steps, config)
-        size = batch.advantage.shape[0]
-        minibatch = size // config.minibatches
-
-        def epoch(carry: Any, key_epoch: jax.Array):
-            order = jax.random.permutation(key_epoch, size)[: minibatch * config.minibatches]
-            shuffled = jax.tree.map(
-                lambda x: x[order].reshape(config.minibatches, minibatch, *x.shape[1:]), batch
-            )
-            return jax.lax.scan(minibatch_step, carry, shuffled)
-
-        keys = jax.random.split(key, config.epochs)
-        (learners, _), metrics = jax.lax.scan(epoch, (learners, jnp.asarray(rest)), keys)
+        carry = (learners, jnp.asarray(rest))
+        (learners, _), metrics = scan_minibatches(minibatch_step, carry, batch, key, config)
         first = metrics["ratio_error"][0, 0]  # 0 unless acting and learning disagree
         return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
 
     return init, update
 
 
-def _adam(learning_rate: float, max_grad_norm: float) -> optax.GradientTransformation:
+def adam(learning_rate: float, max_grad_norm: float) -> optax.GradientTransformation:
+    """The optimiser of the online phase: Adam on a gradient of bounded norm."""
     return optax.chain(
         optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5)
     )

@@ -37,6 +37,8 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--safety.horizon", "40"], "train_horizon"),
         (["run", "--safety.hold", "0"], "at least 1 step"),
         (["run", "--safety.patience", "0"], "never act"),
+        (["run", "--constraint.limit", "5"], "constraint.limit is 5.0"),
+        (["run", "--constraint.max-kl", "0"], "above 0"),
         (["run", "--online.rollout", "4"], "adaptation.every to 0"),
         (["reproduce", "--seeds", "0"], "at least 1"),
         (["reproduce", "--task", "bounded_pusch"], "bounded_push"),

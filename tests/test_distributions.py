@@ -48,3 +48,17 @@ def test_samples_have_the_moments_and_leave_the_action_range():
     assert abs((draws[:, 0] > 1.0).mean() - stats.norm.sf(0.2)) < 0.02  # not clipped
     entropy = -np.asarray(distributions.log_prob(draws, mean, log_std)).mean()
     np.testing.assert_allclose(entropy, distributions.entropy(log_std), atol=0.03)
+
+
+def test_kl_divergence_by_hand_and_against_samples():
+    one, two = jnp.zeros((1,)), jnp.full((1,), jnp.log(2.0))
+    # N(0, 1) from N(1, 2^2): log 2 + (1 + 1) / 8 - 1 / 2
+    got = distributions.kl_divergence(one, one, one + 1.0, two)
+    np.testing.assert_allclose(got, np.log(2) + 0.25 - 0.5, rtol=1e-6)
+    pair = (MEAN[0], LOG_STD[0]), (MEAN[0] + 0.01 * RNG.normal(size=3), LOG_STD[0] + 0.1)
+    action = RNG.normal(MEAN[0], np.exp(LOG_STD[0]), size=(200_000, 3))
+    density = [stats.norm.logpdf(action, m, np.exp(s)).sum(-1) for m, s in pair]
+    expected = (density[0] - density[1]).mean()
+    got = distributions.kl_divergence(*(jnp.asarray(x) for x in (*pair[0], *pair[1])))
+    np.testing.assert_allclose(got, expected, rtol=0.05)
+    assert distributions.kl_divergence(one, two, one, two) == 0.0

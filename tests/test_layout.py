@@ -75,7 +75,8 @@ def test_optimisers_are_used_only_where_parameters_are_updated():
 
 LAYERS = (
     {"types", "config", "distributions", "returns", "normalize", "networks", "latent", "training"},
-    {"rollout", "dataset", "bc", "iql", "ope", "ppo", "world_model", "safety"},
+    {"rollout", "dataset", "bc", "iql", "ope", "ppo", "world_model", "safety"}
+    | {"costs", "cpo", "constrained"},
     {"evaluate", "offline", "online"},
 )
 

@@ -2,7 +2,8 @@
 
 The walker stands at x in [0, 1.2]; an action moves it by 0.1 a, clipped to [-1, 1]. Reward is 1 per
 step within 0.05 of x = 0.5, else 0. Standing beyond x = 0.9 is a failure, which does not end the
-episode; x <= 0.05 is the success, which does and pays 1 for each step left.
+episode; x <= 0.05 is the success, which does and pays 1 for each step left. A tempting walker also
+pays `temptation` for each failing step.
 """
 
 from typing import ClassVar
@@ -50,6 +51,9 @@ class CliffWalker:
     danger_margin, danger_lead, safe_margin = 0.15, 0.0, 0.3
     compiler_options: ClassVar[dict[str, bool]] = {}
 
+    def __init__(self, temptation: float = 0.0) -> None:
+        self.temptation = temptation
+
     def reset(self, key: jax.Array) -> ToyState:
         return self.reset_at(jax.random.uniform(key, minval=0.3, maxval=0.85))
 
@@ -78,7 +82,7 @@ class CliffWalker:
         count = state.step_count + 1
         failure, success = x > CLIFF, x <= 0.05
         base = (jnp.abs(x - 0.5) < 0.05).astype(jnp.float32)
-        reward = base + jnp.where(success, 1.0 * (LIMIT - count), 0.0)
+        reward = base + jnp.where(success, 1.0 * (LIMIT - count), self.temptation * failure)
         return state.replace(
             physics=x,
             obs=jnp.stack([x, count / LIMIT]),
@@ -95,6 +99,6 @@ class CliffWalker:
         )
 
 
-def make_toy(num_envs: int) -> BatchEnv:
+def make_toy(num_envs: int, temptation: float = 0.0) -> BatchEnv:
     """N cliff walkers that restart themselves."""
-    return BatchEnv(CliffWalker(), num_envs)
+    return BatchEnv(CliffWalker(temptation), num_envs)
