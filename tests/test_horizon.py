@@ -117,9 +117,12 @@ def test_matched_gates_fire_equally_often_and_ties_keep_below():
     assert not (saturated > eps).any()
 
 
-SPREAD = dict(
-    horizons=(2, 8, 20, 5), gamma=(0.8, 0.9, 0.95, 1.0), max_risk=(-1.0, 1.0, 6.0, np.inf)
-)
+@pytest.fixture(scope="module")
+def spread(costs, learnt, inputs) -> Gate:
+    """Always, often, sometimes, never."""
+    cost = np.asarray(costs(learnt, gates(HORIZONS, 0.9, 0.0), *inputs))
+    often, sometimes = np.median(cost[HORIZONS.index(8)]), np.median(cost[HORIZONS.index(20)])
+    return gates((2, 8, 20, 5), (0.8, 0.9, 0.9, 1.0), (-1.0, often, sometimes, np.inf))
 
 
 def played(trial, learnt, some: Gate, chunks=3):
