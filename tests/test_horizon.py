@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.cli import main
+from experiments.plots import horizon_figure
 from experiments.run_horizon import check
 from experiments.runtime import UserError
 from farl_jax import diagnosis, horizon, online, safety
@@ -225,3 +227,31 @@ def test_a_study_that_cannot_work_is_refused(change, said):
     check(HorizonConfig())
     with pytest.raises(UserError, match=said):
         check(dataclasses.replace(HorizonConfig(), **change))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["nowhere"], "no run at nowhere"), (["nowhere", "--horizons", "0"], "--horizons: 0")],
+)
+def test_the_command_refuses_in_one_line(capsys, words, said):
+    assert main(["sweep", "horizon", *words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and said in lines[0]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_figure_is_drawn_also_where_nothing_failed(tmp_path, known):
+    number = lambda x: x if known else None
+    acting = {"return": 50.0, "return_interval": [40.0, 60.0], "trigger_rate": 0.1}
+    acting |= {"reduction_percent": number(80.0), "reduction_percent_interval": [number(9.0)] * 2}
+    watched = {"recall": number(0.5), "lead": number(3.0), "recall_by_lead": [number(0.5)] * 15}
+    rows = [
+        {"horizon": h, "gamma_risk": 0.95, "target_rate": rate, "beyond_training": h > 12}
+        | {"acting": acting, "watched": watched}
+        for rate in (0.05, 0.1)
+        for h in (5, 15)
+    ]
+    report = {"task": "toy", "seed": 0, "policy_step": 0, "train_horizon": 13, "command": "farl"}
+    report |= {"rows": rows, "ungated": {"failure_episodes": 0, "episodes": 9, "return": 45.0}}
+    path = horizon_figure(tmp_path / "new" / "horizon.png", report)
+    assert path.stat().st_size > 10_000
