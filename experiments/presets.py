@@ -1,14 +1,19 @@
-"""The three budgets, and settings as JSON: what a run folder's config.json holds."""
+"""The three budgets, and settings as JSON (a run folder's config.json) and as words."""
 
+import contextlib
 import dataclasses
+import difflib
+import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.runtime import UserError
 from farl_jax.config import (
     BCConfig,
+    ConstraintConfig,
     DemosConfig,
     FarlConfig,
     IQLConfig,
@@ -102,6 +107,96 @@ def preset(name: str, task: str) -> FarlConfig:
         changed = dataclasses.replace(getattr(config, group), **settings)
         config = dataclasses.replace(config, **{group: changed})
     return config
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """What `text` means as the value of FarlConfig's field `name`, dotted: by the field's type."""
+    hint: Any = FarlConfig
+    for part in name.split("."):
+        hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+        if part not in hints:
+            raise UserError(f"unknown setting {name!r}: {_nearest(name)}")
+        hint = hints[part]
+    if dataclasses.is_dataclass(hint):
+        fields = ", ".join(f.name for f in dataclasses.fields(hint))
+        raise UserError(f"{name} is a group of settings: name one of its fields, {fields}")
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if text.lower() == "none" and types.NoneType in kinds:
+        return None
+    for kind in kinds:
+        with contextlib.suppress(KeyError, ValueError):
+            value = _READERS[kind](text)
+            if not isinstance(value, float) or math.isfinite(value):
+                return _value(hint, value, name)
+    return _value(hint, text, name)
+
+
+_READERS: dict[Any, Any] = {
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+}
+
+
+def _nearest(name: str) -> str:
+    """The settings most like `name`, of all there are."""
+    groups = typing.get_type_hints(FarlConfig)
+    names = [f"{g}.{f.name}" for g, kind in groups.items() for f in dataclasses.fields(kind)]
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else "farl run --help lists them all"
+
+
+def with_settings(config: FarlConfig, changes: Mapping[str, Any]) -> FarlConfig:
+    """`config` with other values of some fields, by their dotted names."""
+    for name, value in changes.items():
+        group, field_name = name.split(".")
+        changed = dataclasses.replace(getattr(config, group), **{field_name: value})
+        config = dataclasses.replace(config, **{group: changed})
+    return config
+
+
+def check(settings: RunSettings) -> None:
+    """Refuse what cannot work before anything is written."""
+    from envs_mjx import make
+
+    make(settings.task, settings.backend)
+    online = settings.config.online
+    if online.minibatches > online.num_envs * online.rollout:
+        raise UserError(
+            f"online.minibatches is {online.minibatches}, more than the {online.num_envs} x "
+            f"{online.rollout} steps of one update: lower it"
+        )
+    config = settings.config
+    if config.adaptation.every > 0 and online.rollout < config.world_model.train_horizon:
+        raise UserError(
+            f"online.rollout is {online.rollout}, shorter than world_model.train_horizon = "
+            f"{config.world_model.train_horizon}: raise it, or set adaptation.every to 0"
+        )
+    _check_constraint(config.constraint)
+    if config.safety.hold < 1:
+        raise UserError(
+            f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
+        )
+    if config.safety.patience < 1:
+        raise UserError(
+            f"safety.patience is {config.safety.patience}: below 1 recovery would never act; "
+            "for a run without a gate use --method uni_o4"
+        )
+    if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
+        raise UserError(
+            f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "
+            f"trained on world_model.train_horizon = {settings.config.world_model.train_horizon} "
+            "steps: raise that above it"
+        )
+
+
+def _check_constraint(constraint: ConstraintConfig) -> None:
+    for name in ("limit", "discount"):
+        if not 0.0 <= (value := getattr(constraint, name)) < 1.0:
+            raise UserError(f"constraint.{name} is {value}: it lies in [0, 1)")
+    for name in ("window", "fit_batch", "curvature_stride", "max_kl"):
+        if not (value := getattr(constraint, name)) > 0:
+            raise UserError(f"constraint.{name} is {value}: it must be above 0")
 
 
 def _build(kind: type, saved: Any, where: str) -> Any:
