@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from experiments.presets import RunSettings, preset
+from experiments.report import ReportArgs
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
 
@@ -285,6 +286,13 @@ def command_reproduce(args: ReproduceArgs) -> None:
     reproduce.reproduce(plan, figures, args.out, " ".join(["farl", *sys.argv[1:]]), _console())
 
 
+def command_report(args: ReportArgs) -> None:
+    """One page of everything that the runs hold."""
+    from experiments.report import report
+
+    report(args, _console())
+
+
 def command_demos(args: StartArgs) -> None:
     """Demonstrations only; starts the run's folders."""
     from experiments import run_offline
@@ -368,6 +376,7 @@ def command_tasks(args: TasksArgs) -> None:
 COMMANDS = {
     "run": (StartArgs, command_run, "everything: demos, offline, both online methods, table, film"),
     "reproduce": (ReproduceArgs, command_reproduce, "the paper's main figures beside ours"),
+    "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
     "demos": (StartArgs, command_demos, "demonstrations only"),
     "offline": (PhaseArgs, command_offline, "offline learning of a run"),
     "online": (PhaseArgs, command_online, "online fine-tuning of a run, one method"),
