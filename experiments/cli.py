@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from experiments.presets import RunSettings, preset
-from experiments.report import ReportArgs
+from experiments.arguments import HorizonArgs, ReportArgs, SweepArgs
+from experiments.presets import RunSettings, check, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
 
@@ -130,7 +130,8 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    name, rest = words[0], words[1:]
+    name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), words[0])
+    rest = words[len(name.split()) :]
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
     kind, command, _ = COMMANDS[name]
@@ -139,8 +140,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     prepare_jax()
     with disk_errors(Path(".")):
-        command(arguments)
-    return 0
+        return command(arguments) or 0
 
 
 def _parse(kind: type, name: str, words: list[str]) -> Any:
@@ -191,7 +191,7 @@ def _one_line_warning(message: Any, *_: Any) -> None:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{text}" for name, (_, _, text) in COMMANDS.items()]
+    lines = [f"  {name:<15}{text}" for name, (_, _, text) in COMMANDS.items()]
     return "\n".join(["usage: farl COMMAND [options]", "", *lines, "", "farl COMMAND --help"])
 
 
@@ -211,40 +211,6 @@ def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]
     return root, [(root / f"seed{s.seed}", s) for s in settings]
 
 
-def _check(settings: RunSettings) -> None:
-    """Refuse what cannot work before anything is written."""
-    from envs_mjx import make
-
-    make(settings.task, settings.backend)
-    online = settings.config.online
-    if online.minibatches > online.num_envs * online.rollout:
-        raise UserError(
-            f"online.minibatches is {online.minibatches}, more than the {online.num_envs} x "
-            f"{online.rollout} steps of one update: lower it"
-        )
-    config = settings.config
-    if config.adaptation.every > 0 and online.rollout < config.world_model.train_horizon:
-        raise UserError(
-            f"online.rollout is {online.rollout}, shorter than world_model.train_horizon = "
-            f"{config.world_model.train_horizon}: raise it, or set adaptation.every to 0"
-        )
-    if config.safety.hold < 1:
-        raise UserError(
-            f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
-        )
-    if config.safety.patience < 1:
-        raise UserError(
-            f"safety.patience is {config.safety.patience}: below 1 recovery would never act; "
-            "for a run without a gate use --method uni_o4"
-        )
-    if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
-        raise UserError(
-            f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "
-            f"trained on world_model.train_horizon = {settings.config.world_model.train_horizon} "
-            "steps: raise that above it"
-        )
-
-
 def command_run(args: StartArgs) -> None:
     """All phases, both methods, table, plot and film."""
     from experiments import run_eval, run_online, run_render
@@ -253,7 +219,7 @@ def command_run(args: StartArgs) -> None:
     started = time.perf_counter()
     root, runs = _seed_folders(args)
     for _, settings in runs:
-        _check(settings)
+        check(settings)
     console, judge = _console(), None
     for path, settings in runs:
         run, folder = start_run(path, settings, console, resume=args.resume)
@@ -280,10 +246,25 @@ def command_reproduce(args: ReproduceArgs) -> None:
     tasks = args.task or tuple(TASKS)
     for task in tasks:
         config = preset(args.preset, task)
-        _check(RunSettings(task, args.preset, args.seed, args.backend, config))
+        check(RunSettings(task, args.preset, args.seed, args.backend, config))
     plan = reproduce.Plan(tasks, seeds, args.preset, args.backend, args.runs)
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     reproduce.reproduce(plan, figures, args.out, " ".join(["farl", *sys.argv[1:]]), _console())
+
+
+def command_sweep(args: SweepArgs) -> int:
+    """Runs over a grid of settings; 1 if one of them failed."""
+    from experiments import sweep
+
+    return 1 if sweep.sweep(args, " ".join(["farl", *sys.argv[1:]]), _console()) else 0
+
+
+def command_horizon(args: HorizonArgs) -> None:
+    """The horizon study of a trained run."""
+    from experiments import run_horizon
+
+    run_horizon.check(args.study)
+    _on_run(args, lambda run: run_horizon.study(run, args))
 
 
 def command_report(args: ReportArgs) -> None:
@@ -299,16 +280,16 @@ def command_demos(args: StartArgs) -> None:
     from experiments.run import start_run
 
     for path, settings in _seed_folders(args)[1]:
-        _check(settings)
+        check(settings)
         run, folder = start_run(path, settings, _console(), resume=args.resume)
         with folder:
             run_offline.demos(run)
 
 
-def _on_run(args: PhaseArgs, phase: Any) -> None:
+def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
     from experiments.run import open_run
 
-    run, folder = open_run(args.run, _console(), resume=args.resume)
+    run, folder = open_run(args.run, _console(), resume=getattr(args, "resume", True))
     with folder:
         phase(run)
 
@@ -376,6 +357,12 @@ def command_tasks(args: TasksArgs) -> None:
 COMMANDS = {
     "run": (StartArgs, command_run, "everything: demos, offline, both online methods, table, film"),
     "reproduce": (ReproduceArgs, command_reproduce, "the paper's main figures beside ours"),
+    "sweep": (SweepArgs, command_sweep, "runs over a grid of settings, and one table of them"),
+    "sweep horizon": (
+        HorizonArgs,
+        command_horizon,
+        "horizons of C_H on a trained run, all at once",
+    ),
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
     "demos": (StartArgs, command_demos, "demonstrations only"),
     "offline": (PhaseArgs, command_offline, "offline learning of a run"),

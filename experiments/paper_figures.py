@@ -107,6 +107,9 @@ def returns_figure(
         for axis in (left, right):
             axis.axvline(100.0, color="#b8b8b8", linewidth=0.8, linestyle=":")
             axis.margins(x=0.12)
+        if left.lines[1:]:  # both on one scale
+            right.sharex(left)
+            left.autoscale_view()
     label = "normalised return (0 random, 100 expert; mean over seeds)"
     return _finish(figure, panels, by_task, heading, label, command)
 

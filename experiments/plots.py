@@ -119,6 +119,88 @@ def diagnosis_figure(
     return path
 
 
+def horizon_figure(path: Path, report: Row) -> Path:
+    """Draw what `farl sweep horizon` found, all against H but the recall by lead time.
+
+    Args:
+        path: the picture to write.
+        report: of `run_horizon.study`. Colours are trigger rates (by lead time: horizons), line
+            styles gamma_risk. Grey: H that the failure head was not trained for.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13.0, 7.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 3).ravel()
+    draws = (
+        ("acting", "reduction_percent", "Failure episodes behind the gate", "fewer, % of ungated"),
+        ("acting", "return", "Return behind the gate", "normalised return"),
+        ("acting", "trigger_rate", "Alarms behind the gate", "share of calm steps"),
+        ("watched", "recall", "Foreseen without a gate", "recall of failure onsets"),
+        ("watched", "lead", "Earliest alarm without a gate", "median lead, steps"),
+    )
+    for axis, (part, name, title, ylabel) in zip(panels, draws, strict=False):
+        _draw_by_horizon(axis, report, part, name)
+        dress(axis, title, "horizon H, imagined steps", ylabel)
+        beyond = [r["horizon"] for r in report["rows"] if r["beyond_training"]]
+        if beyond:
+            axis.axvspan(min(beyond) - 0.5, max(beyond) + 0.5, color="#eeeeee", zorder=0)
+    base = report["ungated"]["return"]
+    panels[1].axhline(base, color=_GREY, linewidth=0.8, label="ungated")
+    panels[0].legend(frameon=False, fontsize=7)
+    _draw_by_lead(panels[5], report)
+    ungated = report["ungated"]
+    figure.suptitle(
+        f"{report['task']}, seed {report['seed']}: horizon of C_H, frozen policy of step "
+        f"{report['policy_step']:,}; without a gate {ungated['failure_episodes']} failure episodes "
+        f"of {ungated['episodes']:,}",
+        fontsize=12,
+    )
+    beyond = f"grey: H > {report['train_horizon'] - 1}, where the failure head extrapolates"
+    intervals = "bars: 95 %, environments resampled"
+    figure.supxlabel(f"{beyond}; {intervals}\n{report['command']}", fontsize=7, color=_GREY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _draw_by_horizon(axis: Any, report: Row, part: str, name: str) -> None:
+    """One line for each trigger rate and gamma_risk, with its intervals if it has any."""
+    rows = report["rows"]
+    rates, gammas = (list(dict.fromkeys(r[k] for r in rows)) for k in ("target_rate", "gamma_risk"))
+    for index, (rate, gamma) in enumerate((r, g) for r in rates for g in gammas):
+        line = [r for r in rows if (r["target_rate"], r["gamma_risk"]) == (rate, gamma)]
+        line = [r for r in line if r[part][name] is not None]
+        shift = 0.08 * (index - (len(rates) * len(gammas) - 1) / 2)
+        x, y = [r["horizon"] + shift for r in line], [r[part][name] for r in line]
+        color, style = _COLORS[rates.index(rate) % 4], _STYLES[gammas.index(gamma) % 4]
+        label = rf"{100 * rate:g} % of calm steps, $\gamma_{{risk}}$ {gamma:g}"
+        axis.plot(x, y, style, color=color, marker="o", markersize=3, label=label)
+        limits = np.array(
+            [r[part].get(f"{name}_interval", (v, v)) for r, v in zip(line, y, strict=True)]
+        )
+        error = np.maximum(np.abs(limits - np.array(y)[:, None]).T, 0.0) if line else None
+        if line and error.any():
+            axis.errorbar(x, y, error, fmt="none", ecolor=color, alpha=0.4, linewidth=0.8)
+
+
+def _draw_by_lead(axis: Any, report: Row) -> None:
+    """Recall against lead time, a line for each horizon, at the middle rate and last gamma_risk."""
+    rows = report["rows"]
+    rates, gammas = (list(dict.fromkeys(r[k] for r in rows)) for k in ("target_rate", "gamma_risk"))
+    rate, gamma = rates[len(rates) // 2], gammas[-1]
+    line = [r for r in rows if (r["target_rate"], r["gamma_risk"]) == (rate, gamma)]
+    for i, row in enumerate(line):
+        recall = [np.nan if r is None else r for r in row["watched"]["recall_by_lead"]]
+        shade = 0.85 * (1 - i / max(len(line) - 1, 1))
+        style = ":" if row["beyond_training"] else "-"
+        axis.plot(range(1, len(recall) + 1), recall, style, color=str(shade), label=row["horizon"])
+    title = rf"Alarm at least so early: {100 * rate:g} %, $\gamma_{{risk}}$ {gamma:g}"
+    dress(axis, title, "lead time, steps", "share of failure onsets")
+    axis.legend(frameon=False, fontsize=7, title="H", ncols=2)
+
+
 def throughput_figure(
     path: Path, rows: Sequence[Row], metaworld: Mapping[Any, float] | None, command: str
 ) -> Path:

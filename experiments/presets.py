@@ -104,6 +104,40 @@ def preset(name: str, task: str) -> FarlConfig:
     return config
 
 
+def check(settings: RunSettings) -> None:
+    """Refuse what cannot work before anything is written."""
+    from envs_mjx import make
+
+    make(settings.task, settings.backend)
+    online = settings.config.online
+    if online.minibatches > online.num_envs * online.rollout:
+        raise UserError(
+            f"online.minibatches is {online.minibatches}, more than the {online.num_envs} x "
+            f"{online.rollout} steps of one update: lower it"
+        )
+    config = settings.config
+    if config.adaptation.every > 0 and online.rollout < config.world_model.train_horizon:
+        raise UserError(
+            f"online.rollout is {online.rollout}, shorter than world_model.train_horizon = "
+            f"{config.world_model.train_horizon}: raise it, or set adaptation.every to 0"
+        )
+    if config.safety.hold < 1:
+        raise UserError(
+            f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
+        )
+    if config.safety.patience < 1:
+        raise UserError(
+            f"safety.patience is {config.safety.patience}: below 1 recovery would never act; "
+            "for a run without a gate use --method uni_o4"
+        )
+    if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
+        raise UserError(
+            f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "
+            f"trained on world_model.train_horizon = {settings.config.world_model.train_horizon} "
+            "steps: raise that above it"
+        )
+
+
 def _build(kind: type, saved: Any, where: str) -> Any:
     if not isinstance(saved, dict):
         raise UserError(f"{where}: {saved!r} is not a group of settings")

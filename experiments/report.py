@@ -5,15 +5,14 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.console import Console
 
 from experiments import paper_figures, report_figures, report_page
-from experiments.plots import diagnosis_figure
+from experiments.arguments import ReportArgs
+from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
 from experiments.report_stats import OURS, RIVALS
@@ -27,19 +26,6 @@ ABLATIONS = (*RIVALS, "no_recovery")
 TRADE_OFFS = ("constraint.limit", "safety.max_risk")
 """Swept settings whose cells belong on the Pareto front."""
 FILM_BYTES = 7_500_000  # of all films: 10 MB as text
-
-
-@dataclass(frozen=True)
-class ReportArgs:
-    """One self-contained page and its figures, from finished runs."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders that are walked for result.json, sweep.jsonl and horizon.json."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
-    """Folder of index.html, the figures as PNG and PDF, and rows.jsonl."""
-    by: tuple[str, ...] = ()
-    """Settings, for example online.treatment, whose values make groups of their own. Without it,
-    runs that differ in a setting from most of their group are left out."""
 
 
 def report(args: ReportArgs, console: Console) -> Path:
@@ -58,9 +44,10 @@ def report(args: ReportArgs, console: Console) -> Path:
         )
     args.out.mkdir(parents=True, exist_ok=True)
     pictures = _draw(groups, sweeps, args.out, command, findings)
+    pictures += _horizons(horizons, args.out, findings)
     films = _films(groups, findings)
     paper = json.loads(PAPER.read_text())
-    content = Content(groups, sweeps, horizons, pictures, films, findings, paper, command)
+    content = Content(groups, sweeps, pictures, films, findings, paper, command)
     _write_rows(groups, args.out / ROWS)
     page = args.out / PAGE
     temporary = page.with_name(f".{PAGE}.tmp")
@@ -142,6 +129,25 @@ def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[Sweep]) -> dict[s
                 for key, own in keys.items():
                     points.setdefault(task, {}).setdefault(key, own)
     return points
+
+
+def _horizons(
+    studies: Sequence[tuple[Path, Mapping[str, Any]]], out: Path, findings: Findings
+) -> list[Picture]:
+    """Each study of the horizon, drawn again from its rows; its figure names its own command."""
+    pictures = []
+    for number, (source, study) in enumerate(studies, 1):
+        name = f"horizon_{number}_{_file(str(study.get('task')))}"
+        try:
+            for suffix in (".pdf", ".png"):
+                path = horizon_figure(out / f"{name}{suffix}", study)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            what = f"{type(error).__name__}: {error}"
+            findings.left_out.append((str(source), f"not a study of the horizon: {what}"))
+            continue
+        caption = f"{report_page.CAPTIONS['horizon']} From {source}."
+        pictures.append(Picture("horizon", path, caption))
+    return pictures
 
 
 def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> list[Picture]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments import report_parts as parts
 from experiments.paper_figures import in_order, title
-from experiments.report_rows import Findings, Groups, Row
+from experiments.report_rows import Findings, Groups
 from experiments.report_stats import OURS, ranks, summary
 from experiments.report_sweeps import Sweep
 
@@ -24,21 +24,21 @@ _HERE = Path(__file__).parent
 _SHEET_WIDTH = 1100
 
 CAPTIONS = {
-    "failures": "Failure episodes during fine-tuning: episodes with at least one failing step, with "
-    "exploration. Left the paper's numbers for 1 million steps, right ours on an axis of its own. "
-    "In brackets the change against Uni-O4 of the same seeds.",
+    "failures": "Failure episodes during fine-tuning, those with at least one failing step. Left "
+    "the paper's numbers for 1 million steps, right ours on an axis of its own. In brackets the "
+    "change against Uni-O4 of the same seeds.",
     "returns": "Normalised return (0 random policy, 100 scripted expert) of deterministic "
     "evaluations, each method behind its own gate, on keys that training never saw.",
-    "pareto": "Final normalised return against failure episodes in training, means over seeds. Small "
-    "numbers beside points are cost limits or thresholds.",
+    "pareto": "Final normalised return against failure episodes in training, means over seeds. "
+    "Small numbers beside points are cost limits or thresholds.",
     "curves": "Evaluated return, cumulative failure episodes, and the share of steps on which "
     "recovery acted, against online environment steps.",
     "causes": "Failure episodes behind a gate by what the gate had done before the first failing "
     "step; numbers are episodes of all seeds together.",
     "foresight": "What the world model foresees: AUROC of a failure i steps ahead, onsets foreseen "
-    "against trigger rate, calibration of C_H, and decoded positions' RMS error in mm. One seed.",
-    "horizon": "The horizon H of C_H on one frozen policy: reduction of failure episodes, return and "
-    "trigger rate behind the gate, and recall and lead time in steps without one. Bars: 95 %.",
+    "against trigger rate, calibration of C_H, and RMS error of decoded positions. One seed.",
+    "horizon": "The horizon H of C_H on one frozen policy: reduction of failure episodes, return "
+    "and trigger rate behind the gate; recall and lead time in steps without one. One seed.",
     "sweeps": "Failure episodes and final normalised return of a sweep's cells.",
 }
 _SECTIONS = (
@@ -78,7 +78,6 @@ class Content:
 
     groups: Groups
     sweeps: Sequence[Sweep]
-    horizons: Sequence[tuple[str, Row]]
     pictures: Sequence[Picture]
     films: Sequence[Film]
     findings: Findings
@@ -155,9 +154,9 @@ def _table(rows: Mapping[str, Any]) -> str:
             line = summary(groups, key)
             lines.append(parts.headline(task, key, line, len(wanted)))
     note = (
-        "Means over seeds; small numbers below are 95 % bootstrap intervals over seeds (none with one "
-        "seed). Reduction and return difference are against Uni-O4, paired by seed. Click a column's "
-        "title to sort."
+        "Means over seeds; small numbers below are 95 % bootstrap intervals over seeds (none with "
+        "one seed). Fewer failures and return difference are against Uni-O4, paired by seed. Click "
+        "a column's title to sort."
     )
     return parts.table(parts.HEADLINE, lines) + f'<p class="note">{note}</p>' if lines else ""
 
@@ -180,8 +179,8 @@ def _rank_table(rows: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
                 ]
             )
     note = (
-        "FARL's final return minus the rival's, in normalised return, paired by seed. With one seed "
-        "the interval is 1.96 standard errors over that seed's evaluation episodes."
+        "FARL's final return minus the rival's, in normalised return, paired by seed. With one "
+        "seed the interval is 1.96 standard errors over that seed's evaluation episodes."
     )
     head = "<h3>Do Simple Critic and MPPI rank below FARL on final return?</h3>"
     return f'{head}{parts.table(parts.RANKS, lines)}<p class="note">{note}</p>'
@@ -217,8 +216,8 @@ def _films(films: Sequence[Film]) -> str:
         caption = f"<figcaption>{name}, <code>{folder}</code></figcaption>"
         cells.append(f"<figure>{media}{caption}{sheet}</figure>")
     note = (
-        '<p class="note">Exploring episodes of the newest policy; a red border marks steps on which '
-        "recovery acts. Each film shows one seed's run, made by <code>farl render</code>.</p>"
+        '<p class="note">Exploring episodes of the newest policy; a red border marks steps on '
+        "which recovery acts. Each film shows one seed's run, made by <code>farl render</code>.</p>"
     )
     return f'{note}<div class="films">{"".join(cells)}</div>' if cells else ""
 
@@ -227,9 +226,9 @@ def _sweeps(content: Content) -> str:
     body = _figures(content, "sweeps")
     for sweep in content.sweeps:
         lines = [
-            parts.cell_line(task, key, rows)
+            parts.cell_line(task, key, keys)
             for task, keys in sweep.groups().items()
-            for key, rows in keys.items()
+            for key in in_order(keys)
         ]
         body += f"<h3>{escape(sweep.name)}</h3>{parts.table(parts.CELLS, lines)}"
     return body

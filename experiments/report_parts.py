@@ -10,15 +10,15 @@ import numpy as np
 
 from experiments.paper_figures import look, title
 from experiments.report_rows import Findings, Groups, Row
-from experiments.report_stats import interval
+from experiments.report_stats import against_baseline, interval
 
 HEADLINE = (
-    *("task", "method", "seeds", "online\nsteps", "episodes", "failure\nepisodes"),
-    *("failure\nrate", "recovered\nsteps", "return\nbefore", "return\nafter", "success\nafter"),
-    *("fewer\nfailures", "return\ndifference"),
+    *("task", "method", "seeds", "episodes", "failure\nepisodes", "failure\nrate"),
+    *("fewer\nfailures", "recovered\nsteps", "return\nbefore", "return\nafter"),
+    *("return\ndifference", "success\nafter"),
 )
 RANKS = ("task", "method", "FARL minus it,\nours", "the same,\npaper", "seeds", "result")
-CELLS = ("task", "cell", "seeds", "failure\nepisodes", "final\nreturn")
+CELLS = ("task", "cell", "seeds", "failure\nepisodes", "fewer\nfailures", "final\nreturn")
 _ENVIRONMENTS = ("runs", "seeds", "command", "commit", "versions", "machine")
 _LEFT = {"task", "method", "seeds", "result", "cell", *_ENVIRONMENTS}
 _PACKAGES = ("jax", "flax", "mujoco", "mujoco-mjx", "metaworld", "numpy")
@@ -85,36 +85,38 @@ def headline(task: str, key: str, line: Mapping[str, Any], wanted: int) -> list[
     few = f"<small>of {wanted}</small>" if len(line["seeds"]) < wanted else ""
     numbers = ", ".join(map(str, line["seeds"]))
     below = lambda name, shape, scale=1.0: limits(line[f"{name}_interval"], shape, scale)
+    steps = f"<small>{line['online_steps']:,} steps</small>"
     return [
-        text(task),
+        ("text", task, escape(task) + steps),
         ("text", title(key), _swatch(key) + escape(title(key))),
         ("text", str(len(line["seeds"])), escape(numbers) + few),
-        number(line["online_steps"], "{:,.0f}"),
         number(line["episodes"], "{:,.0f}"),
         number(
             line["failure_episodes"], "{:,.1f}", below("failure_episodes", "{:,.0f} to {:,.0f}")
         ),
         number(line["failure_rate"], "{:.2f} %", scale=100),
+        number(line["reduction"], "{:.1f} %", below("reduction", "{:.0f} to {:.0f} %")),
         number(line["recovered_share"], "{:.1f} %", scale=100),
         number(line["initial_return"], "{:.1f}", below("initial_return", "{:.1f} to {:.1f}")),
         number(line["final_return"], "{:.1f}", below("final_return", "{:.1f} to {:.1f}")),
-        number(line["final_success"], "{:.1f} %", scale=100),
-        number(line["reduction"], "{:.1f} %", below("reduction", "{:.0f} to {:.0f} %")),
         number(
             line["return_difference"], "{:+.1f}", below("return_difference", "{:+.1f} to {:+.1f}")
         ),
+        number(line["final_success"], "{:.1f} %", scale=100),
     ]
 
 
-def cell_line(task: str, key: str, rows: Sequence[Row]) -> list[Cell]:
-    """One line of a sweep's table."""
-    columns = [[row[name] for row in rows] for name in ("failure_episodes", "final_return")]
-    failures, returns = columns
+def cell_line(task: str, key: str, groups: Mapping[str, Sequence[Row]]) -> list[Cell]:
+    """One line of a sweep's table; failures are compared with the baseline of the same settings."""
+    rows, paired = groups[key], against_baseline(groups, key)
+    failures, returns = ([row[n] for row in rows] for n in ("failure_episodes", "final_return"))
+    fewer = limits(paired["reduction_interval"], "{:.0f} to {:.0f} %")
     return [
         text(task),
         ("text wrap", title(key), _swatch(key) + escape(title(key))),
         text(", ".join(str(row["seed"]) for row in rows)),
         number(np.mean(failures), "{:,.1f}", limits(interval(failures), "{:,.0f} to {:,.0f}")),
+        number(paired["reduction"], "{:.1f} %", fewer),
         number(np.mean(returns), "{:.1f}", limits(interval(returns), "{:.1f} to {:.1f}")),
     ]
 

@@ -18,7 +18,8 @@ from farl_jax.config import FarlConfig
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.metrics import read_metrics
 
-RESULT, SWEEP, HORIZON = "result.json", "sweep.jsonl", "horizon.json"
+RESULT, SWEEP = "result.json", "sweep.jsonl"
+HORIZONS = ("horizon.json", "horizon_offline.json")
 COUNTS = ("seed", "online_steps", "episodes", "failure_episodes", "recovered_steps")
 NUMBERS = ("initial_return", "final_return", "initial_success", "final_success")
 VARIED = ("constraint.limit",)
@@ -48,7 +49,7 @@ class Entry:
     env: Row = field(default_factory=dict)
     """env.json: versions, machine, command."""
     variant: str = ""
-    """What sets its group apart from others of the same method, for example `constraint.limit=0.05`."""
+    """What sets its group apart within its method, for example `constraint.limit=0.05`."""
 
     @property
     def key(self) -> str:
@@ -79,7 +80,7 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
     entries = {}
     for folder in folders:
         paths = list(find(folder, RESULT))
-        if not paths and not any(list(find(folder, name)) for name in (SWEEP, HORIZON)):
+        if not paths and not any(list(find(folder, name)) for name in (SWEEP, *HORIZONS)):
             state = "holds no finished run" if folder.is_dir() else "no such folder"
             findings.left_out.append((str(folder), state))
         for path in paths:

@@ -57,7 +57,7 @@ def summary(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
     for name in ("failure_episodes", "initial_return", "final_return", "final_success"):
         line[name] = float(values(name).mean())
         line[f"{name}_interval"] = interval(values(name))
-    return line | _against_baseline(groups, key)
+    return line | against_baseline(groups, key)
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -126,7 +126,7 @@ def ranks(groups: Mapping[str, Sequence[Row]], paper: Mapping[str, Any]) -> list
     return lines
 
 
-def _against_baseline(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
+def against_baseline(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
     """Reduction of failure episodes in per cent and difference of return, with intervals."""
     names = ("reduction", "reduction_interval", "return_difference", "return_difference_interval")
     base = baseline_of(groups, key)

@@ -1,14 +1,15 @@
 """Tables of sweeps, and studies of the horizon, as a report reads them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.report_rows import HORIZON, SWEEP, Findings, Row, check_row, find
+from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_row, find
 from experiments.runtime import UserError, read_json
 
+FAILED = "failed.jsonl"
 _NUMBERS = ("seed", "failure_episodes", "final_return")
 
 
@@ -38,39 +39,36 @@ def find_sweeps(folders: Sequence[Path], findings: Findings) -> list[Sweep]:
     return [sweep for sweep in sweeps if sweep.rows]
 
 
-def find_horizons(folders: Sequence[Path], findings: Findings) -> list[tuple[str, Row]]:
-    """(folder, report) of every study of the horizon below `folders`."""
+def find_horizons(folders: Sequence[Path], findings: Findings) -> list[tuple[Path, Row]]:
+    """(file, study) of every study of the horizon below `folders`."""
     studies = []
-    for path in dict.fromkeys(path for folder in folders for path in find(folder, HORIZON)):
+    paths = [path for folder in folders for name in HORIZONS for path in find(folder, name)]
+    for path in dict.fromkeys(paths):
         try:
             report = read_json(path)
             if not isinstance(report, dict) or not report.get("rows"):
                 raise UserError(f"{path}: holds no rows of a horizon study")
-            studies.append((str(path.parent), report))
+            studies.append((path, report))
         except UserError as error:
             findings.left_out.append((str(path), str(error)))
     return studies
 
 
 def _read_sweep(path: Path, findings: Findings) -> Sweep:
-    """One table: a JSON object a line, swept settings being the keys with a dot."""
+    """One table: a JSON object a line, swept settings being the keys with a dot.
+
+    failed.jsonl beside it names the cells that came to nothing.
+    """
     rows: list[Row] = []
     seen: set[str] = set()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        findings.left_out.append((str(path), f"cannot be read: {error}"))
-        lines = []
-    for number, line in enumerate(lines, 1):
-        name = f"{path}, line {number}"
+    for name, row in _lines(path.with_name(FAILED), findings):
+        cell = f"{path.parent}/{row.get('cell', name)}/{row.get('method', '')}"
+        findings.left_out.append((cell, f"failed: {row.get('error', 'no reason given')}"))
+    for name, row in _lines(path, findings):
         try:
-            row = _flat(json.loads(line))
-            if error := row.get("error"):
-                raise UserError(f"this cell failed: {error}")
             check_row(row, _NUMBERS)
-        except (ValueError, UserError) as error:
-            text = "not JSON" if isinstance(error, ValueError) else str(error)
-            findings.left_out.append((name, text))
+        except UserError as error:
+            findings.left_out.append((name, str(error)))
             continue
         cell = json.dumps([row[k] for k in ("task", "method", "seed")] + _swept(row))
         if cell in seen:
@@ -100,9 +98,22 @@ def _swept(row: Row) -> list[tuple[str, Any]]:
     return sorted((name, value) for name, value in row.items() if "." in name)
 
 
-def _flat(row: Any) -> dict[str, Any]:
-    """Swept settings may lie in a group of their own; then they join the row."""
-    if not isinstance(row, dict):
-        raise UserError("not a row of results")
-    inner = row.get("settings")
-    return {**row, **inner} if isinstance(inner, Mapping) else dict(row)
+def _lines(path: Path, findings: Findings) -> list[tuple[str, dict[str, Any]]]:
+    """(name, object) of each line that is one; the others are left out by name."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        findings.left_out.append((str(path), f"cannot be read: {error}"))
+        return []
+    found = []
+    for number, line in enumerate(lines, 1):
+        name = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            found.append((name, row))
+        else:
+            findings.left_out.append((name, "not JSON, or no row"))
+    return found

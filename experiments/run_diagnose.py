@@ -13,10 +13,11 @@ from experiments.run import Run
 from experiments.run_online import find_method, make_gate, newest
 from experiments.runtime import UserError, write_json
 from farl_jax import dataset, diagnosis, online, safety
+from farl_jax.config import FarlConfig
 from farl_jax.methods import Method
 from farl_jax.rollout import unroll
 from farl_jax.safety import Gate, GateMemory
-from farl_jax.types import OfflineResult
+from farl_jax.types import OfflineResult, Transition
 
 THRESHOLDS = tuple(float(x) for x in np.logspace(-5, 0.5, 23))
 
@@ -63,20 +64,29 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
     return reports
 
 
-def _make_watch(run: Run, config: Any, parts: Method) -> Any:
-    """watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without any interference."""
-    env, nets = run.env(config.online.num_envs), run.networks()
-    controller = online.make_controller(nets, config, parts, explore=True)
-    horizon = config.safety.horizon
-    never = Gate.create(horizon, config.safety.gamma_risk, jnp.inf)
+def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
+    """A jitted roll(learnt, key) -> Transition [length, N] of `method` with a gate that never acts.
 
-    def roll(learnt: OfflineResult, key: jax.Array) -> Any:
+    N is the run's own number of training environments.
+    """
+    env = run.env(config.online.num_envs)
+    controller = online.make_controller(run.networks(), config, method, explore=True)
+    never = Gate.create(config.safety.horizon, config.safety.gamma_risk, jnp.inf)
+
+    def roll(learnt: OfflineResult, key: jax.Array) -> Transition:
         key_reset, key_roll = jax.random.split(key)
         memory, state = GateMemory.create(env.num_envs), env.reset(key_reset)
-        return unroll(
-            env, controller(learnt, never), memory, state, key_roll, 2 * env.episode_limit
-        )[2]
+        return unroll(env, controller(learnt, never), memory, state, key_roll, length)[2]
 
+    return jax.jit(roll, compiler_options=dict(env.compiler_options))
+
+
+def _make_watch(run: Run, config: FarlConfig, parts: Method) -> Any:
+    """watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without any interference."""
+    nets, horizon = run.networks(), config.safety.horizon
+    roll = make_roll(run, config, parts, 2 * run.env(1).episode_limit)
+
+    @jax.jit
     def imagine(learnt: OfflineResult, obs: jax.Array, action: jax.Array) -> jax.Array:
         return safety.failure_probabilities(
             nets.latent,
@@ -88,8 +98,6 @@ def _make_watch(run: Run, config: Any, parts: Method) -> Any:
             horizon,
             config.safety.hold,
         )
-
-    roll, imagine = jax.jit(roll, compiler_options=dict(env.compiler_options)), jax.jit(imagine)
 
     def watch(learnt: OfflineResult, key: jax.Array) -> Any:
         steps = roll(learnt, key)

@@ -201,6 +201,28 @@ class DemosConfig:
     num_envs: int = 64
 
 
+@dataclass(frozen=True)
+class HorizonConfig:
+    """The study of C_H's horizon on a trained run: each combination is a gate of its own."""
+
+    horizons: tuple[int, ...] = (1, 2, 3, 5, 8, 10, 15, 20)
+    """H. Beyond `world_model.train_horizon` - 1 the failure head extrapolates."""
+    gammas: tuple[float, ...] = (0.85, 0.95)
+    """gamma_risk."""
+    trigger_rates: tuple[float, ...] = (0.02, 0.05, 0.1)
+    """Share of calm ungated steps on which every gate would fire; eps_safe is chosen for it."""
+    watch_steps: int = 100_000
+    """Ungated env steps that thresholds, recall and lead times come from."""
+    act_steps: int = 40_000
+    """Env steps behind each gate, and as many without one."""
+    num_envs: int = 32
+    """Environments behind each gate; those of all gates are one batch."""
+    chunk: int = 50
+    """Env steps of one compiled call."""
+    draws: int = 2000
+    """Resamplings of the environments for a 95 % interval."""
+
+
 def resolve_margins(config: DemosConfig, env: Any) -> DemosConfig:
     """`config` with both margins as numbers: where it has None, those of `env`."""
     danger, safe = config.danger_margin, config.safe_margin

@@ -73,27 +73,37 @@ def reliability(
     }
 
 
+def in_time_order(done: np.ndarray, *steps: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(episode number [N T], each of `steps` [T, N] as [N T]): one environment after the other."""
+    flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1)
+    begins = np.ones_like(done)
+    begins[1:] = done[:-1]
+    return np.cumsum(flat(begins)), *(flat(x) for x in steps)
+
+
 def gate_report(
-    cost: np.ndarray, labels: np.ndarray, done: np.ndarray, max_risk: float, lead_time: int
+    cost: np.ndarray,
+    labels: np.ndarray,
+    done: np.ndarray,
+    max_risk: float,
+    lead_time: int,
+    window: int = 10,
 ) -> dict[str, float]:
     """What a gate at eps_safe = `max_risk` would have done.
 
     trigger_rate: share of steps not failing. precision: share of those alarms that a failure within
-    H steps follows. recall: share of failure onsets with an alarm `lead_time` to 10 steps before.
-    lead: median over onsets of the steps from the first alarm of those 10 to the failure.
+    H steps follows. recall: share of failure onsets with an alarm `lead_time` to `window` steps
+    before. lead: median over onsets of the steps from the first alarm of those `window` to the
+    failure.
     """
     calm, alarm = ~labels[0], cost > max_risk
     fired = alarm & calm
     soon = labels[1:].any(0)
-    flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1)
-    begins = np.ones_like(done)
-    begins[1:] = done[:-1]
-    episode = np.cumsum(flat(begins))
-    failure, risk = flat(labels[0]), flat(cost)
-    peaks = safety.foreseen_peaks(risk, failure, episode, lead_time)
+    episode, failure, risk = in_time_order(done, labels[0], cost)
+    peaks = safety.foreseen_peaks(risk, failure, episode, lead_time, window)
     leads = []
     for onset in safety.failure_onsets(failure, episode):
-        ahead = np.arange(max(0, onset - 10), onset)
+        ahead = np.arange(max(0, onset - window), onset)
         ahead = ahead[(episode[ahead] == episode[onset]) & (risk[ahead] > max_risk)]
         leads += [onset - ahead[0]] if len(ahead) else []
     return {

@@ -1,0 +1,65 @@
+"""Arguments of the commands that go over many settings or runs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from farl_jax.config import HorizonConfig
+from farl_jax.methods import MAIN
+
+
+@dataclass(frozen=True)
+class SweepArgs:
+    """Ordinary runs over a grid of settings and seeds, and one table of them.
+
+    The same command again skips what is finished and goes on with what was cut off.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the sweep: <settings>/seed<N> for each run, base/ for what they share,
+    sweep.jsonl, and failed.jsonl if a run failed."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A field and its values, for example --set safety.horizon=3,6,12; may be repeated."""
+    list: bool = False
+    """Pair the values of all fields one by one, instead of combining each with each."""
+    task: str = "bounded_push"
+    """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
+    preset: str = "quick"
+    """Settings that are not swept: smoke, quick or paper."""
+    method: tuple[str, ...] = MAIN
+    """Methods of each run."""
+    seed: int = 0
+    """First seed."""
+    seeds: int = 1
+    """How many seeds."""
+    backend: str | None = None
+    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+
+
+@dataclass(frozen=True)
+class HorizonArgs:
+    """Compare horizons of C_H on a trained run: all gates at once, policy and model frozen."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    method: str = "farl"
+    """A method whose gate is the world model's."""
+    policy: Literal["newest", "offline"] = "newest"
+    """Policy and world model: of the newest checkpoint, or of the offline phase, which fails
+    more often and so says more in as many steps."""
+    study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)
+
+
+@dataclass(frozen=True)
+class ReportArgs:
+    """One self-contained page and its figures, from finished runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that are walked for result.json, sweep.jsonl and horizon.json."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
+    """Folder of index.html, the figures as PNG and PDF, and rows.jsonl."""
+    by: tuple[str, ...] = ()
+    """Settings, for example online.treatment, whose values make groups of their own. Without it,
+    runs that differ in a setting from most of their group are left out."""

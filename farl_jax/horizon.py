@@ -1,0 +1,198 @@
+"""How far ahead a gate should look: many gates (H, gamma_risk, eps_safe) on one frozen policy.
+
+Watching: on rollouts that no gate disturbed, p_0..p_Hmax are imagined once, every gate's C_H is
+a masked sum of them (`safety.discounted_risk`), and each eps_safe is set so that all gates fire on
+the same share of calm steps. Acting: all gates at once, each on N environments of its own, with
+the same starts, noise and restarts; a gate that never fires is the baseline.
+Axes: G gates, T time, N environments.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from farl_jax import diagnosis, safety
+from farl_jax.config import SafetyConfig
+from farl_jax.offline import Networks
+from farl_jax.online import Counters
+from farl_jax.returns import normalized_return
+from farl_jax.rollout import unroll
+from farl_jax.safety import Gate, GateMemory
+from farl_jax.types import BatchedEnv, Controller, OfflineResult
+
+
+def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callable[..., jax.Array]:
+    """Build a jitted `costs(learnt, gates [G], obs [..., D], action [..., A]) -> C_H [G, ...]`.
+
+    The probabilities are imagined once, whatever the gates; only their weighted sums differ.
+    """
+
+    def costs(learnt: OfflineResult, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
+        probability = safety.failure_probabilities(
+            nets.latent,
+            learnt.world_model,
+            learnt.calibration.logit_shift,
+            lambda decoded: nets.policy.apply(learnt.policy, decoded)[0],
+            learnt.normalizer(obs),
+            action,
+            max_horizon,
+            config.hold,
+        )
+        risk = lambda gate: safety.discounted_risk(probability, gate.horizon, gate.gamma_risk)
+        return jax.vmap(risk)(gates)
+
+    return jax.jit(costs)
+
+
+def matched_thresholds(cost: np.ndarray, calm: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """eps_safe [R, G] at which C_H `cost` [G, T, N] exceeds it on a share `rates` of calm steps.
+
+    Ties, as of a saturated failure head, leave a gate below its rate, never above.
+    """
+    return np.quantile(cost[:, calm], 1.0 - np.asarray(rates), axis=1, method="higher")
+
+
+def foresight(
+    cost: np.ndarray, labels: np.ndarray, done: np.ndarray, max_risk: float, lead_time: int
+) -> dict[str, Any]:
+    """What one gate would have foreseen of an ungated rollout.
+
+    Args:
+        cost: its C_H [T, N].
+        labels: C(s, a) of the step i later [Hmax + 1, T, N]; every gate is judged over Hmax steps.
+        done: [T, N].
+        max_risk: its eps_safe.
+        lead_time: steps before a failure that an alarm must come for `recall`.
+
+    Returns:
+        `diagnosis.gate_report`, and recall_by_lead [Hmax]: share of the failure onsets with an
+        alarm at least 1, 2, ... Hmax steps before, of the onsets with so many steps before them.
+    """
+    window = len(labels) - 1
+    report = diagnosis.gate_report(cost, labels, done, max_risk, lead_time, window)
+    episode, failure, risk = diagnosis.in_time_order(done, labels[0], cost)
+    peaks = [
+        safety.foreseen_peaks(risk, failure, episode, lead, window) for lead in range(1, window + 1)
+    ]
+    recall = [float((p > max_risk).mean()) if len(p) else float("nan") for p in peaks]
+    return report | {"recall_by_lead": recall}
+
+
+@struct.dataclass
+class Trial:
+    """All gates at work, [G, N] in every field."""
+
+    memory: GateMemory
+    env_state: Any
+    counters: Counters
+    calm: jax.Array  # i32 steps not failing
+    alarms: jax.Array  # i32 of those, with C_H > eps_safe
+
+
+def make_trial(
+    env: BatchedEnv, controller_of: Callable[[OfflineResult, Gate], Controller], length: int
+) -> tuple[Callable[[Gate, jax.Array], Trial], Callable[..., Trial]]:
+    """Build jitted `start(gates [G], key)` and `advance(trial, learnt, gates, key)` by `length`.
+
+    Each gate has the N environments of `env`; a row depends on its own gate and the key alone, so
+    that one gate among many does what it would do by itself.
+    """
+
+    def start(gate: Gate, key: jax.Array) -> Trial:
+        none = jnp.zeros(env.num_envs, jnp.int32)
+        counters = jax.tree.map(
+            lambda x: jnp.zeros(env.num_envs, x.dtype), jax.eval_shape(Counters.zero)
+        )
+        memory = GateMemory.create(env.num_envs)
+        return Trial(memory, env.reset(key), counters, calm=none, alarms=none)
+
+    def advance(trial: Trial, learnt: OfflineResult, gate: Gate, key: jax.Array) -> Trial:
+        controller = controller_of(learnt, gate)
+        memory, env_state, steps, _ = unroll(
+            env, controller, trial.memory, trial.env_state, key, length
+        )
+        calm = ~steps.failure
+        fired = calm & (steps.decision.horizon_cost > gate.max_risk)
+        return Trial(
+            memory=memory,
+            env_state=env_state,
+            counters=jax.vmap(Counters.add, in_axes=(0, 1))(trial.counters, steps),
+            calm=trial.calm + calm.sum(0, dtype=jnp.int32),
+            alarms=trial.alarms + fired.sum(0, dtype=jnp.int32),
+        )
+
+    options = dict(env.compiler_options)
+    return (
+        jax.jit(jax.vmap(start, in_axes=(0, None)), compiler_options=options),
+        jax.jit(
+            jax.vmap(advance, in_axes=(0, None, 0, None)),
+            compiler_options=options,
+            donate_argnums=0,
+        ),
+    )
+
+
+def wilson_interval(events: float, trials: float, z: float = 1.96) -> tuple[float, float]:
+    """95 % limits of a share of `trials` independent trials (Wilson 1927); (0, 1) without any."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, shrink = events / trials, 1.0 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / shrink
+    half = z / shrink * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
+
+
+def outcomes(trial: Trial, env: BatchedEnv, draws: int) -> list[dict[str, Any]]:
+    """What went on behind each gate, one row a gate; the last gate is the baseline.
+
+    reduction_percent compares failure episodes with the baseline's at equal env steps. Each
+    estimate has its 95 % limits: failure_rate by episodes (Wilson), all others by resampling the N
+    environments, a gate's and the baseline's together because they share starts and noise. Where
+    the baseline never failed the reduction is NaN.
+    """
+    host = jax.device_get(trial)
+    tally = {k: np.asarray(v, float) for k, v in vars(host.counters).items()}
+    tally |= {"calm": np.asarray(host.calm, float), "alarms": np.asarray(host.alarms, float)}
+    index = np.random.default_rng(0).integers(0, env.num_envs, (draws, env.num_envs))
+    baseline, rows = tally["failure_episodes"][-1], []
+    for g in range(len(host.calm)):
+        own = {k: v[g] for k, v in tally.items()}
+        resampled = {k: v[index] for k, v in own.items()}
+        estimates = _estimates(own, baseline, env)
+        drawn = _estimates(resampled, baseline[index], env)
+        intervals = {f"{k}_interval": _limits(v) for k, v in drawn.items()}
+        episodes, failures = (int(own[k].sum()) for k in ("episodes", "failure_episodes"))
+        wilson = {"failure_rate_interval": list(wilson_interval(failures, episodes))}
+        counts = {"episodes": episodes, "failure_episodes": failures}
+        rows.append(counts | {k: float(v) for k, v in estimates.items()} | intervals | wilson)
+    return rows
+
+
+def _estimates(
+    tally: Mapping[str, np.ndarray], baseline: np.ndarray, env: BatchedEnv
+) -> dict[str, np.ndarray]:
+    """Ratios of sums over environments, [..., N] -> [...]."""
+    total = {k: v.sum(-1) for k, v in tally.items()}
+    per_episode = lambda name: total[name] / np.maximum(total["episodes"], 1.0)
+    calm, failing = total["calm"], total["failing_steps"]
+    without = np.where(baseline.sum(-1) > 0, baseline.sum(-1), np.nan)
+    return {
+        "failure_rate": per_episode("failure_episodes"),
+        "reduction_percent": 100.0 * (1.0 - total["failure_episodes"] / without),
+        "return": normalized_return(
+            per_episode("return_sum"), env.random_return, env.expert_return
+        ),
+        "success": per_episode("successes"),
+        "trigger_rate": total["alarms"] / np.maximum(calm, 1.0),
+        "recovered_share": total["recovered_steps"] / (calm + failing),
+    }
+
+
+def _limits(drawn: np.ndarray) -> list[float]:
+    """95 % limits of resampled values, of those that are defined."""
+    drawn = drawn[~np.isnan(drawn)]
+    return [float(x) for x in np.quantile(drawn, [0.025, 0.975])] if len(drawn) else [np.nan] * 2
