@@ -120,6 +120,8 @@ def save(figure: Any, folder: Path, name: str) -> Path:
     The canvas is drawn without a display.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is laid out; once is enough for both files
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     figure.savefig(folder / f"{name}.png")
     return folder / f"{name}.png"

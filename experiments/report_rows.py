@@ -91,7 +91,8 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
         try:
             found.append(_read(path, findings))
         except UserError as error:
-            findings.left_out.append((str(path.parent), str(error)))
+            text = str(error).replace(f"{path.parent}/", "")
+            findings.left_out.append((str(path.parent), text))
     for name in sorted({e.row["method"] for e in found} - set(METHODS)):
         findings.notes.append((name, "no method of this version: shown under its bare name"))
     found = _with_variants(found, (*VARIED, *by))
