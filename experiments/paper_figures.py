@@ -117,9 +117,13 @@ def returns_figure(
 def save(figure: Any, folder: Path, name: str) -> Path:
     """Write `<folder>/<name>.png` and `.pdf`, the same bytes for the same figure; the PNG's path.
 
-    The canvas is drawn without a display.
+    Dollar signs are text here, as in names of folders, and no formulas.
     """
+    from matplotlib.text import Text
+
     folder.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out; once is enough for both files
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})

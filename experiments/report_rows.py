@@ -99,6 +99,7 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
     for check in (_without_repeats, _of_one_budget, _of_one_setting, _of_shared_seeds):
         found = check(found, findings)
     _note_versions(found, findings)
+    _note_settings(found, (*VARIED, *by), findings)
     groups: Groups = {}
     for entry in sorted(found, key=lambda e: (e.row["task"], e.key, e.row["seed"])):
         groups.setdefault(entry.row["task"], {}).setdefault(entry.key, []).append(entry)
@@ -312,6 +313,21 @@ def _note_versions(entries: Sequence[Entry], findings: Findings) -> None:
                 findings.notes.append((task, f"runs of different {what}: {'; '.join(shown)}"))
         if unclean := [e for e in own if (e.env.get("git") or {}).get("dirty")]:
             findings.notes.append((task, f"uncommitted changes: {_names(unclean)}"))
+
+
+def _note_settings(entries: Sequence[Entry], by: Sequence[str], findings: Findings) -> None:
+    """Groups of one task whose settings differ where both methods have them."""
+    first: dict[str, Entry] = {}
+    told = set()
+    for entry in sorted(entries, key=lambda e: (e.row["task"], e.row["method"] not in MAIN, e.key)):
+        task, other = entry.row["task"], first.setdefault(entry.row["task"], entry)
+        shared = [k for k in entry.settings if k in other.settings and k not in by]
+        differing = [k for k in shared if entry.settings[k] != other.settings[k]]
+        if differing and (task, entry.key) not in told:
+            told.add((task, entry.key))
+            words = [f"{k} {entry.settings[k]} against {other.settings[k]}" for k in differing]
+            text = f"other settings than {other.key}: {', '.join(words)}"
+            findings.notes.append((f"{task}, {entry.key}", text))
 
 
 def _names(entries: Iterable[Entry]) -> str:

@@ -23,7 +23,7 @@ from tests.finished_runs import (
 )
 
 TASK = "bounded_push"
-NASTY = 'bad"><script>alert(1)</script>'
+NASTY = 'bad$"><script>alert(1)$^<script>'
 
 
 def pairs(root, task=TASK, seeds=(0, 1)):
@@ -180,6 +180,18 @@ def test_other_settings_are_left_out_or_make_groups_of_their_own(tmp_path):
     assert not findings.left_out
 
 
+def test_methods_of_different_settings_are_compared_with_a_note(tmp_path):
+    pairs(tmp_path)
+    row = result(TASK, "mppi", 0, 5, 95.0, backend="mjx")
+    write_run(tmp_path / "b", row, {"online.clip": 0.1})
+    groups = collect([tmp_path], (), findings := Findings())
+    assert "mppi" in groups[TASK]
+    said = dict(findings.notes)[f"{TASK}, mppi"]  # the last of that name
+    assert (
+        said == "other settings than farl: online.clip 0.1 against 0.2, backend mjx against native"
+    )
+
+
 def test_copies_count_once(tmp_path):
     pairs(tmp_path / "a")
     pairs(tmp_path / "b", seeds=(0,))
@@ -293,6 +305,8 @@ def test_damaged_studies_are_named(tmp_path):
 
 # ----------------------------------------------------------------------------------------- the page
 
+drawn = pytest.mark.timeout(1000)  # ten figures: seconds, but not on a machine with other jobs
+
 
 class Reader(HTMLParser):
     """What a page would load, its visible text, and its scripts."""
@@ -329,7 +343,7 @@ def made(tmp_path_factory):
     pairs(runs)
     for seed in (0, 1):
         write_run(runs / f"seed{seed}", result(TASK, "simple_critic", seed, 70, 60.0))
-        write_run(runs / f"seed{seed}", result(TASK, NASTY.replace("/", ""), seed, 7, 6.0))
+        write_run(runs / f"seed{seed}", result(TASK, NASTY, seed, 7, 6.0))
     write_run(runs / "short", result(TASK, "farl", 1, 1, 1.0, online_steps=5))
     write_film(runs / "seed0/farl")
     write_diagnosis(runs / "seed0/farl")
@@ -341,7 +355,7 @@ def made(tmp_path_factory):
         env=os.environ | {"JAX_PLATFORMS": "none_such", "PYTHONPATH": os.getcwd()},
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert "loaded:\n" in done.stdout  # the simulator is not needed either
@@ -349,6 +363,7 @@ def made(tmp_path_factory):
     return root / "out", page, Reader(page), done
 
 
+@drawn
 def test_the_page_refers_to_nothing_outside(made):
     out, page, reader, _ = made
     assert reader.references
@@ -359,6 +374,7 @@ def test_the_page_refers_to_nothing_outside(made):
     assert "default-src 'none'" in page
 
 
+@drawn
 def test_every_figure_is_there_as_png_and_pdf(made):
     out, page, reader, _ = made
     names = {path.stem for path in out.glob("*.png")}
@@ -374,6 +390,7 @@ def test_every_figure_is_there_as_png_and_pdf(made):
     assert page.count("Drawn by <code>farl report runs sweep -o out</code>") == len(names)
 
 
+@drawn
 def test_the_page_says_the_numbers_the_seeds_and_where_they_come_from(made):
     _, _, reader, _ = made
     text = " ".join("".join(reader.text).split())
@@ -383,6 +400,7 @@ def test_the_page_says_the_numbers_the_seeds_and_where_they_come_from(made):
     assert "jax 0.10.2" in text and "2 CPU cores" in text
 
 
+@drawn
 def test_warnings_stand_on_the_page_and_on_the_console_by_name(made):
     _, page, _, done = made
     assert "runs/short/farl</code>: another budget: 5 online steps" in page
@@ -390,12 +408,14 @@ def test_warnings_stand_on_the_page_and_on_the_console_by_name(made):
     assert "no method of this version" in page and "1 left out" in done.stdout
 
 
+@drawn
 def test_names_from_files_stay_text(made):
     _, page, reader, _ = made
     assert reader.scripts == 1 and "<script>alert" not in page
-    assert "bad&quot;&gt;&lt;script&gt;alert(1)" in page
+    assert "bad$&quot;&gt;&lt;script&gt;alert(1)$^" in page
 
 
+@drawn
 def test_the_rows_behind_the_table_lie_beside_it(made):
     rows = [json.loads(line) for line in (made[0] / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 8 and {row["run"] for row in rows} >= {"runs/seed0/farl"}
