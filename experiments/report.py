@@ -25,6 +25,7 @@ PAGE, ROWS = "index.html", "rows.jsonl"
 ABLATIONS = (*RIVALS, "no_recovery")
 TRADE_OFFS = ("constraint.limit", "safety.max_risk")
 """Swept settings whose cells belong on the Pareto front."""
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 FILM_BYTES = 7_500_000  # of all films: 10 MB as text
 
 
@@ -141,7 +142,7 @@ def _horizons(
         try:
             for suffix in (".pdf", ".png"):
                 path = horizon_figure(out / f"{name}{suffix}", study)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except _MALFORMED as error:
             what = f"{type(error).__name__}: {error}"
             findings.left_out.append((str(source), f"not a study of the horizon: {what}"))
             continue
@@ -165,7 +166,7 @@ def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> l
                 for suffix in (".pdf", ".png"):
                     path = out / f"{name}{suffix}"
                     diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
-            except (UserError, KeyError, TypeError, ValueError) as error:
+            except (UserError, *_MALFORMED) as error:
                 findings.left_out.append((str(found[0]), f"not a diagnosis: {error}"))
                 continue
             pictures.append(Picture("foresight", path, report_page.CAPTIONS["foresight"]))
@@ -179,7 +180,7 @@ def _films(groups: Groups, findings: Findings) -> list[Film]:
         for key in paper_figures.in_order(keys):
             folders = [Path(entry.name) for entry in keys[key]]
             files = [f / n for f in folders for n in ("film.mp4", "film.gif") if (f / n).is_file()]
-            sheets = [f / "sheet.png" for f in folders if (f / "sheet.png").is_file()]
+            sheets = [f / "sheet.png" for f in folders if _opens(f / "sheet.png", findings)]
             if not files and not sheets:
                 continue
             size = files[0].stat().st_size if files else 0
@@ -189,6 +190,21 @@ def _films(groups: Groups, findings: Findings) -> list[Film]:
             room -= size
             films.append(Film(task, key, files[0] if files else None, next(iter(sheets), None)))
     return films
+
+
+def _opens(path: Path, findings: Findings) -> bool:
+    """Whether there is a picture; a damaged one is named."""
+    from PIL import Image
+
+    if not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError) as error:
+        findings.left_out.append((str(path), f"no picture: {error}"))
+        return False
+    return True
 
 
 def _write_rows(groups: Groups, path: Path) -> None:

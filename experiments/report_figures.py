@@ -113,8 +113,8 @@ def causes_figure(by_task: ByTask, command: str) -> Any:
             share = 100.0 * counts.get(name, 0) / whole
             axis.barh(y, share, 0.66, left=left, color=color, label=label if y == 0 else None)
             if share > 4:
-                look = {"ha": "center", "va": "center", "fontsize": 8}
-                axis.text(left + share / 2, y, counts[name], **look)
+                middle = {"ha": "center", "va": "center", "fontsize": 8}
+                axis.text(left + share / 2, y, counts[name], **middle)
             left += share
         axis.annotate(f"{whole:,}", (100, y), (5, 0), textcoords="offset points", va="center")
     seeds = [len(by_task[task][key]) for task, key in totals]

@@ -174,7 +174,7 @@ def environments(groups: Groups) -> str:
 def command_of(env: Row) -> str:
     """The command of an env.json, as its user would type it."""
     words = env.get("command")
-    if not isinstance(words, list) or not words:
+    if not words:
         return "unknown"
     first = Path(str(words[0])).name
     return shlex.join(["farl" if first in ("cli.py", "farl") else first, *map(str, words[1:])])
@@ -182,25 +182,19 @@ def command_of(env: Row) -> str:
 
 def _origin(env: Row) -> tuple[str, str, str, str]:
     """(command, commit, versions, machine) of an env.json."""
-    commit = str(_group(env, "git").get("commit") or "unknown")[:12]
-    commit += " with uncommitted changes" if _group(env, "git").get("dirty") else ""
-    later = [str(_group(e, "git").get("commit"))[:12] for e in env.get("resumed") or []]
+    git, packages, device = (env.get(name, {}) for name in ("git", "packages", "device"))
+    commit = str(git.get("commit") or "unknown")[:12]
+    commit += " with uncommitted changes" if git.get("dirty") else ""
+    later = [str(e.get("git", {}).get("commit"))[:12] for e in env.get("resumed", [])]
     if later:
         commit += f"; opened again {len(later)} times by {', '.join(dict.fromkeys(later))}"
-    packages = _group(env, "packages")
     versions = [f"{name} {packages[name]}" for name in _PACKAGES if packages.get(name)]
     python = [f"Python {env['python']}"] if env.get("python") else []
-    device = _group(env, "device")
     machine = [str(env["platform"])] if env.get("platform") else []
     machine += [f"{env['cpu_count']} CPU cores"] if env.get("cpu_count") else []
     machine += [f"{device.get('count')} x {device.get('kind')}"] if device else []
     join = lambda words: ", ".join(words) or "unknown"
     return command_of(env), commit, join(python + versions), join(machine)
-
-
-def _group(env: Row, name: str) -> Row:
-    found = env.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _swatch(key: str) -> str:

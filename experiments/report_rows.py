@@ -22,6 +22,7 @@ RESULT, SWEEP = "result.json", "sweep.jsonl"
 HORIZONS = ("horizon.json", "horizon_offline.json")
 COUNTS = ("seed", "online_steps", "episodes", "failure_episodes", "recovered_steps")
 NUMBERS = ("initial_return", "final_return", "initial_success", "final_success")
+CURVES = ("eval_return", "failure_episodes", "recovered_steps")
 VARIED = ("constraint.limit",)
 """Settings that always set groups apart: the cost limit of the safe-RL baselines."""
 OWN_SETTINGS = {
@@ -129,7 +130,13 @@ def curve(entry: Entry, findings: Findings) -> list[dict[str, Any]]:
         findings.notes.append((entry.name, f"no learning curve: metrics.jsonl: {reason}"))
         return []
     findings.notes.extend((entry.name, str(w.message)) for w in caught)
-    return [r | {"seed": entry.row["seed"]} for r in rows if r["phase"] == "online"]
+    rows = [row for row in rows if row["phase"] == "online"]
+    for row in rows:
+        for name in CURVES:
+            if not isinstance(row.get(name, 0), int | float | None):
+                findings.notes.append((entry.name, f"no learning curve: {name} is {row[name]!r}"))
+                return []
+    return [row | {"seed": entry.row["seed"]} for row in rows]
 
 
 def check_row(row: Any, numbers: Iterable[str] = (*COUNTS, *NUMBERS)) -> Row:
@@ -145,6 +152,9 @@ def check_row(row: Any, numbers: Iterable[str] = (*COUNTS, *NUMBERS)) -> Row:
             raise UserError(f"{name} is {'missing' if value is None else repr(value)}")
         if not math.isfinite(value) or (name in COUNTS and value != int(value)):
             raise UserError(f"{name} is {value}")
+    causes = row.get("causes") or {}
+    if not isinstance(causes, dict) or not all(type(n) is int for n in causes.values()):
+        raise UserError(f"causes is {causes!r}")
     return row
 
 
@@ -171,7 +181,15 @@ def _read(path: Path, findings: Findings) -> Entry:
     settings = _flatten(asdict(FarlConfig())) | _flatten(saved.get("config", {}))
     settings["backend"] = row.get("backend")  # None in config.json is what the machine had
     settings = {k: v for k, v in settings.items() if _concerns(k.split(".")[0], row["method"])}
-    return Entry(str(path.parent), row, settings, env if isinstance(env, dict) else {})
+    return Entry(str(path.parent), row, settings, _well_formed(env))
+
+
+def _well_formed(env: Any) -> Row:
+    """An env.json without what is not as `describe_environment` writes it."""
+    kinds = {"command": list, "packages": dict, "device": dict, "git": dict, "resumed": list}
+    env = env if isinstance(env, dict) else {}
+    kept = {k: v for k, v in env.items() if isinstance(v, kinds.get(k, str | int))}
+    return kept | {"resumed": [_well_formed(e) for e in kept.get("resumed", [])]}
 
 
 def _concerns(group: str, method: str) -> bool:
@@ -228,7 +246,7 @@ def _without_repeats(entries: Sequence[Entry], findings: Findings) -> list[Entry
     kept = []
     for entry in sorted(entries, key=lambda e: e.name):
         settings = tuple(sorted((k, str(v)) for k, v in entry.settings.items()))
-        same = (entry.row["task"], entry.key, entry.row["seed"], settings)
+        same = (*(entry.row[k] for k in ("task", "seed", "online_steps")), entry.key, settings)
         first = seen.setdefault(same, entry.name)
         if first == entry.name:
             kept.append(entry)

@@ -130,6 +130,7 @@ LEFT_OUT = {
     "other task": (change("config.json", task="bounded_soccer"), "farl", "mixed folder"),
     "other method": (change("farl/result.json", method="cpo"), "farl", "the result of cpo"),
     "budget": (change("farl/result.json", online_steps=20_000), "farl", "another budget: 20,000"),
+    "causes": (change("farl/result.json", causes=[1]), "farl", "causes is [1]"),
     "unfinished": (lambda r: (r / "seed1/farl/result.json").unlink(), "farl", "not finished"),
     "no config": (lambda r: (r / "seed1/config.json").unlink(), "farl", "no config.json"),
 }
@@ -243,13 +244,17 @@ def test_damaged_curves_and_environments_cost_themselves_only(tmp_path):
     pairs(tmp_path)
     write(tmp_path / "seed1/env.json", "{")
     write(tmp_path / "seed1/farl/metrics.jsonl", "nonsense\n{}\n")
+    strange = '{"phase": "online", "step": 1, "eval_return": "high"}\n'
+    write(tmp_path / "seed0/uni_o4/metrics.jsonl", strange)
     (tmp_path / "seed1/uni_o4/metrics.jsonl").unlink()
     groups = collect([tmp_path], (), findings := Findings())[TASK]
-    assert curve(groups["farl"][1], findings) == curve(groups["uni_o4"][1], findings) == []
+    for damaged in (groups["farl"][1], *groups["uni_o4"]):
+        assert curve(damaged, findings) == []
     assert [row["seed"] for row in curve(groups["farl"][0], findings)] == [0, 0, 0]
     told = [f"{name}: {text}" for name, text in findings.notes]
     assert any("seed1/farl: no learning curve: metrics.jsonl" in t and "line 1" in t for t in told)
     assert any("seed1/uni_o4: no learning curve" in t and "missing" in t for t in told)
+    assert any("seed0/uni_o4: no learning curve: eval_return is 'high'" in t for t in told)
     assert any("seed1/farl: versions and command unknown" in t for t in told)
 
 
