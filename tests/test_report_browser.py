@@ -59,6 +59,8 @@ class Browser:
 
     def open(self, path):
         """Load a file; what it returns tells (console messages, addresses requested besides)."""
+        self._ask("/url", {"url": "about:blank"})
+        self._log("")  # what the pages before it asked for
         self._ask("/url", {"url": path.as_uri()})
         return lambda: self._log(path.as_uri())
 
