@@ -52,11 +52,16 @@ def pareto_figure(by_task: ByTask, command: str) -> Any:
         count = "/".join(str(n) for n in counts)
         heading = f"{task}, {count} seed{'' if counts == [1] else 's'}"
         dress(axis, heading, "failure episodes in training", "final normalised return")
-        _widen(axis)
-        axis.legend(frameon=False, fontsize=7.5)
+        _widen(axis, max(x for x, _ in points))
     for axis in grid[len(by_task) :]:
         axis.remove()
-    figure.suptitle("Failures against final return: up and to the left is better", fontsize=12)
+    handles = {}
+    for axis in grid[: len(by_task)]:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    place = {"loc": "outside upper right", "ncols": 4, "frameon": False, "fontsize": 8}
+    figure.legend(handles.values(), handles.keys(), **place)
+    figure.suptitle("Up and to the left is better", x=0.01, ha="left", fontsize=12)
     footer(figure, f"crosses: 95 % bootstrap intervals over seeds; grey: Pareto front. {command}")
     return figure
 
@@ -176,13 +181,13 @@ def _point(axis: Any, key: str, seeds: Sequence[Sequence[float]]) -> None:
         axis.annotate(variant.split("=")[-1], (x, y), (5, -9), **place)
 
 
-def _widen(axis: Any) -> None:
+def _widen(axis: Any, most: float) -> None:
     """Failures from 0, and at least 10 points of return, so that noise does not look large."""
     axis.margins(0.12)
     low, high = axis.get_ylim()
     short = max(10.0 - (high - low), 0.0) / 2
     axis.set_ylim(low - short, high + short)
-    right = axis.get_xlim()[1]
+    right = max(axis.get_xlim()[1], 1.08 * most, 1.0)
     axis.set_xlim(-0.03 * right, right)
 
 

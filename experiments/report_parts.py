@@ -14,8 +14,8 @@ from experiments.report_stats import against_baseline, interval
 
 HEADLINE = (
     *("task", "method", "seeds", "episodes", "failure\nepisodes", "failure\nrate"),
-    *("fewer\nfailures", "recovered\nsteps", "return\nbefore", "return\nafter"),
-    *("return\ndifference", "success\nafter"),
+    *("fewer\nfailures", "recovered\nsteps", "return,\nbefore → after", "return\ndifference"),
+    "success\nafter",
 )
 RANKS = ("task", "method", "FARL minus it,\nours", "the same,\npaper", "seeds", "result")
 CELLS = ("task", "cell", "seeds", "failure\nepisodes", "fewer\nfailures", "final\nreturn")
@@ -85,6 +85,7 @@ def headline(task: str, key: str, line: Mapping[str, Any], wanted: int) -> list[
     few = f"<small>of {wanted}</small>" if len(line["seeds"]) < wanted else ""
     numbers = ", ".join(map(str, line["seeds"]))
     below = lambda name, shape, scale=1.0: limits(line[f"{name}_interval"], shape, scale)
+    change = f"{line['initial_return']:.1f} → {{:.1f}}"
     steps = f"<small>{line['online_steps']:,} steps</small>"
     return [
         ("text", task, escape(task) + steps),
@@ -97,8 +98,7 @@ def headline(task: str, key: str, line: Mapping[str, Any], wanted: int) -> list[
         number(line["failure_rate"], "{:.2f} %", scale=100),
         number(line["reduction"], "{:.1f} %", below("reduction", "{:.0f} to {:.0f} %")),
         number(line["recovered_share"], "{:.1f} %", scale=100),
-        number(line["initial_return"], "{:.1f}", below("initial_return", "{:.1f} to {:.1f}")),
-        number(line["final_return"], "{:.1f}", below("final_return", "{:.1f} to {:.1f}")),
+        number(line["final_return"], change, below("final_return", "{:.1f} to {:.1f}")),
         number(
             line["return_difference"], "{:+.1f}", below("return_difference", "{:+.1f} to {:+.1f}")
         ),

@@ -241,10 +241,10 @@ def _split(
 
 
 def _without_repeats(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
-    """One run for each seed, budget and setting of a group; of copies, the first by name."""
+    """One run for each seed, budget and setting of a group; of copies, the one found first."""
     seen: dict[Any, str] = {}
     kept = []
-    for entry in sorted(entries, key=lambda e: e.name):
+    for entry in entries:
         settings = tuple(sorted((k, str(v)) for k, v in entry.settings.items()))
         same = (*(entry.row[k] for k in ("task", "seed", "online_steps")), entry.key, settings)
         first = seen.setdefault(same, entry.name)
@@ -275,15 +275,15 @@ def _of_one_setting(entries: Sequence[Entry], findings: Findings) -> list[Entry]
     signature = lambda e: tuple((k, str(v)) for k, v in sorted(e.settings.items()))
     usual, kept = _split(entries, group, signature), []
     for entry in entries:
-        most = dict(usual[group(entry)])
-        own = dict(signature(entry))
-        other = [k for k in own if own[k] != most.get(k)]
+        most, own = dict(usual[group(entry)]), dict(signature(entry))
+        other = [k for k in {**own, **most} if own.get(k) != most.get(k)]
         if not other:
             kept.append(entry)
             continue
         name = other[0]
         more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        text = f"other settings: {name} is {own[name]}, most of its group {most.get(name)}{more}"
+        values = f"{own.get(name, 'absent')}, most of its group {most.get(name, 'absent')}"
+        text = f"other settings: {name} is {values}{more}"
         findings.left_out.append((entry.name, f"{text}; --by {name} would keep both"))
     return kept
 

@@ -200,8 +200,19 @@ def test_copies_count_once(tmp_path):
     groups = collect([tmp_path / "b", tmp_path / "a", tmp_path / "b"], (), findings)
     assert len(groups[TASK]["farl"]) == 2
     assert sorted(name for name, _ in findings.left_out) == [
-        str(tmp_path / "b/seed0" / method) for method in ("farl", "uni_o4")
+        str(tmp_path / "a/seed0" / method) for method in ("farl", "uni_o4")
     ]
+
+
+def test_no_seed_is_averaged_twice_where_a_version_had_another_setting(tmp_path):
+    for number in (0, 1):
+        row = result(TASK, "farl", number, 40, 92.0)
+        write_run(tmp_path / f"old{number}", row, {"safety.retired": True})
+    write_run(tmp_path / "new", result(TASK, "farl", 0, 40, 92.0))
+    groups = collect([tmp_path], (), findings := Findings())
+    assert [entry.row["seed"] for entry in groups[TASK]["farl"]] == [0, 1]
+    ((name, text),) = findings.left_out
+    assert name == str(tmp_path / "new/farl") and "safety.retired is absent" in text
 
 
 def test_cost_limits_are_groups_of_constrained_methods_alone(tmp_path):
