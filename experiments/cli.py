@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
-        print("farl: stopped; the same command with --resume goes on", file=sys.stderr)
+        print("farl: stopped; the same command goes on (run: with --resume)", file=sys.stderr)
         return 130
     except Exception as error:
         line = _user_line(error)

@@ -145,11 +145,14 @@ def horizon_figure(path: Path, report: Row) -> Path:
         dress(axis, title, "horizon H, imagined steps", ylabel)
         beyond = [r["horizon"] for r in report["rows"] if r["beyond_training"]]
         if beyond:
-            axis.axvspan(min(beyond) - 0.5, max(beyond) + 0.5, color="#eeeeee", zorder=0)
+            first = report["train_horizon"] - 0.5
+            axis.axvspan(first, max(beyond) + 0.5, color="#eeeeee", zorder=0)
     base = report["ungated"]["return"]
     panels[1].axhline(base, color=_GREY, linewidth=0.8, label="ungated")
     panels[0].legend(frameon=False, fontsize=7)
     _draw_by_lead(panels[5], report)
+    for axis in panels[3:]:
+        axis.set_ylim(bottom=0.0)
     ungated = report["ungated"]
     figure.suptitle(
         f"{report['task']}, seed {report['seed']}: horizon of C_H, frozen policy of step "
@@ -158,7 +161,7 @@ def horizon_figure(path: Path, report: Row) -> Path:
         fontsize=12,
     )
     beyond = f"grey: H > {report['train_horizon'] - 1}, where the failure head extrapolates"
-    intervals = "bars: 95 %, environments resampled"
+    intervals = "bars: 95 %, of failures by their counts, of the rest by resampling environments"
     figure.supxlabel(f"{beyond}; {intervals}\n{report['command']}", fontsize=7, color=_GREY)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

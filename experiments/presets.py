@@ -1,8 +1,12 @@
-"""The three budgets, and settings as JSON: what a run folder's config.json holds."""
+"""The three budgets, and settings as JSON (a run folder's config.json) and as words."""
 
+import contextlib
 import dataclasses
+import difflib
+import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +104,52 @@ def preset(name: str, task: str) -> FarlConfig:
     config = PRESETS[name]
     for group, settings in TASKS.get(task, {}).items():
         changed = dataclasses.replace(getattr(config, group), **settings)
+        config = dataclasses.replace(config, **{group: changed})
+    return config
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """What `text` means as the value of FarlConfig's field `name`, dotted: by the field's type."""
+    hint: Any = FarlConfig
+    for part in name.split("."):
+        hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+        if part not in hints:
+            raise UserError(f"unknown setting {name!r}: {_nearest(name)}")
+        hint = hints[part]
+    if dataclasses.is_dataclass(hint):
+        fields = ", ".join(f.name for f in dataclasses.fields(hint))
+        raise UserError(f"{name} is a group of settings: name one of its fields, {fields}")
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if text.lower() == "none" and types.NoneType in kinds:
+        return None
+    for kind in kinds:
+        with contextlib.suppress(KeyError, ValueError):
+            value = _READERS[kind](text)
+            if not isinstance(value, float) or math.isfinite(value):
+                return _value(hint, value, name)
+    return _value(hint, text, name)
+
+
+_READERS: dict[Any, Any] = {
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+}
+
+
+def _nearest(name: str) -> str:
+    """The settings most like `name`, of all there are."""
+    groups = typing.get_type_hints(FarlConfig)
+    names = [f"{g}.{f.name}" for g, kind in groups.items() for f in dataclasses.fields(kind)]
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else "farl run --help lists them all"
+
+
+def with_settings(config: FarlConfig, changes: Mapping[str, Any]) -> FarlConfig:
+    """`config` with other values of some fields, by their dotted names."""
+    for name, value in changes.items():
+        group, field_name = name.split(".")
+        changed = dataclasses.replace(getattr(config, group), **{field_name: value})
         config = dataclasses.replace(config, **{group: changed})
     return config
 

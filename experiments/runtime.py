@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -82,7 +82,15 @@ def write_json(path: Path, obj: Any) -> None:
         UserError: the disk refuses.
         ValueError, TypeError: `obj` has no JSON form (NaN, for one).
     """
-    text = json.dumps(obj, indent=2, allow_nan=False) + "\n"
+    _write_text(path, json.dumps(obj, indent=2, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines, one row a line, as `write_json` writes: whole or not at all."""
+    _write_text(path, "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows))
+
+
+def _write_text(path: Path, text: str) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):

@@ -146,53 +146,57 @@ def wilson_interval(events: float, trials: float, z: float = 1.96) -> tuple[floa
     return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
 
 
+def reduction(failures: float, baseline: float) -> tuple[float, float, float]:
+    """(least, estimate, most) of 100 (1 - rate / baseline rate), of counts over equal env steps.
+
+    95 %: given their sum, one of two Poisson counts is binomial. NaN without a baseline failure.
+    """
+    if baseline == 0:
+        return (float("nan"),) * 3
+    low, high = wilson_interval(failures, failures + baseline)
+    fewer = lambda share: 100.0 * (1.0 - share / (1.0 - share))
+    return fewer(high), fewer(failures / (failures + baseline)), fewer(low)
+
+
 def outcomes(trial: Trial, env: BatchedEnv, draws: int) -> list[dict[str, Any]]:
     """What went on behind each gate, one row a gate; the last gate is the baseline.
 
     reduction_percent compares failure episodes with the baseline's at equal env steps. Each
-    estimate has its 95 % limits: failure_rate by episodes (Wilson), all others by resampling the N
-    environments, a gate's and the baseline's together because they share starts and noise. Where
-    the baseline never failed the reduction is NaN.
+    estimate has its 95 % limits: failure_rate by episodes (Wilson), reduction_percent by the two
+    counts, all others by resampling the N environments.
     """
     host = jax.device_get(trial)
     tally = {k: np.asarray(v, float) for k, v in vars(host.counters).items()}
     tally |= {"calm": np.asarray(host.calm, float), "alarms": np.asarray(host.alarms, float)}
     index = np.random.default_rng(0).integers(0, env.num_envs, (draws, env.num_envs))
-    baseline, rows = tally["failure_episodes"][-1], []
+    baseline, rows = float(tally["failure_episodes"][-1].sum()), []
     for g in range(len(host.calm)):
         own = {k: v[g] for k, v in tally.items()}
-        resampled = {k: v[index] for k, v in own.items()}
-        estimates = _estimates(own, baseline, env)
-        drawn = _estimates(resampled, baseline[index], env)
-        intervals = {f"{k}_interval": _limits(v) for k, v in drawn.items()}
+        estimates = _estimates(own, env)
+        drawn = _estimates({k: v[index] for k, v in own.items()}, env)
+        limits = {f"{k}_interval": np.quantile(v, [0.025, 0.975]) for k, v in drawn.items()}
         episodes, failures = (int(own[k].sum()) for k in ("episodes", "failure_episodes"))
-        wilson = {"failure_rate_interval": list(wilson_interval(failures, episodes))}
-        counts = {"episodes": episodes, "failure_episodes": failures}
-        rows.append(counts | {k: float(v) for k, v in estimates.items()} | intervals | wilson)
+        least, fewer, most = reduction(failures, baseline)
+        rows.append(
+            {"episodes": episodes, "failure_episodes": failures}
+            | {k: float(v) for k, v in estimates.items()}
+            | {k: [float(x) for x in v] for k, v in limits.items()}
+            | {"failure_rate_interval": list(wilson_interval(failures, episodes))}
+            | {"reduction_percent": fewer, "reduction_percent_interval": [least, most]}
+        )
     return rows
 
 
-def _estimates(
-    tally: Mapping[str, np.ndarray], baseline: np.ndarray, env: BatchedEnv
-) -> dict[str, np.ndarray]:
+def _estimates(tally: Mapping[str, np.ndarray], env: BatchedEnv) -> dict[str, np.ndarray]:
     """Ratios of sums over environments, [..., N] -> [...]."""
     total = {k: v.sum(-1) for k, v in tally.items()}
     per_episode = lambda name: total[name] / np.maximum(total["episodes"], 1.0)
-    calm, failing = total["calm"], total["failing_steps"]
-    without = np.where(baseline.sum(-1) > 0, baseline.sum(-1), np.nan)
+    steps = total["calm"] + total["failing_steps"]
+    mean_return = per_episode("return_sum")
     return {
         "failure_rate": per_episode("failure_episodes"),
-        "reduction_percent": 100.0 * (1.0 - total["failure_episodes"] / without),
-        "return": normalized_return(
-            per_episode("return_sum"), env.random_return, env.expert_return
-        ),
+        "return": normalized_return(mean_return, env.random_return, env.expert_return),
         "success": per_episode("successes"),
-        "trigger_rate": total["alarms"] / np.maximum(calm, 1.0),
-        "recovered_share": total["recovered_steps"] / (calm + failing),
+        "trigger_rate": total["alarms"] / np.maximum(total["calm"], 1.0),
+        "recovered_share": total["recovered_steps"] / steps,
     }
-
-
-def _limits(drawn: np.ndarray) -> list[float]:
-    """95 % limits of resampled values, of those that are defined."""
-    drawn = drawn[~np.isnan(drawn)]
-    return [float(x) for x in np.quantile(drawn, [0.025, 0.975])] if len(drawn) else [np.nan] * 2

@@ -1,0 +1,216 @@
+"""Sweeps: the grid is what was asked for, cells share what they may, and a crash costs one."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.cli import main
+from experiments.collect_demos import KINDS
+from experiments.presets import RunSettings, parse_setting, preset, with_settings
+from experiments.run import start_run
+from experiments.run_offline import run_metadata
+from experiments.runtime import UserError
+from experiments.sweep import base_settings, expand, read_fields, ungated_settings
+from farl_jax import checkpoint, dataset
+from farl_jax.metrics import MetricsWriter
+
+
+def test_a_grid_combines_all_and_a_list_pairs():
+    fields = {"a.x": [1, 2], "b.y": [3.0, None]}
+    grid = expand(fields, paired=False)
+    assert [tuple(cell.values()) for cell in grid] == [(1, 3.0), (1, None), (2, 3.0), (2, None)]
+    assert expand(fields, paired=True) == [{"a.x": 1, "b.y": 3.0}, {"a.x": 2, "b.y": None}]
+    with pytest.raises(UserError, match=r"a.x 2, b.y 1"):
+        expand(fields | {"b.y": [1.0]}, paired=True)
+
+
+def test_values_take_their_fields_type():
+    words = ["safety.horizon=3, 6", "safety.max-risk=1e-3,1,none", "online.treatment=masked"]
+    fields = read_fields([*words, "bc.steps=1_000"])
+    assert fields == {
+        "safety.horizon": [3, 6],
+        "safety.max_risk": [1e-3, 1.0, None],
+        "online.treatment": ["masked"],
+        "bc.steps": [1000],
+    }
+    kinds = [type(v) for values in fields.values() for v in values]
+    assert kinds == [int, int, float, float, type(None), str, int]
+    changed = with_settings(preset("quick", "bounded_push"), {"safety.horizon": 3, "bc.steps": 7})
+    assert (changed.safety.horizon, changed.bc.steps) == (3, 7)
+    assert changed.online == preset("quick", "bounded_push").online
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("safety.horizn", "3", "did you mean safety.horizon"),
+        ("safety", "3", "is a group"),
+        ("safety.horizon.more", "3", "unknown setting"),
+        ("safety.horizon", "3.5", r"safety.horizon is '3.5', expected <class 'int'>"),
+        ("safety.horizon", "none", "expected"),
+        ("safety.gamma_risk", "inf", "expected"),
+        ("safety.max_risk", "nan", "expected"),
+        ("online.treatment", "ignored", "expected"),
+    ],
+)
+def test_what_no_field_can_take_is_named(name, text, said):
+    with pytest.raises(UserError, match=said):
+        parse_setting(name, text)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "nothing to sweep"),
+        (["--set", "safety.horizon="], "has no value"),
+        (["--set", "safety.horizon"], "expected FIELD=VALUE"),
+        (["--set", "safety.horizon=3,3"], "3 is given twice"),
+        (["--set", "safety.horizon=3", "--set", "safety.horizon=6"], "given twice"),
+        (["--set", "safety.horizn=3"], "did you mean safety.horizon"),
+        (["--set", "safety.horizon=three"], "'three'"),
+        (["--set", "safety.horizon=3,40"], "train_horizon"),
+        (["--set", "safety.horizon=3", "--seeds", "0"], "--seeds"),
+        (["--set", "safety.horizon=3", "--method", "magic"], "unknown method 'magic'"),
+        (["--set", "safety.horizon=3", "--task", "bounded_pusch"], "bounded_push"),
+        (["--list", "--set", "safety.horizon=3", "--set", "bc.steps=1,2"], "bc.steps 2"),
+    ],
+)
+def test_a_sweep_that_cannot_work_is_one_line_before_anything_runs(capsys, tmp_path, words, said):
+    assert main(["sweep", *words, "-o", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and said in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def settings(**changes) -> RunSettings:
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    return RunSettings(preset="smoke", config=with_settings(preset("smoke", "bounded_push"), named))
+
+
+def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
+    base = lambda **changes: base_settings(settings(**changes))
+    one = base()
+    assert one == base(safety__horizon=3, safety__max_risk=0.5, online__epochs=2)
+    assert one == base(adaptation__every=0, safety__patience=9)
+    assert one != base(world_model__train_horizon=9) != base(bc__steps=3) != one
+    assert one != base_settings(dataclasses.replace(settings(), seed=1))
+    calibrated = base(safety__max_risk=None)
+    assert calibrated == one  # the preset's own horizon: the same calibration
+    assert calibrated != base(safety__max_risk=None, safety__horizon=3)
+    assert calibrated != base(safety__max_risk=None, safety__lead_time=3)
+    assert calibrated == base(safety__max_risk=None, safety__patience=9)
+    assert base_settings(calibrated) == calibrated
+
+
+def test_without_a_gate_only_the_gates_settings_do_not_matter():
+    own = ungated_settings(settings(online__epochs=2))
+    assert own == ungated_settings(settings(online__epochs=2, safety__horizon=3))
+    assert own != ungated_settings(settings(online__epochs=3))
+
+
+def row_of(seed=0, failures=5) -> dict:
+    return {
+        "task": "bounded_push",
+        "method": "uni_o4",
+        "seed": seed,
+        "episodes": 100,
+        "failure_episodes": failures,
+        "final_return": 50.0,
+        "final_success": 0.5,
+    }
+
+
+def finish(out, horizon, row) -> None:
+    """A cell that ran before, as far as a sweep looks at it."""
+    path = out / f"safety.horizon={horizon}" / f"seed{row['seed']}"
+    _, folder = start_run(path, settings(safety__horizon=horizon), None, resume=False)
+    folder.close()
+    (path / "uni_o4").mkdir()
+    (path / "uni_o4" / "result.json").write_text(json.dumps(row))
+
+
+def make_base(path) -> None:
+    """Demonstrations and an offline checkpoint that say nothing, but are whole."""
+    run, folder = start_run(path, base_settings(settings()), None, resume=False)
+    row = {name: np.zeros(1, kind) for name, kind in dataset.FIELDS.items()}
+    wide = {"obs": 39, "next_obs": 39, "action": 4}
+    row |= {name: np.zeros((1, size), np.float32) for name, size in wide.items()}
+    for kind in KINDS:
+        dataset.save_dataset(path / "demos" / f"{kind}.npz", row, {"task": "bounded_push"})
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.networks().abstract_result())
+    checkpoint.save(path / "offline", 0, {"result": zeros}, run_metadata(run, "offline"))
+    with MetricsWriter(path) as writer:
+        writer.write(1, {"nll": 0.5}, "offline")
+    folder.close()
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_finished_cells_are_skipped_a_failing_one_costs_itself_and_methods_share(tmp_path, capsys):
+    """Horizons 3 and 9 are finished and 6 is not; its base is a foreign folder, then a good one."""
+    words = ["sweep", "--preset", "smoke", "--method", "uni_o4", "-o", str(tmp_path)]
+    words += ["--set", "safety.horizon=3,6,9"]
+    finish(tmp_path, 3, row_of())
+    finish(tmp_path, 9, row_of(failures=7))
+    base = tmp_path / "base" / "smoke" / "seed0"
+    base.mkdir(parents=True)
+    (base / "notes.txt").write_text("mine")
+    assert main(words) == 1
+    assert "failed: safety.horizon=6/seed0 uni_o4: UserError" in capsys.readouterr().out
+    rows = lines(tmp_path / "sweep.jsonl")
+    assert [(r["safety.horizon"], r["failure_episodes"]) for r in rows] == [(3, 5), (9, 7)]
+    assert rows[0].items() >= row_of().items()
+    (failed,) = lines(tmp_path / "failed.jsonl")
+    assert failed["cell"] == "safety.horizon=6/seed0" and "notes.txt" in failed["error"]
+
+    (base / "notes.txt").unlink()
+    base.rmdir()
+    make_base(base)
+    assert main(words) == 0
+    rows = lines(tmp_path / "sweep.jsonl")
+    assert [r["failure_episodes"] for r in rows] == [5, 5, 7]  # no gate: 6 is trained as 3 was
+    assert not (tmp_path / "failed.jsonl").exists()
+    cell = tmp_path / "safety.horizon=6" / "seed0"
+    demos = [folder / "demos" / "task.npz" for folder in (base, cell)]
+    assert demos[0].samefile(demos[1])
+    assert json.loads((cell / "config.json").read_text())["config"]["safety"]["horizon"] == 6
+    assert (cell / "metrics.jsonl").read_bytes() == (base / "metrics.jsonl").read_bytes()
+
+    other = tmp_path / "safety.horizon=6" / "seed0" / "uni_o4" / "result.json"
+    other.unlink()
+    saved = json.loads((base / "config.json").read_text())
+    saved["config"]["bc"]["steps"] = 51
+    (base / "config.json").write_text(json.dumps(saved))
+    assert main(words) == 1  # a base of other settings is not taken
+    assert "steps" in lines(tmp_path / "failed.jsonl")[0]["error"]
+
+
+def test_a_cell_that_holds_another_run_is_refused_before_anything_runs(tmp_path, capsys):
+    finish(tmp_path, 3, row_of())
+    words = ["--preset", "quick", "--method", "uni_o4", "--set", "safety.horizon=3"]
+    assert main(["sweep", *words, "-o", str(tmp_path)]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # two real runs from one base, most of it compiling
+@pytest.mark.timeout(1800)
+def test_a_real_sweep_trains_resumes_and_survives_a_run_that_breaks(tmp_path):
+    words = ["sweep", "--preset", "smoke", "--method", "farl", "-o", str(tmp_path)]
+    words += ["--list", "--set", "safety.max_risk=1e-3,1e-2", "--set", "demos.num_envs=0,16"]
+    assert main(words) == 1
+    (row,), (failed,) = lines(tmp_path / "sweep.jsonl"), lines(tmp_path / "failed.jsonl")
+    assert row["online_steps"] == 4096 and row["safety.max_risk"] == 1e-2
+    assert "demos.num_envs=0" in failed["cell"] and failed["traceback"]
+    result = tmp_path / row["cell"] / "farl" / "result.json"
+    before = json.loads(result.read_text())
+    result.unlink()  # as if cut off after its last checkpoint
+    assert main(words) == 1
+    after = json.loads(result.read_text())
+    assert {k: v for k, v in after.items() if "wall" not in k} == {
+        k: v for k, v in before.items() if "wall" not in k
+    }
