@@ -17,7 +17,7 @@ from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
 from experiments.report_stats import OURS, RIVALS
 from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
-from experiments.runtime import UserError, read_json
+from experiments.runtime import UserError, read_json, write_rows
 from farl_jax.methods import MAIN
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
@@ -211,7 +211,7 @@ def _write_rows(groups: Groups, path: Path) -> None:
     """The rows behind the table, a line a run."""
     entries = [e for keys in groups.values() for group in keys.values() for e in group]
     rows = [{**e.row, "group": e.key, "run": e.name, "git": e.env.get("git")} for e in entries]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
 
 
 def _file(name: str) -> str:

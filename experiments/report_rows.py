@@ -150,7 +150,10 @@ def check_row(row: Any, numbers: Iterable[str] = (*COUNTS, *NUMBERS)) -> Row:
         value = row.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{name} is {'missing' if value is None else repr(value)}")
-        if not math.isfinite(value) or (name in COUNTS and value != int(value)):
+        if math.isfinite(value) and name in COUNTS and value != int(value):
+            raise UserError(f"{name} is {value}")
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} is {value}")
     causes = row.get("causes") or {}
     if not isinstance(causes, dict) or not all(type(n) is int for n in causes.values()):
@@ -284,7 +287,8 @@ def _of_one_setting(entries: Sequence[Entry], findings: Findings) -> list[Entry]
         more = f" and {len(other) - 1} more" if len(other) > 1 else ""
         values = f"{own.get(name, 'absent')}, most of its group {most.get(name, 'absent')}"
         text = f"other settings: {name} is {values}{more}"
-        findings.left_out.append((entry.name, f"{text}; --by {name} would keep both"))
+        hint = f"; --by {name} would keep both" if name in own and name in most else ""
+        findings.left_out.append((entry.name, text + hint))
     return kept
 
 
