@@ -1,4 +1,4 @@
-"""Arguments of the commands that go over many settings."""
+"""Arguments of the commands that go over many settings or runs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,3 +50,16 @@ class HorizonArgs:
     """Policy and world model: of the newest checkpoint, or of the offline phase, which fails
     more often and so says more in as many steps."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)
+
+
+@dataclass(frozen=True)
+class ReportArgs:
+    """One self-contained page and its figures, from finished runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that are walked for result.json, sweep.jsonl and horizon.json."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
+    """Folder of index.html, the figures as PNG and PDF, and rows.jsonl."""
+    by: tuple[str, ...] = ()
+    """Settings, for example online.treatment, whose values make groups of their own. Without it,
+    runs that differ in a setting from most of their group are left out."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from experiments.arguments import HorizonArgs, SweepArgs
+from experiments.arguments import HorizonArgs, ReportArgs, SweepArgs
 from experiments.presets import RunSettings, check, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
@@ -268,6 +268,13 @@ def command_horizon(args: HorizonArgs) -> None:
     _on_run(args, lambda run: run_horizon.study(run, args))
 
 
+def command_report(args: ReportArgs) -> None:
+    """One page of everything that the runs hold."""
+    from experiments.report import report
+
+    report(args, _console())
+
+
 def command_demos(args: StartArgs) -> None:
     """Demonstrations only; starts the run's folders."""
     from experiments import run_offline
@@ -357,6 +364,7 @@ COMMANDS = {
         command_horizon,
         "horizons of C_H on a trained run, all at once",
     ),
+    "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
     "demos": (StartArgs, command_demos, "demonstrations only"),
     "offline": (PhaseArgs, command_offline, "offline learning of a run"),
     "online": (PhaseArgs, command_online, "online fine-tuning of a run, one method"),

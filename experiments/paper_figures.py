@@ -1,18 +1,59 @@
-"""The paper's two main figures beside ours: failure episodes, and return before and after."""
+"""The paper's figures beside ours: failure episodes, and return before and after fine-tuning.
 
-from collections.abc import Mapping, Sequence
+One row of panels a task, one line a method: the paper's numbers left, ours right on an axis of its
+own, each seed a small dot and the 95 % bootstrap interval of the mean over seeds a bar.
+"""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from farl_jax.methods import METHODS
+from farl_jax.methods import MAIN, METHODS
 
-_COLORS = {"uni_o4": "#D55E00", "farl": "#0072B2"}
-_GREY = "#5c5c5c"
-_WIDTH = 0.38
+BASELINE = MAIN[0]
+GREY = "#5c5c5c"
+COLORS = {
+    "uni_o4": "#D55E00",
+    "farl": "#0072B2",
+    "ppo_lagrangian": "#E69F00",
+    "p3o": "#009E73",
+    "cpo": "#CC79A7",
+    "simple_critic": "#56B4E9",
+    "mppi": "#332288",
+    "no_recovery": "#999999",
+}
+"""Okabe and Ito's palette, told apart with any colour vision, and two more."""
+_SPARE = ("#117733", "#882255", "#661100", "#44AA99")
+_MARKERS = "os^Dv<P*X>hp"
 
 ByTask = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+"""task -> key -> rows by seed. A key is a method's name, with what sets it apart after a space."""
+
+
+def look(key: str) -> dict[str, str]:
+    """Colour and marker of a key's method, the same in every figure."""
+    method = key.split(" ")[0]
+    if method in COLORS:
+        return {"color": COLORS[method], "marker": _MARKERS[list(COLORS).index(method)]}
+    spare = sum(method.encode()) % len(_SPARE)
+    return {"color": _SPARE[spare], "marker": _MARKERS[len(COLORS) + spare]}
+
+
+def title(key: str) -> str:
+    """What a key is called: its method's title, or name without one, then what sets it apart."""
+    method, _, rest = key.partition(" ")
+    name = METHODS[method].title if method in METHODS else method
+    return f"{name}, {rest}" if rest else name
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Keys in the order of `METHODS`, methods that it does not know last."""
+    known = list(METHODS)
+    place = lambda method: known.index(method) if method in known else len(known)
+    return sorted(keys, key=lambda key: (place(key.split(" ")[0]), key))
 
 
 def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
@@ -23,96 +64,155 @@ def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[fl
     return float(low), float(high)
 
 
-def failures_figure(path: Path, by_task: ByTask, paper: Mapping[str, Any], command: str) -> Path:
-    """Bars of failure episodes per task: the paper's left, ours right with seeds as dots."""
-    figure, (theirs, ours) = _axes()
-    tasks = [task for task in by_task if task in paper["failure_episodes"]]
-    for i, method in enumerate(_COLORS):
-        shift = (i - 0.5) * _WIDTH
-        values = [paper["failure_episodes"][task][method] for task in tasks]
-        look = {"color": _COLORS[method], "label": METHODS[method].title}
-        theirs.bar(np.arange(len(tasks)) + shift, values, _WIDTH, **look)
-        _bars(ours, by_task, method, "failure_episodes", shift, look)
-    for x, task in enumerate(tasks):
-        base, safe = (paper["failure_episodes"][task][m] for m in _COLORS)
-        _note(theirs, x, max(base, safe), base, safe)
-    for x, methods in enumerate(by_task.values()):
-        base, safe = (sum(r["failure_episodes"] for r in methods[m]) for m in _COLORS)
-        top = max(r["failure_episodes"] for rows in methods.values() for r in rows)
-        _note(ours, x, top, base, safe)
-    _finish(theirs, tasks, "Paper, 3 seeds", "failure episodes in 1M online steps")
-    _finish(ours, list(by_task), _count(by_task), "failure episodes in training")
-    return _save(figure, path, "Failures during fine-tuning", command)
+def failures_figure(by_task: ByTask, paper: Mapping[str, Any], command: str) -> Any:
+    """Bars of failure episodes per task and method."""
+    theirs = paper["failure_episodes"]
+    figure, panels = _panels(by_task, theirs)
+    for task, (left, right, keys) in panels.items():
+        base = {row["seed"]: row["failure_episodes"] for row in by_task[task].get(BASELINE, ())}
+        for y, key in enumerate(keys):
+            if key in theirs.get(task, {}):
+                _bar(left, y, key, [theirs[task][key]], theirs[task].get(BASELINE))
+            if rows := by_task[task].get(key):
+                seeds = {row["seed"]: row["failure_episodes"] for row in rows}
+                same = (
+                    np.mean(list(base.values())) if base and seeds.keys() == base.keys() else None
+                )
+                _bar(right, y, key, list(seeds.values()), same)
+                _interval(right, y, list(seeds.values()))
+        for axis in (left, right):
+            axis.margins(x=0.25)
+            axis.set_xlim(left=0.0)
+    label = "failure episodes in training (mean over seeds)"
+    return _finish(figure, panels, by_task, "Failures during fine-tuning", label, command)
 
 
-def returns_figure(path: Path, by_task: ByTask, paper: Mapping[str, Any], command: str) -> Path:
-    """Normalised return before (pale) and after fine-tuning: the paper's left, ours right."""
-    figure, (theirs, ours) = _axes()
-    tasks = [task for task in by_task if task in paper["normalized_return"]]
-    for i, method in enumerate(_COLORS):
-        shift = (i - 0.5) * _WIDTH
-        pairs = np.array([paper["normalized_return"][task][method] for task in tasks])
-        look = {"color": _COLORS[method], "label": METHODS[method].title}
-        pale = {"color": _COLORS[method], "alpha": 0.35}
-        if len(tasks):
-            theirs.bar(np.arange(len(tasks)) + shift, pairs[:, 1], _WIDTH, **look | {"alpha": 0.8})
-            theirs.bar(np.arange(len(tasks)) + shift, pairs[:, 0], _WIDTH, **pale, hatch="//")
-        _bars(ours, by_task, method, "final_return", shift, look)
-        _bars(ours, by_task, method, "initial_return", shift, pale | {"hatch": "//"})
-    _finish(theirs, tasks, "Paper, 3 seeds", "normalised return (0 random, 100 expert)")
-    _finish(ours, list(by_task), _count(by_task), "normalised return (0 random, 100 expert)")
-    return _save(figure, path, "Return before (hatched) and after fine-tuning", command)
+def returns_figure(
+    by_task: ByTask,
+    paper: Mapping[str, Any],
+    command: str,
+    heading: str = "Return before (hollow) and after fine-tuning (filled)",
+) -> Any:
+    """From the return before to the return after fine-tuning, per task and method."""
+    theirs = paper["normalized_return"]
+    figure, panels = _panels(by_task, theirs)
+    for task, (left, right, keys) in panels.items():
+        for y, key in enumerate(keys):
+            if key in theirs.get(task, {}):
+                _change(left, y, key, *theirs[task][key])
+            if rows := by_task[task].get(key):
+                first, last = ([r[f"{n}_return"] for r in rows] for n in ("initial", "final"))
+                _change(right, y, key, np.mean(first), np.mean(last))
+                _interval(right, y, last)
+        for axis in (left, right):
+            axis.axvline(100.0, color="#b8b8b8", linewidth=0.8, linestyle=":")
+            axis.margins(x=0.12)
+        if left.lines[1:]:  # both on one scale
+            right.sharex(left)
+            left.autoscale_view()
+    label = "normalised return (0 random, 100 expert; mean over seeds)"
+    return _finish(figure, panels, by_task, heading, label, command)
 
 
-def _axes() -> tuple[Any, Any]:
+def save(figure: Any, folder: Path, name: str) -> Path:
+    """Write `<folder>/<name>.png` and `.pdf`, the same bytes for the same figure; the PNG's path.
+
+    Dollar signs are text here, as in names of folders, and no formulas.
+    """
+    from matplotlib.text import Text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is laid out; once is enough for both files
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    figure.savefig(folder / f"{name}.png")
+    return folder / f"{name}.png"
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure, in inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.0, 4.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, 2)
+    return figure
 
 
-def _bars(
-    axis: Any, by_task: ByTask, method: str, name: str, shift: float, look: Mapping[str, Any]
-) -> None:
-    """Mean over seeds, its 95 % interval, and a dot for each seed."""
-    seeds = [[row[name] for row in methods[method]] for methods in by_task.values()]
-    where = np.arange(len(seeds)) + shift
-    means = np.array([np.mean(values) for values in seeds])
-    limits = np.array([bootstrap_interval(values) for values in seeds]).T
-    axis.bar(where, means, _WIDTH, **look)
-    error = np.maximum(np.abs(limits - means), 0.0)
-    axis.errorbar(where, means, error, fmt="none", ecolor="black", capsize=4, linewidth=1)
-    for x, values in zip(where, seeds, strict=True):
-        axis.plot(np.full(len(values), x), values, "o", color="black", markersize=3, alpha=0.6)
+def footer(figure: Any, command: str) -> None:
+    """The command that made the numbers, small, below all panels."""
+    width = int(14 * figure.get_figwidth())
+    figure.supxlabel("\n".join(textwrap.wrap(command, width)), fontsize=7, color=GREY)
 
 
-def _note(axis: Any, x: float, top: float, base: float, safe: float) -> None:
-    fewer = 100.0 * (1.0 - safe / max(base, 1.0))
-    axis.annotate(f"{-fewer:+.0f} %", (x, top), (0, 6), textcoords="offset points", ha="center")
+def _panels(by_task: ByTask, theirs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The figure, and task -> (paper's axis, our axis, keys from the top)."""
+    ours = {task: [k for k, rows in keys.items() if rows] for task, keys in by_task.items()}
+    shown = {key for found in ours.values() for key in found}
+    keys = {t: in_order({*found, *shown & set(theirs.get(t, {}))}) for t, found in ours.items()}
+    heights = [0.30 * len(each) + 0.62 for each in keys.values()]
+    figure = new_figure(10.0, sum(heights) + 1.25)
+    grid = figure.subplots(len(keys), 2, sharey="row", squeeze=False, height_ratios=heights)
+    for axis in grid.flat:
+        axis.tick_params(labelsize=8)
+        axis.grid(True, axis="x", color="#e4e4e4", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, {t: (*axes, keys[t]) for t, axes in zip(keys, grid, strict=True)}
 
 
-def _count(by_task: ByTask) -> str:
-    counts = {len(rows) for methods in by_task.values() for rows in methods.values()}
-    return f"Ours, {'/'.join(str(n) for n in sorted(counts))} seed(s): dots; 95 % of the mean: bars"
+def _interval(axis: Any, y: float, seeds: Sequence[float]) -> None:
+    """95 % of the mean over seeds, and a dot for each."""
+    low, high = bootstrap_interval(seeds)
+    if len(seeds) > 1:
+        look = {"color": "black", "linewidth": 1.1, "marker": "|", "markersize": 7}
+        axis.plot([low, high], [y, y], **look, zorder=4)
+    dots = {"color": "white", "markeredgecolor": "black", "markeredgewidth": 0.7, "markersize": 3.4}
+    axis.plot(seeds, np.full(len(seeds), y), "o", **dots, zorder=5)
 
 
-def _finish(axis: Any, tasks: Sequence[str], title: str, ylabel: str) -> None:
-    axis.set_xticks(np.arange(len(tasks)), [task.replace("_", "\n") for task in tasks], fontsize=8)
-    axis.set_title(title, fontsize=10, loc="left")
-    axis.set_ylabel(ylabel)
-    axis.margins(y=0.12)
-    axis.grid(True, axis="y", color="#e4e4e4", linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
+def _change(axis: Any, y: float, key: str, first: float, last: float) -> None:
+    color, marker = look(key)["color"], look(key)["marker"]
+    axis.plot([first, last], [y, y], color=color, linewidth=2.2, alpha=0.55)
+    axis.plot(first, y, marker, color="white", markeredgecolor=color, markersize=7)
+    axis.plot(last, y, marker, color=color, markersize=8)
+    side = 1 if last >= first else -1
+    place = {"textcoords": "offset points", "ha": "left" if side > 0 else "right", "va": "bottom"}
+    axis.annotate(f"{last:.1f}", (last, y), (5 * side, 2), fontsize=7.5, **place)
 
 
-def _save(figure: Any, path: Path, title: str, command: str) -> Path:
-    figure.suptitle(title, fontsize=12)
-    legend = figure.axes[-1].get_legend_handles_labels()
-    figure.legend(*legend, loc="outside upper right", ncols=2, frameon=False, fontsize=8)
-    figure.supxlabel(command, fontsize=7, color=_GREY)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+def _bar(axis: Any, y: float, key: str, seeds: Sequence[float], base: float | None) -> None:
+    """The mean as a bar, its number, and how much it differs from `base`, the baseline's mean."""
+    mean = float(np.mean(seeds))
+    axis.barh(y, mean, 0.62, color=look(key)["color"])
+    change = f"  ({100 * (mean / base - 1):+.0f} %)" if base and key != BASELINE else ""
+    place = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
+    axis.annotate(f"{mean:,.0f}{change}", (max(mean, *seeds), y), (6, 0), **place)
+
+
+def _finish(
+    figure: Any, panels: Mapping[str, Any], by_task: ByTask, heading: str, xlabel: str, command: str
+) -> Any:
+    for task, (left, right, keys) in panels.items():
+        left.set_yticks(range(len(keys)), [title(key) for key in keys], fontsize=8)
+        left.set_ylim(len(keys) - 0.4, -0.6)
+        paper = "paper, 3 seeds, 1M steps" if left.has_data() else "not in the paper"
+        left.set_title(f"{task}: {paper}", fontsize=9, loc="left")
+        right.set_title(f"ours, {_budget(by_task[task])}", fontsize=9, loc="left")
+        right.tick_params(axis="y", length=0)
+    for axis in (left, right):
+        axis.set_xlabel(xlabel, fontsize=8)
+    figure.suptitle(heading, fontsize=12)
+    note = "ours: dots are seeds, black bars the 95 % bootstrap interval of the mean over seeds"
+    footer(figure, f"{note}. {command}")
+    return figure
+
+
+def _budget(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Seeds and steps behind our bars; several counts where methods differ."""
+    seeds = sorted({len(rows) for rows in methods.values() if rows})
+    steps = sorted({row["online_steps"] for rows in methods.values() for row in rows})
+    count = "/".join(str(n) for n in seeds)
+    return f"{count} seed{'' if seeds == [1] else 's'}, {'/'.join(f'{n:,}' for n in steps)} steps"

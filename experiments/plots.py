@@ -55,12 +55,12 @@ def comparison_figure(
     score, source = ("eval_return", "evaluated") if evaluated else ("rollout_return", "in training")
     for index, (method, seeds) in enumerate(seeds_by_method.items()):
         look = {"color": _COLORS[index % len(_COLORS)], "linestyle": _STYLES[index % 4]}
-        counts = [_from_zero(_series(rows, "failure_episodes")) for rows in seeds]
-        scores = [_smooth(_series(rows, score), smooth) for rows in seeds]
+        counts = [from_zero(series(rows, "failure_episodes")) for rows in seeds]
+        scores = [_smooth(series(rows, score), smooth) for rows in seeds]
         if not any(len(steps) for steps, _ in (*counts, *scores)):
             raise ValueError(f"{method}: no row has failure_episodes or {score}")
-        _draw_lines(failures, counts, look, method)
-        _draw_lines(returns, scores, look, method)
+        draw_lines(failures, counts, look, method)
+        draw_lines(returns, scores, look, method)
     _label(failures, "Failures during fine-tuning", "failure episodes (cumulative)")
     _label(returns, f"Return ({source})", "normalised return (0 random, 100 expert)")
     failures.set_ylim(bottom=0.0)
@@ -104,10 +104,10 @@ def diagnosis_figure(
             error = report["decoder_m"][part]
             decoder.plot(range(len(error)), np.multiply(error, 1e3), **look, marker=marker)
     reliability.plot([1e-6, 10], [1e-6, 10], color=_GREY, linewidth=0.8)
-    _dress(foresight, "Failure i steps ahead, imagined", "imagined step i", "AUROC")
-    _dress(gate, f"Gate (dots: eps_safe = {max_risk:.2g})", "share of steps", "onsets foreseen")
-    _dress(reliability, "C_H, bins of equal size", "predicted", "realised")
-    _dress(decoder, "Decoded position (squares: object)", "imagined step i", "RMS error, mm")
+    dress(foresight, "Failure i steps ahead, imagined", "imagined step i", "AUROC")
+    dress(gate, f"Gate (dots: eps_safe = {max_risk:.2g})", "share of steps", "onsets foreseen")
+    dress(reliability, "C_H, bins of equal size", "predicted", "realised")
+    dress(decoder, "Decoded position (squares: object)", "imagined step i", "RMS error, mm")
     gate.set_xscale("symlog", linthresh=1e-3)
     reliability.set_xscale("symlog", linthresh=1e-4)
     reliability.set_yscale("symlog", linthresh=1e-4)
@@ -142,7 +142,7 @@ def horizon_figure(path: Path, report: Row) -> Path:
     )
     for axis, (part, name, title, ylabel) in zip(panels, draws, strict=False):
         _draw_by_horizon(axis, report, part, name)
-        _dress(axis, title, "horizon H, imagined steps", ylabel)
+        dress(axis, title, "horizon H, imagined steps", ylabel)
         beyond = [r["horizon"] for r in report["rows"] if r["beyond_training"]]
         if beyond:
             first = report["train_horizon"] - 0.5
@@ -200,7 +200,7 @@ def _draw_by_lead(axis: Any, report: Row) -> None:
         style = ":" if row["beyond_training"] else "-"
         axis.plot(range(1, len(recall) + 1), recall, style, color=str(shade), label=row["horizon"])
     title = rf"Alarm at least so early: {100 * rate:g} %, $\gamma_{{risk}}$ {gamma:g}"
-    _dress(axis, title, "lead time, steps", "share of failure onsets")
+    dress(axis, title, "lead time, steps", "share of failure onsets")
     axis.legend(frameon=False, fontsize=7, title="H", ncols=2)
 
 
@@ -233,7 +233,7 @@ def throughput_figure(
     for processes, rate in (metaworld or {}).items():
         axis.axhline(rate, color=_GREY, linewidth=0.8)
         axis.annotate(f"MetaWorld, {processes} process(es)", (sizes[0], rate), fontsize=8)
-    _dress(axis, "Throughput of a jitted rollout with the policy", "environments", "env steps/s")
+    dress(axis, "Throughput of a jitted rollout with the policy", "environments", "env steps/s")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.legend(frameon=False, fontsize=8)
@@ -251,14 +251,14 @@ def _by_seed(rows: Sequence[Row]) -> list[list[Row]]:
     return list(seeds.values())
 
 
-def _series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps [P] and values [P] of the rows where `name` was measured, by step."""
     points = sorted((row["step"], row[name]) for row in rows if row.get(name) is not None)
     steps, values = zip(*points, strict=True) if points else ((), ())
     return np.array(steps, float), np.array(values, float)
 
 
-def _from_zero(series: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def from_zero(series: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """A count begins at 0 before the first step."""
     steps, values = series
     if not len(steps) or steps[0] <= 0:
@@ -286,9 +286,10 @@ def _mean(
     return grid, np.mean([np.interp(grid, steps, values) for steps, values in runs], axis=0)
 
 
-def _draw_lines(
+def draw_lines(
     axis: Any, runs: Sequence[tuple[np.ndarray, np.ndarray]], look: Mapping[str, Any], label: str
 ) -> None:
+    """Each seed thin, their mean thick where all of them were measured."""
     runs = [run for run in runs if len(run[0])]
     if len(runs) > 1:
         for steps, values in runs:
@@ -300,12 +301,13 @@ def _draw_lines(
 
 
 def _label(axis: Any, title: str, ylabel: str) -> None:
-    _dress(axis, title, "online environment steps", ylabel)
+    dress(axis, title, "online environment steps", ylabel)
     axis.set_xlim(left=0.0)
-    axis.xaxis.set_major_formatter(_thousands)
+    axis.xaxis.set_major_formatter(thousands)
 
 
-def _dress(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
+def dress(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
+    """Title, labels and a quiet grid."""
     axis.set_title(title, fontsize=11, loc="left")
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
@@ -314,7 +316,8 @@ def _dress(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _thousands(value: float, _: int) -> str:
+def thousands(value: float, _: int) -> str:
+    """Tick label of a count: 300k, 1M."""
     if value >= 1e6:
         return f"{value / 1e6:g}M"
     return f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.paper_figures import failures_figure, returns_figure
+from experiments.paper_figures import failures_figure, returns_figure, save
 from experiments.presets import RunSettings, preset
 from experiments.run import start_run
 from experiments.run_eval import paired
@@ -44,7 +44,7 @@ def reproduce(
 ) -> None:
     """Run what is missing, go on with what was cut off, skip what is done; then draw.
 
-    Writes `<out>/main.jsonl`, one row a run, `<out>/failures.png` and `<out>/returns.png`.
+    Writes `<out>/main.jsonl`, one row a run, and `failures` and `returns` as PNG and PDF.
     """
     rows = []
     for task in plan.tasks:
@@ -90,7 +90,7 @@ def show(
     )
     for name in figures:
         draw = {"failures": failures_figure, "returns": returns_figure}[name]
-        path = draw(out / f"{name}.png", by_task, paper, command)
+        path = save(draw(by_task, paper, command), out, name)
         console.print(f"figure: {path}", highlight=False, soft_wrap=True)
 
 

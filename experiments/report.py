@@ -1,0 +1,232 @@
+"""`farl report`: one page and its figures from the stored files of finished runs, no training."""
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments import paper_figures, report_figures, report_page
+from experiments.arguments import ReportArgs
+from experiments.plots import diagnosis_figure, horizon_figure
+from experiments.report_page import Content, Film, Picture
+from experiments.report_rows import Findings, Groups, collect, curve
+from experiments.report_stats import OURS, RIVALS
+from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
+from experiments.runtime import UserError, read_json, write_rows
+from farl_jax.methods import MAIN
+
+PAPER = Path(__file__).with_name("paper_numbers.json")
+PAGE, ROWS = "index.html", "rows.jsonl"
+ABLATIONS = (*RIVALS, "no_recovery")
+TRADE_OFFS = ("constraint.limit", "safety.max_risk")
+"""Swept settings whose cells belong on the Pareto front."""
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+FILM_BYTES = 7_500_000  # of all films: 10 MB as text
+
+
+def report(args: ReportArgs, console: Console) -> Path:
+    """Write the page; everything that was left out of it is said on stderr too."""
+    command = shlex.join(["farl", *sys.argv[1:]])
+    findings = Findings()
+    groups = collect(args.runs, args.by, findings)
+    sweeps = find_sweeps(args.runs, findings)
+    horizons = find_horizons(args.runs, findings)
+    if not (groups or sweeps or horizons):
+        reasons = [f"{name}: {text}" for name, text in findings.left_out[:3]]
+        more = len(findings.left_out) - len(reasons)
+        raise UserError(
+            f"nothing to report: {'; '.join(reasons) or 'no folder was given'}"
+            + (f"; and {more} more" if more else "")
+        )
+    args.out.mkdir(parents=True, exist_ok=True)
+    pictures = _draw(groups, sweeps, args.out, command, findings)
+    pictures += _horizons(horizons, args.out, findings)
+    films = _films(groups, findings)
+    paper = json.loads(PAPER.read_text())
+    content = Content(groups, sweeps, pictures, films, findings, paper, command)
+    _write_rows(groups, args.out / ROWS)
+    page = args.out / PAGE
+    temporary = page.with_name(f".{PAGE}.tmp")
+    temporary.write_text(report_page.page(content), encoding="utf-8")
+    temporary.replace(page)
+    for name, text in (*findings.left_out, *findings.notes):
+        print(f"farl: warning: {name}: {text}", file=sys.stderr)
+    runs = sum(len(entries) for task in groups.values() for entries in task.values())
+    console.print(
+        f"report: {page}  {page.stat().st_size / 1e6:.1f} MB, {runs} runs, "
+        f"{len(findings.left_out)} left out",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return page
+
+
+def _draw(
+    groups: Groups, sweeps: Sequence[Sweep], out: Path, command: str, findings: Findings
+) -> list[Picture]:
+    """All figures that these rows can fill, saved in `out`."""
+    pictures = []
+
+    def add(section: str, name: str, figure: Any, caption: str) -> None:
+        pictures.append(Picture(section, paper_figures.save(figure, out, name), caption))
+
+    rows = {t: {k: [e.row for e in es] for k, es in keys.items()} for t, keys in groups.items()}
+    paper = json.loads(PAPER.read_text())
+    main, ablations = _split(rows)
+    if main:
+        figure = paper_figures.failures_figure(main, paper, command)
+        add("failures", "failures", figure, report_page.CAPTIONS["failures"])
+        figure = paper_figures.returns_figure(main, paper, command)
+        add("returns", "returns", figure, report_page.CAPTIONS["returns"])
+    if ablations:
+        heading = "Ablations: return before (hollow) and after fine-tuning (filled)"
+        figure = paper_figures.returns_figure(ablations, paper, command, heading)
+        add("ablations", "ablations_returns", figure, report_page.CAPTIONS["returns"])
+        figure = paper_figures.failures_figure(ablations, paper, command)
+        add("ablations", "ablations_failures", figure, report_page.CAPTIONS["failures"])
+    if points := _with_trade_offs(rows, sweeps):
+        figure = report_figures.pareto_figure(points, command)
+        add("pareto", "pareto", figure, report_page.CAPTIONS["pareto"])
+    for task, keys in groups.items():
+        curves = {k: [c for e in es if (c := curve(e, findings))] for k, es in keys.items()}
+        if curves := {k: seeds for k, seeds in curves.items() if seeds}:
+            figure = report_figures.learning_figure(task, curves, command)
+            add("curves", f"learning_{_file(task)}", figure, report_page.CAPTIONS["curves"])
+    if any(e.row.get("causes") for t in groups.values() for es in t.values() for e in es):
+        figure = report_figures.causes_figure(rows, command)
+        add("causes", "causes", figure, report_page.CAPTIONS["causes"])
+    for number, sweep in enumerate(sweeps, 1):
+        for task in sweep.groups():
+            figure = report_figures.sweep_figure(sweep.name, task, sweep, command)
+            if figure is not None:
+                name = f"sweep_{number}_{_file(task)}"
+                add("sweeps", name, figure, report_page.CAPTIONS["sweeps"])
+    return pictures + _diagnoses(groups, out, command, findings)
+
+
+def _split(rows: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(comparison with baselines, ablations of FARL), each task -> key -> rows; both show MAIN."""
+    changed = lambda key: key.split(" ")[0] in ABLATIONS or key.startswith(f"{OURS} ")
+    main = {t: {k: r for k, r in keys.items() if not changed(k)} for t, keys in rows.items()}
+    ablations = {
+        t: {k: r for k, r in keys.items() if changed(k) or k in MAIN}
+        for t, keys in rows.items()
+        if any(map(changed, keys))
+    }
+    return {t: keys for t, keys in main.items() if keys}, ablations
+
+
+def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """The runs' groups, and those sweeps' that go over a limit or threshold alone."""
+    points = {task: dict(keys) for task, keys in rows.items()}
+    for sweep in sweeps:
+        if sweep.settings and set(sweep.settings) <= set(TRADE_OFFS):
+            for task, keys in sweep.groups().items():
+                for key, own in keys.items():
+                    points.setdefault(task, {}).setdefault(key, own)
+    return points
+
+
+def _horizons(
+    studies: Sequence[tuple[Path, Mapping[str, Any]]], out: Path, findings: Findings
+) -> list[Picture]:
+    """Each study of the horizon, drawn again from its rows; its figure names its own command."""
+    pictures = []
+    for number, (source, study) in enumerate(studies, 1):
+        name = f"horizon_{number}_{_file(str(study.get('task')))}"
+        try:
+            for suffix in (".pdf", ".png"):
+                path = horizon_figure(out / f"{name}{suffix}", study)
+        except _MALFORMED as error:
+            what = f"{type(error).__name__}: {error}"
+            findings.left_out.append((str(source), f"not a study of the horizon: {what}"))
+            continue
+        caption = f"{report_page.CAPTIONS['horizon']} From {source}."
+        pictures.append(Picture("horizon", path, caption))
+    return pictures
+
+
+def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> list[Picture]:
+    """What `farl diagnose` left, drawn again: the first run of each group that has it."""
+    pictures = []
+    for task, keys in groups.items():
+        for key, entries in keys.items():
+            found = [p for e in entries if (p := Path(e.name) / "diagnosis.json").is_file()]
+            if not found:
+                continue
+            try:
+                saved = _numbers(read_json(found[0]))
+                heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
+                name = f"diagnosis_{_file(task)}_{_file(key)}"
+                for suffix in (".pdf", ".png"):
+                    path = out / f"{name}{suffix}"
+                    diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
+            except (UserError, *_MALFORMED) as error:
+                findings.left_out.append((str(found[0]), f"not a diagnosis: {error}"))
+                continue
+            pictures.append(Picture("foresight", path, report_page.CAPTIONS["foresight"]))
+    return pictures
+
+
+def _films(groups: Groups, findings: Findings) -> list[Film]:
+    """One film a group, the first that is there, as long as the page stays small."""
+    films, room = [], FILM_BYTES
+    for task, keys in groups.items():
+        for key in paper_figures.in_order(keys):
+            folders = [Path(entry.name) for entry in keys[key]]
+            files = [f / n for f in folders for n in ("film.mp4", "film.gif") if (f / n).is_file()]
+            sheets = [f / "sheet.png" for f in folders if _opens(f / "sheet.png", findings)]
+            if not files and not sheets:
+                continue
+            size = files[0].stat().st_size if files else 0
+            if size > room:
+                findings.notes.append((str(files[0]), "film left out: the page would be too large"))
+                continue
+            room -= size
+            films.append(Film(task, key, files[0] if files else None, next(iter(sheets), None)))
+    return films
+
+
+def _opens(path: Path, findings: Findings) -> bool:
+    """Whether there is a picture; a damaged one is named."""
+    from PIL import Image
+
+    if not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError) as error:
+        findings.left_out.append((str(path), f"no picture: {error}"))
+        return False
+    return True
+
+
+def _write_rows(groups: Groups, path: Path) -> None:
+    """The rows behind the table, a line a run."""
+    entries = [e for keys in groups.values() for group in keys.values() for e in group]
+    rows = [{**e.row, "group": e.key, "run": e.name, "git": e.env.get("git")} for e in entries]
+    write_rows(path, rows)
+
+
+def _file(name: str) -> str:
+    """A task or key as part of a file's name."""
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _numbers(tree: Any) -> Any:
+    """JSON's null is what could not be measured."""
+    if isinstance(tree, dict):
+        return {k: _numbers(v) for k, v in tree.items()}
+    return (
+        [_numbers(v) for v in tree]
+        if isinstance(tree, list)
+        else math.nan
+        if tree is None
+        else tree
+    )

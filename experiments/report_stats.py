@@ -1,0 +1,166 @@
+"""The arithmetic of a report: one line a group, paired comparisons, ranks, the Pareto front.
+
+A 95 % interval resamples seeds 10,000 times; one seed has none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.paper_figures import BASELINE, bootstrap_interval
+from experiments.run_eval import paired
+from farl_jax.methods import MAIN
+
+OURS = MAIN[1]
+RIVALS = ("simple_critic", "mppi")
+"""What the paper ranks below FARL on final return."""
+
+Row = Mapping[str, Any]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Final return of `ours` minus that of `other`, paired by seed."""
+
+    mean: float
+    interval: Interval | None
+    """95 %: over seeds, or with one seed over its evaluation episodes; None where neither is."""
+    seeds: tuple[int, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the other ranks `below`, `above`, or that is `undecided`."""
+        if self.interval is None:
+            return "undecided"
+        low, high = self.interval
+        return "below" if low > 0 else "above" if high < 0 else "undecided"
+
+
+def summary(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
+    """The headline numbers of one group of a task: means over seeds, and against the baseline.
+
+    Rates and shares compare totals over seeds. Intervals are None where there is one seed.
+    """
+    rows = groups[key]
+    values = lambda name: np.array([row[name] for row in rows], float)
+    share = lambda part, whole: float(values(part).sum() / max(values(whole).sum(), 1.0))
+    line = {
+        "seeds": [row["seed"] for row in rows],
+        "online_steps": rows[0]["online_steps"],
+        "episodes": float(values("episodes").mean()),
+        "failure_rate": share("failure_episodes", "episodes"),
+        "recovered_share": share("recovered_steps", "online_steps"),
+    }
+    for name in ("failure_episodes", "initial_return", "final_return", "final_success"):
+        line[name] = float(values(name).mean())
+        line[f"{name}_interval"] = interval(values(name))
+    return line | against_baseline(groups, key)
+
+
+def interval(values: Sequence[float]) -> Interval | None:
+    """95 % of the mean over seeds."""
+    return bootstrap_interval(values) if len(values) > 1 else None
+
+
+def baseline_of(groups: Mapping[str, Sequence[Row]], key: str) -> str | None:
+    """The baseline's group that `key` is compared with: of its own variant, else the plain one."""
+    method, _, variant = key.partition(" ")
+    choices = (f"{BASELINE} {variant}", BASELINE) if method != BASELINE else ()
+    return next((choice.strip() for choice in choices if choice.strip() in groups), None)
+
+
+def difference(ours: Sequence[Row], other: Sequence[Row]) -> Difference | None:
+    """Final returns compared on the seeds that both have; None where they share no seed.
+
+    With one seed the interval is the evaluation's: 1.96 standard errors over its episodes.
+    """
+    pairs = _pairs(ours, other)
+    if not pairs:
+        return None
+    differences = [a["final_return"] - b["final_return"] for a, b in pairs]
+    mean, limits = float(np.mean(differences)), interval(differences)
+    errors = [row.get("final_return_se") for row in pairs[0]]
+    if limits is None and all(isinstance(error, int | float) for error in errors):
+        half = 1.96 * float(np.hypot(*errors))
+        limits = (mean - half, mean + half)
+    return Difference(mean, limits, tuple(a["seed"] for a, _ in pairs))
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of (failures, return) that no other point beats in one without losing in the other.
+
+    Ordered by failures.
+    """
+    front: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def causes(rows: Sequence[Row]) -> dict[str, int]:
+    """Failure episodes of all seeds by what the gate had done; empty where there was no gate."""
+    total: dict[str, int] = {}
+    for row in rows:
+        for name, count in (row.get("causes") or {}).items():
+            total[name] = total.get(name, 0) + int(count)
+    return total
+
+
+def ranks(groups: Mapping[str, Sequence[Row]], paper: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each rival of the paper's ablation, whether it ranks below FARL on final return.
+
+    Args:
+        groups: rows of one task by key.
+        paper: (initial, final) return by method; empty where the paper has no such task.
+    """
+    lines = []
+    for rival in RIVALS:
+        found = difference(groups[OURS], groups[rival]) if {OURS, rival} <= set(groups) else None
+        known = OURS in paper and rival in paper
+        theirs = paper[OURS][1] - paper[rival][1] if known else None
+        lines.append({"rival": rival, "ours": found, "paper": theirs, "text": _say(found, theirs)})
+    return lines
+
+
+def against_baseline(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
+    """Reduction of failure episodes in per cent and difference of return, with intervals."""
+    names = ("reduction", "reduction_interval", "return_difference", "return_difference_interval")
+    base = baseline_of(groups, key)
+    if base is None or not (pairs := _pairs(groups[key], groups[base])):
+        return dict.fromkeys(names) | {"paired_seeds": []}
+    rows, baseline = zip(*pairs, strict=True)
+    report = paired(list(baseline), list(rows))
+    failed = any(row["failure_episodes"] for row in baseline)  # of nothing there is no share
+    limits = tuple(report["reduction_interval"]) if failed and len(pairs) > 1 else None
+    return {
+        "reduction": report["reduction_percent"] if failed else None,
+        "reduction_interval": limits,
+        "return_difference": report["return_difference"],
+        "return_difference_interval": interval(report["return_difference_per_seed"]),
+        "paired_seeds": [row["seed"] for row in rows],
+    }
+
+
+def _pairs(ours: Sequence[Row], other: Sequence[Row]) -> list[tuple[Row, Row]]:
+    by_seed = {row["seed"]: row for row in other}
+    return [(row, by_seed[row["seed"]]) for row in ours if row["seed"] in by_seed]
+
+
+def _say(found: Difference | None, theirs: float | None) -> str:
+    if found is None:
+        return "not measured by these runs"
+    said = {
+        "below": "ranks below FARL",
+        "above": "ranks above FARL: it does not rank below here",
+        "undecided": "does not rank below FARL here: the interval holds 0"
+        if found.interval
+        else "undecided: one seed, no interval",
+    }[found.verdict]
+    if theirs is None:
+        return said
+    agrees = {"below": theirs > 0, "above": theirs < 0, "undecided": False}[found.verdict]
+    return f"{said}, {'as in' if agrees else 'unlike'} the paper" if found.interval else said

@@ -1,0 +1,119 @@
+"""Tables of sweeps, and studies of the horizon, as a report reads them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_row, find
+from experiments.runtime import UserError, read_json
+
+FAILED = "failed.jsonl"
+_NUMBERS = ("seed", "failure_episodes", "final_return")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep.jsonl: rows as in result.json, with the swept settings by dotted name."""
+
+    name: str
+    settings: tuple[str, ...]
+    """Swept settings that take more than one value."""
+    rows: tuple[Row, ...]
+
+    def groups(self) -> dict[str, dict[str, list[Row]]]:
+        """task -> key (method and its settings) -> rows by seed."""
+        found: dict[str, dict[str, list[Row]]] = {}
+        for row in sorted(self.rows, key=lambda r: (r["task"], r["method"], r["seed"])):
+            variant = " ".join(f"{name}={row.get(name)}" for name in self.settings)
+            key = f"{row['method']} {variant}".strip()
+            found.setdefault(row["task"], {}).setdefault(key, []).append(row)
+        return found
+
+
+def find_sweeps(folders: Sequence[Path], findings: Findings) -> list[Sweep]:
+    """All sweeps below `folders`; damaged rows and crashed cells are left out by name."""
+    paths = dict.fromkeys(path for folder in folders for path in find(folder, SWEEP))
+    sweeps = [_read_sweep(path, findings) for path in paths]
+    return [sweep for sweep in sweeps if sweep.rows]
+
+
+def find_horizons(folders: Sequence[Path], findings: Findings) -> list[tuple[Path, Row]]:
+    """(file, study) of every study of the horizon below `folders`."""
+    studies = []
+    paths = [path for folder in folders for name in HORIZONS for path in find(folder, name)]
+    for path in dict.fromkeys(paths):
+        try:
+            report = read_json(path)
+            if not isinstance(report, dict) or not report.get("rows"):
+                raise UserError(f"{path}: holds no rows of a horizon study")
+            studies.append((path, report))
+        except UserError as error:
+            findings.left_out.append((str(path), str(error)))
+    return studies
+
+
+def _read_sweep(path: Path, findings: Findings) -> Sweep:
+    """One table: a JSON object a line, swept settings being the keys with a dot.
+
+    failed.jsonl beside it names the cells that came to nothing.
+    """
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for name, row in _lines(path.with_name(FAILED), findings):
+        cell = f"{path.parent}/{row.get('cell', name)}/{row.get('method', '')}"
+        findings.left_out.append((cell, f"failed: {row.get('error', 'no reason given')}"))
+    for name, row in _lines(path, findings):
+        try:
+            check_row(row, _NUMBERS)
+        except UserError as error:
+            findings.left_out.append((name, str(error)))
+            continue
+        cell = json.dumps([row[k] for k in ("task", "method", "seed")] + _swept(row))
+        if cell in seen:
+            findings.left_out.append((name, "the same cell as an earlier line"))
+            continue
+        seen.add(cell)
+        rows.append(row)
+    return _of_one_budget(path, rows, findings)
+
+
+def _of_one_budget(path: Path, rows: Sequence[Row], findings: Findings) -> Sweep:
+    """The rows with the number of online steps that most of the sweep have."""
+    steps = [row.get("online_steps") for row in rows]
+    usual = max(sorted(set(steps), key=str), key=steps.count) if steps else None
+    for row in rows:
+        if row.get("online_steps") != usual:
+            name = f"{path}, {row['method']}, seed {row['seed']}, {dict(_swept(row))}"
+            text = f"another budget: {row.get('online_steps')} online steps, most have {usual}"
+            findings.left_out.append((name, text))
+    kept = tuple(row for row in rows if row.get("online_steps") == usual)
+    names = dict.fromkeys(name for row in kept for name, _ in _swept(row))
+    several = [n for n in names if len({json.dumps(row.get(n)) for row in kept}) > 1]
+    return Sweep(str(path.parent), tuple(several), kept)
+
+
+def _swept(row: Row) -> list[tuple[str, Any]]:
+    return sorted((name, value) for name, value in row.items() if "." in name)
+
+
+def _lines(path: Path, findings: Findings) -> list[tuple[str, dict[str, Any]]]:
+    """(name, object) of each line that is one; the others are left out by name."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        findings.left_out.append((str(path), f"cannot be read: {error}"))
+        return []
+    found = []
+    for number, line in enumerate(lines, 1):
+        name = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            found.append((name, row))
+        else:
+            findings.left_out.append((name, "not JSON, or no row"))
+    return found
