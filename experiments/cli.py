@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from experiments.presets import RunSettings, preset
+from experiments.presets import RunSettings, check_recoveries, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
 
@@ -47,7 +47,8 @@ class PhaseArgs:
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
     method: str = "farl"
-    """farl (gate on) or uni_o4 (gate off); for `online`, `render` and `diagnose`."""
+    """uni_o4 (gate off), farl, simple_critic, mppi or no_recovery; for `online`, `render` and
+    `diagnose`."""
     resume: bool = False
     """Keep what is finished and go on from the newest checkpoint."""
 
@@ -222,6 +223,7 @@ def _check(settings: RunSettings) -> None:
             f"{online.rollout} steps of one update: lower it"
         )
     config = settings.config
+    check_recoveries(config)
     if config.adaptation.every > 0 and online.rollout < config.world_model.train_horizon:
         raise UserError(
             f"online.rollout is {online.rollout}, shorter than world_model.train_horizon = "
@@ -256,7 +258,7 @@ def command_run(args: StartArgs) -> None:
     console, judge = _console(), None
     for path, settings in runs:
         run, folder = start_run(path, settings, console, resume=args.resume)
-        judge = judge or run_online.Judge.create(run, settings.config)
+        judge = judge or run_online.Judge(run, settings.config)
         with folder:
             run_online.all_phases(run, judge)
             if path == runs[0][0]:

@@ -54,7 +54,7 @@ def comparison_figure(
     )
     score, source = ("eval_return", "evaluated") if evaluated else ("rollout_return", "in training")
     for index, (method, seeds) in enumerate(seeds_by_method.items()):
-        look = {"color": _COLORS[index % 4], "linestyle": _STYLES[index % 4]}
+        look = {"color": _COLORS[index % 4], "linestyle": _STYLES[(index + index // 4) % 4]}
         counts = [_from_zero(_series(rows, "failure_episodes")) for rows in seeds]
         scores = [_smooth(_series(rows, score), smooth) for rows in seeds]
         if not any(len(steps) for steps, _ in (*counts, *scores)):

@@ -19,6 +19,8 @@ from farl_jax.safety import (
     failure_probabilities,
     foreseen_peaks,
     gated_controller,
+    make_imagined_risk,
+    policy_recovery,
     recover,
     remember,
 )
@@ -159,9 +161,10 @@ NETS = Networks.create(
 def _decide(learnt, max_risk):
     """One step of the gated controller from reset: (states, memory, decision)."""
     config, gate = SafetyConfig(max_recovery_steps=1000), Gate.create(5, 0.95, max_risk)
-    act = gated_controller(
-        (NETS.policy, NETS.latent), learnt, gate, config, explore=True, max_horizon=5
-    )
+    nets = (NETS.policy, NETS.latent)
+    risk = make_imagined_risk(nets, learnt, gate, max_horizon=5, hold=config.hold)
+    recovery = policy_recovery(NETS.policy, learnt.recovery)
+    act = gated_controller(NETS.policy, learnt, risk, recovery, gate.max_risk, config, explore=True)
     state = TOY.reset(jax.random.key(2))
     return state, *act(GateMemory.create(4), state, jax.random.key(3))
 
