@@ -136,9 +136,9 @@ def mppi_recovery(model: LatentModel, learnt: OfflineResult, config: MPPIConfig)
     def recovery(plans: jax.Array, obs: jax.Array, recovering: jax.Array, key: jax.Array) -> Any:
         start = jnp.where((recovering > 1)[:, None, None], plans, 0.0)
         shape = (config.iterations, config.horizon, config.samples, start.shape[-1])
-        noise = jax.random.normal(jax.random.fold_in(key, STREAM), shape)
+        key_noise = jax.random.fold_in(key, STREAM)
 
-        def plan_row(obs: jax.Array, mean: jax.Array) -> jax.Array:
+        def plan_row(obs: jax.Array, mean: jax.Array, noise: jax.Array) -> jax.Array:
             value_of = lambda actions: imagined_value(
                 model,
                 learnt.world_model,
@@ -149,7 +149,10 @@ def mppi_recovery(model: LatentModel, learnt: OfflineResult, config: MPPIConfig)
             )
             return plan(value_of, mean, noise, config)
 
-        plan_rows = lambda rows: jax.vmap(plan_row)(obs[rows], start[rows])
+        def plan_rows(rows: jax.Array) -> jax.Array:
+            noise = jax.random.normal(key_noise, shape)
+            return jax.vmap(plan_row, in_axes=(0, 0, None))(obs[rows], start[rows], noise)
+
         plans = plan_where(recovering > 0, plan_rows, start, config.slots)
         following = jnp.concatenate([plans[:, 1:], jnp.zeros_like(plans[:, :1])], axis=1)
         return following, plans[:, 0]

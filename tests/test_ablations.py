@@ -20,7 +20,7 @@ from tests.parameters import random_parameters
 from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen, gate, raw, run
 from tests.toy import make_toy
 
-ABLATIONS = ("simple_critic", "mppi", "no_recovery")
+ABLATIONS = ("simple_critic", "mppi", pytest.param("no_recovery", marks=pytest.mark.slow))
 CONFIG = dataclasses.replace(
     GATED,
     risk_critic=RiskCriticConfig(
@@ -44,7 +44,7 @@ def start(offline):
 
 @pytest.fixture(scope="module")
 def phases():
-    names = ("uni_o4", *ABLATIONS)
+    names = ("uni_o4", "simple_critic", "mppi", "no_recovery")
     return {name: make_online(make_toy(ENVS), NETS, CONFIG, METHODS[name]) for name in names}
 
 

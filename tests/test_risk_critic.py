@@ -44,9 +44,12 @@ def test_the_gate_sees_the_larger_of_two_and_a_clipped_action():
     assert got[1] == got[2] and np.abs(both[0] - both[1]).min() > 1e-3
 
 
+CORNERS = [[-1, -1], [-1, 1], [1, 1], [1, -1]]
+
+
 def chain():
     """x -> y -> z -> x for ever, z failing; and w, from where success follows, as in the data."""
-    states, rng = np.eye(4, dtype=np.float32), np.random.default_rng(0)
+    states, rng = np.float32(CORNERS), np.random.default_rng(0)
     now = np.tile([0, 1, 2, 3], 50)
     return {
         "obs": states[now],
@@ -63,9 +66,9 @@ def test_the_chains_risk_is_known():
     fit = risk_critic.make_fit_offline(CRITIC, POLICY, CONFIG)
     data, losses = risk_critic.to_risk_data(chain()), []
     params = fit(
-        jax.random.key(0), policy_parameters(4), data, lambda step, row: losses.append(row)
+        jax.random.key(0), policy_parameters(2), data, lambda step, row: losses.append(row)
     )
-    risk = risk_critic.predict_risk(CRITIC, params, jnp.eye(4), jnp.zeros((4, 1)))
+    risk = risk_critic.predict_risk(CRITIC, params, jnp.float32(CORNERS), jnp.zeros((4, 1)))
     np.testing.assert_allclose(risk, [0.64, 0.8, 1.0, 0.0], atol=0.03)
     assert len(losses) >= 5 and losses[-1]["loss"] < losses[0]["loss"]
 

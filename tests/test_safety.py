@@ -23,6 +23,7 @@ from farl_jax.safety import (
     policy_recovery,
     recover,
     remember,
+    zero_recovery,
 )
 from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.parameters import random_parameters
@@ -209,6 +210,12 @@ def test_negative_threshold_always_recovers_by_the_mean():
     np.testing.assert_allclose(
         decision.log_prob, distributions.log_prob(decision.action, mean, log_std), rtol=1e-5
     )
+
+
+def test_no_recovery_holds_the_hand_still():
+    plan, action = zero_recovery(3)(None, jnp.ones((4, 2)), jnp.arange(4), jax.random.key(0))
+    assert plan is None
+    np.testing.assert_array_equal(action, np.zeros((4, 3)))
 
 
 def _held_out():
