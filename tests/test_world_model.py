@@ -238,9 +238,6 @@ def test_the_identity_latent_is_the_observation():
     assert {"encoder", "decoder"} <= set(random_parameters(MODEL, obs, action)["params"])
     change = np.asarray(call("next", obs, action)) - np.float32(obs)
     assert change.shape == (5, 2) and np.abs(change).min() > 1e-4
-    fresh = IDENTITY.init(jax.random.key(0), obs, action)  # before it has learnt: nothing moves
-    still = IDENTITY.apply(fresh, obs, action, method="next")
-    np.testing.assert_array_equal(still, np.float32(obs))
 
 
 @pytest.fixture(scope="module")
@@ -264,9 +261,9 @@ def test_the_identity_model_learns_the_toy(drunkards):
     windows, losses = world_model.to_windows(drunkards, config)[0], []
     fit = world_model.make_fit_offline(LatentModel(config, 2, 1), config)
     fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
-    first, last = losses[0], losses[-1]
-    assert last["consistency"] < 0.5 * first["consistency"] and last["consistency"] < 1e-3
-    assert last["decoder"] < 0.5 * first["decoder"] and last["failure"] < 0.8 * first["failure"]
+    still = ((drunkards["next_obs"] - drunkards["obs"]) ** 2).mean()  # of one step, not of three
+    assert losses[-1]["consistency"] < 0.25 * still and losses[-1]["decoder"] < 0.25 * still
+    assert losses[-1]["failure"] < losses[0]["failure"]
 
 
 # ---- learning the cliff
