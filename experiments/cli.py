@@ -48,8 +48,8 @@ class PhaseArgs:
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
     method: str = "farl"
-    """farl (gate on), uni_o4 (gate off), or a safe-RL baseline: ppo_lagrangian, p3o, cpo; for
-    `online`, `render` and `diagnose`."""
+    """uni_o4 (gate off), farl, or another of farl_jax/methods.py; for `online`, `render` and
+    `diagnose`."""
     resume: bool = False
     """Keep what is finished and go on from the newest checkpoint."""
 
@@ -224,7 +224,7 @@ def command_run(args: StartArgs) -> None:
     console, judge = _console(), None
     for path, settings in runs:
         run, folder = start_run(path, settings, console, resume=args.resume)
-        judge = judge or run_online.Judge.create(run, settings.config)
+        judge = judge or run_online.Judge(run, settings.config)
         with folder:
             run_online.all_phases(run, judge)
             if path == runs[0][0]:

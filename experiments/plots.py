@@ -14,6 +14,12 @@ _GREY = "#5c5c5c"
 Row = Mapping[str, Any]
 
 
+def _look(index: int) -> dict[str, str]:
+    """Colour and line style of the n-th line: no two alike."""
+    style = _STYLES[(index + index // len(_STYLES)) % len(_STYLES)]
+    return {"color": _COLORS[index % len(_COLORS)], "linestyle": style}
+
+
 def comparison_figure(
     path: Path,
     rows_by_method: Mapping[str, Sequence[Row]],
@@ -54,7 +60,7 @@ def comparison_figure(
     )
     score, source = ("eval_return", "evaluated") if evaluated else ("rollout_return", "in training")
     for index, (method, seeds) in enumerate(seeds_by_method.items()):
-        look = {"color": _COLORS[index % len(_COLORS)], "linestyle": _STYLES[index % 4]}
+        look = _look(index)
         counts = [from_zero(series(rows, "failure_episodes")) for rows in seeds]
         scores = [_smooth(series(rows, score), smooth) for rows in seeds]
         if not any(len(steps) for steps, _ in (*counts, *scores)):
@@ -92,7 +98,7 @@ def diagnosis_figure(
     FigureCanvasAgg(figure)
     (foresight, gate), (reliability, decoder) = figure.subplots(2, 2)
     for index, (name, report) in enumerate(reports.items()):
-        look = {"color": _COLORS[index % len(_COLORS)], "linestyle": _STYLES[index % 4]}
+        look = _look(index)
         auroc, rows = report["foresight"]["auroc"], report["thresholds"]
         foresight.plot(range(1, len(auroc) + 1), auroc, **look, marker="o", label=name)
         gate.plot([r["trigger_rate"] for r in rows], [r["recall"] for r in rows], **look)

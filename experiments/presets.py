@@ -19,6 +19,7 @@ from farl_jax.config import (
     IQLConfig,
     OfflinePPOConfig,
     OnlineConfig,
+    RiskCriticConfig,
     WorldModelConfig,
 )
 
@@ -34,6 +35,7 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=50),
         offline_ppo=OfflinePPOConfig(rounds=1, steps_per_round=5, model_steps=50),
         world_model=WorldModelConfig(steps=50, batch=32),
+        risk_critic=RiskCriticConfig(steps=100, chunk=50),
         online=OnlineConfig(
             env_steps=4096,
             critic_warmup=1000,
@@ -50,6 +52,7 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
         world_model=WorldModelConfig(steps=1200, batch=48),
+        risk_critic=RiskCriticConfig(steps=2500),
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,
@@ -173,6 +176,7 @@ def check(settings: RunSettings) -> None:
             f"{config.world_model.train_horizon}: raise it, or set adaptation.every to 0"
         )
     _check_constraint(config.constraint)
+    _check_recoveries(config)
     if config.safety.hold < 1:
         raise UserError(
             f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
@@ -197,6 +201,30 @@ def _check_constraint(constraint: ConstraintConfig) -> None:
     for name in ("window", "fit_batch", "curvature_stride", "max_kl"):
         if not (value := getattr(constraint, name)) > 0:
             raise UserError(f"constraint.{name} is {value}: it must be above 0")
+
+
+def _check_recoveries(config: FarlConfig) -> None:
+    """Refuse settings of MPPI and of the risk critic that cannot work."""
+    plan, critic, length = config.mppi, config.risk_critic, config.world_model.train_horizon
+    if not 1 <= plan.elites <= plan.samples:
+        raise UserError(
+            f"mppi.elites is {plan.elites}: of mppi.samples = {plan.samples}, keep 1 up"
+        )
+    if not 1 <= plan.horizon < length:
+        raise UserError(
+            f"mppi.horizon is {plan.horizon}, but the world model is trained on "
+            f"world_model.train_horizon = {length} steps: plan for 1 to {length - 1}"
+        )
+    if plan.iterations < 1 or plan.slots < 1:
+        raise UserError("mppi.iterations and mppi.slots must be at least 1")
+    if not 0 <= critic.failure_share <= 1:
+        raise UserError(f"risk_critic.failure_share is {critic.failure_share}: it is 0 to 1")
+    kept = min(critic.transitions, critic.failing_transitions)
+    if critic.transitions_per_rollout > kept:
+        raise UserError(
+            f"risk_critic.transitions_per_rollout is {critic.transitions_per_rollout}, more than "
+            f"the {kept} that are kept: lower it"
+        )
 
 
 def _build(kind: type, saved: Any, where: str) -> Any:

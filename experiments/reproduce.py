@@ -65,7 +65,7 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
         settings = RunSettings(task, plan.preset, seed, plan.backend, config)
         path = plan.runs / task.replace(":", ".") / plan.preset / f"seed{seed}"
         run, folder = start_run(path, settings, console, resume=True)
-        judge = judge or Judge.create(run, settings.config)
+        judge = judge or Judge(run, settings.config)
         with folder:
             results = all_phases(run, judge)
         command = f"farl run --task {task} --preset {plan.preset} --seed {seed}"

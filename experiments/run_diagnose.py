@@ -16,7 +16,7 @@ from farl_jax import dataset, diagnosis, online, safety
 from farl_jax.config import FarlConfig
 from farl_jax.methods import Method
 from farl_jax.rollout import unroll
-from farl_jax.safety import Gate, GateMemory
+from farl_jax.safety import Gate
 from farl_jax.types import OfflineResult, Transition
 
 THRESHOLDS = tuple(float(x) for x in np.logspace(-5, 0.5, 23))
@@ -40,7 +40,10 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
         )
         if config.adaptation.every > 0:
             pairs[f"policy of step {step:,}, its model"] = latest
-    watch, max_risk = _make_watch(run, config, parts), float(make_gate(config, frozen).max_risk)
+    watch, max_risk = (
+        _make_watch(run, config, parts),
+        float(make_gate(config, frozen, parts).max_risk),
+    )
     reports = {}
     for name, learnt in pairs.items():
         reports[name] = report = _judge(run, config, learnt, watch, max_risk)
@@ -75,7 +78,7 @@ def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
 
     def roll(learnt: OfflineResult, key: jax.Array) -> Transition:
         key_reset, key_roll = jax.random.split(key)
-        memory, state = GateMemory.create(env.num_envs), env.reset(key_reset)
+        memory, state = online.start_memory(config, method, env), env.reset(key_reset)
         return unroll(env, controller(learnt, never), memory, state, key_roll, length)[2]
 
     return jax.jit(roll, compiler_options=dict(env.compiler_options))

@@ -166,7 +166,8 @@ def act(
     """All gates at work on the frozen policy, and one that never fires: a row each, it last."""
     env = run.env(config.num_envs)
     controller_of = online.make_controller(run.networks(), settings, METHODS[method], explore=True)
-    start, advance = horizon.make_trial(env, controller_of, config.chunk)
+    memory_of = lambda: online.start_memory(settings, METHODS[method], env)
+    start, advance = horizon.make_trial(env, controller_of, memory_of, config.chunk)
     never = Gate.create(1, 1.0, jnp.inf)
     gates = jax.tree.map(lambda x, y: jnp.append(x, y.astype(x.dtype)), gates, never)
     key_start, key_run = jax.random.split(run.key("horizon_act"))

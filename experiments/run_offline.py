@@ -9,7 +9,9 @@ from experiments.run import Run, reporter
 from experiments.runtime import describe_environment
 from farl_jax import checkpoint, offline
 from farl_jax.dataset import load_dataset
+from farl_jax.methods import Method
 from farl_jax.metrics import MetricsWriter
+from farl_jax.types import OfflineResult
 
 
 def demos(run: Run) -> None:
@@ -46,6 +48,33 @@ def fit(run: Run) -> None:
     seconds = time.perf_counter() - started
     checkpoint.save(run.path / "offline", 0, {"result": result}, run_metadata(run, "offline"))
     run.say(f"  saved {run.path / 'offline'}  {seconds:.1f} s")
+
+
+def start_of(run: Run, method: Method, *, afresh: bool = False) -> OfflineResult:
+    """The offline checkpoint, with the risk critic where the method gates by one.
+
+    The critic is `<run>/risk_critic/0`; it is fitted where there is none, or `afresh`.
+    """
+    frozen = run.offline_result()
+    if method.gate != "critic":
+        return frozen
+    folder, nets = run.path / "risk_critic", run.networks()
+    if not afresh and checkpoint.latest_step(folder) is not None:
+        abstract = {"params": nets.abstract_risk_critic()}
+        _, items, _ = checkpoint.restore(folder, abstract, expect=run.expect("risk_critic"))
+        return frozen.replace(risk_critic=items["params"])
+    started, config = time.perf_counter(), run.settings.config
+    run.say("risk critic")
+    data = collect_demos.read(run.path / "demos", run.task_name)
+    env = run.env(config.demos.num_envs)
+    with MetricsWriter(run.path) as writer:
+        writer.truncate_after("risk_critic", -1)
+        report = reporter(run, writer, "risk_critic")
+        key = run.key("risk_critic")
+        params = offline.fit_risk_critic(env, data, frozen, config, key, report)
+    checkpoint.save(folder, 0, {"params": params}, run_metadata(run, "risk_critic"))
+    run.say(f"  saved {folder}  {time.perf_counter() - started:.1f} s")
+    return frozen.replace(risk_critic=params)
 
 
 def run_metadata(run: Run, kind: str) -> dict[str, Any]:

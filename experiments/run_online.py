@@ -1,7 +1,7 @@
-"""The online command: fine-tune from the offline checkpoint by one method."""
+"""The online command: fine-tune by any method, from the one offline checkpoint."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -15,7 +15,8 @@ from farl_jax.config import FarlConfig
 from farl_jax.constrained import ConstrainedLearners
 from farl_jax.methods import MAIN, METHODS, Method
 from farl_jax.metrics import MetricsWriter, read_metrics
-from farl_jax.safety import ALARMS, Gate, GateMemory
+from farl_jax.risk_critic import RiskData
+from farl_jax.safety import ALARMS, Gate
 from farl_jax.types import OfflineResult, Params
 from farl_jax.world_model import Windows
 
@@ -24,34 +25,43 @@ LOG_UPDATES = 10
 
 @dataclass(frozen=True)
 class Judge:
-    """Evaluation of a policy as it would be deployed, with its gate or with one that never acts."""
+    """Evaluation of a policy as it would be deployed, on `eval_episodes` environments.
 
-    evaluate: Any
-    final_rounds: int
+    Deterministic actions, behind the method's gate; `gate.off()` is one that never acts. One
+    program for each pair of gate and recovery, compiled when first asked for; a method without a
+    gate shares FARL's.
+    """
 
-    @classmethod
-    def create(cls, run: Run, config: FarlConfig) -> "Judge":
-        """One program on `eval_episodes` environments, deterministic actions."""
-        env = run.env(config.online.eval_episodes)
-        controller = online.make_controller(run.networks(), config, METHODS["farl"], explore=False)
+    run: Run
+    config: FarlConfig
+    programs: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-        def controller_of(learnt, gate):
-            return GateMemory.create(env.num_envs), controller(learnt, gate)
+    def _program(self, method: Method) -> Any:
+        kind = method.gate, method.recovery
+        if kind not in self.programs:
+            env, nets = self.run.env(self.config.online.eval_episodes), self.run.networks()
+            controller = online.make_controller(nets, self.config, method, explore=False)
 
-        rounds = max(1, config.online.final_episodes // config.online.eval_episodes)
-        return cls(evaluate.make_evaluate(env, controller_of), rounds)
+            def controller_of(learnt, gate):
+                memory = online.start_memory(self.config, method, env)
+                return memory, controller(learnt, gate)
+
+            self.programs[kind] = evaluate.make_evaluate(env, controller_of)
+        return self.programs[kind]
 
     def __call__(
-        self, gated: bool, key: jax.Array, learnt: OfflineResult, gate: Gate
+        self, method: Method, key: jax.Array, learnt: OfflineResult, gate: Gate
     ) -> dict[str, float]:
         """One batch of episodes."""
-        never = gate.replace(max_risk=jnp.full_like(gate.max_risk, jnp.inf))
-        judged = self.evaluate(key, learnt, gate if gated else never)
+        if not method.gated:
+            method, gate = METHODS["farl"], gate.off()
+        judged = self._program(method)(key, learnt, gate)
         return {k: float(v) for k, v in jax.device_get(judged).items()}
 
-    def many(self, gated: bool, key: jax.Array, *args: Any) -> dict[str, float]:
-        """`final_rounds` batches, averaged; normalized return's error shrinks accordingly."""
-        rows = [self(gated, k, *args) for k in jax.random.split(key, self.final_rounds)]
+    def many(self, method: Method, key: jax.Array, *args: Any) -> dict[str, float]:
+        """`final_episodes` in batches, averaged; normalized return's error shrinks accordingly."""
+        rounds = max(1, self.config.online.final_episodes // self.config.online.eval_episodes)
+        rows = [self(method, k, *args) for k in jax.random.split(key, rounds)]
         means = {k: sum(row[k] for row in rows) / len(rows) for k in rows[0]}
         means["normalized_return_se"] /= len(rows) ** 0.5
         return means
@@ -64,9 +74,12 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def make_gate(config: FarlConfig, frozen: OfflineResult) -> Gate:
-    """The run's (H, gamma_risk, eps_safe); eps_safe is the calibrated one unless configured."""
-    chosen = config.safety.max_risk
+def make_gate(config: FarlConfig, frozen: OfflineResult, method: Method) -> Gate:
+    """The run's (H, gamma_risk, eps_safe); eps_safe is the calibrated one unless configured.
+
+    A risk critic has an eps of its own.
+    """
+    chosen = config.risk_critic.max_risk if method.gate == "critic" else config.safety.max_risk
     max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen
     return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
 
@@ -82,11 +95,11 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
     if run.resume and result_file.is_file():
         run.say(f"online {method}: found")
         return read_json(result_file)
-    frozen = run.offline_result()
-    gate = make_gate(config, frozen)
+    frozen = run_offline.start_of(run, parts, afresh=not run.resume)
+    gate = make_gate(config, frozen, parts)
     env = run.env(config.online.num_envs)
     phase = online.make_online(env, run.networks(), config, parts)
-    judge = judge or Judge.create(run, config)
+    judge = judge or Judge(run, config)
     run.say(f"online {method}: {config.online.env_steps:,} steps")
     cost_value = _cost_value(run, frozen) if parts.constrained else None
     state = phase.init(frozen, run.key("online"), cost_value)
@@ -106,7 +119,7 @@ def all_phases(run: Run, judge: Judge) -> list[dict[str, Any]]:
 
 
 def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult]:
-    """(online step, `frozen` with task policy and world model of the newest checkpoint, if any)."""
+    """(online step, `frozen` with task policy and what its gate asks of the newest checkpoint)."""
     folder = run.path / method / "checkpoints"
     if checkpoint.latest_step(folder) is None:
         return 0, frozen
@@ -134,14 +147,14 @@ def _restore(run: Run, method: str, state: Any, writer: MetricsWriter) -> tuple[
 
 def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
     """The host loop: log, evaluate, save. Evaluation time does not count as training time."""
-    config, gated = run.settings.config.online, METHODS[method].gated
+    config, parts = run.settings.config.online, METHODS[method]
     key_eval = run.key("learning_curve_evaluation")
     every = lambda steps: max(1, steps // phase.steps_per_update)
     before, updates, row = jax.device_get(state.counters), [], {}
     number = int(state.env_steps) // phase.steps_per_update
 
     def judged(state: online.OnlineState) -> dict[str, float]:
-        scores = judge(gated, key_eval, online.current(state, frozen), gate)
+        scores = judge(parts, key_eval, online.current(state, frozen), gate)
         names = {"normalized_return": "eval_return", "success": "eval_success"}
         return {names[k]: scores[k] for k in names}
 
@@ -149,8 +162,7 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
         row = judged(state)
         writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
     started = time.perf_counter()
-    demos = _rehearsal(run, frozen) if phase.adapt is not None else None
-    adaptation = (run.settings.config.adaptation.every, demos)
+    adaptation = _rehearsal(run, frozen, parts) if phase.adapt is not None else (0, None)
     run_on = online.train(phase, state, frozen, gate, config.env_steps, adaptation)
     for state, metrics in run_on:
         number += 1
@@ -175,10 +187,12 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
     return state, seconds
 
 
-def _rehearsal(run: Run, frozen: OfflineResult) -> Windows:
-    """The demonstrations that the world model goes on learning from."""
-    demos = collect_demos.read(run.path / "demos", run.task_name)
-    return offline.rehearsal(demos, frozen.normalizer, run.settings.config)
+def _rehearsal(run: Run, frozen: OfflineResult, method: Method) -> tuple[int, Windows | RiskData]:
+    """How often what the gate asks goes on learning, and the demonstrations that it rehearses."""
+    config, demos = run.settings.config, collect_demos.read(run.path / "demos", run.task_name)
+    if method.gate == "critic":
+        return config.risk_critic.every, offline.risk_rehearsal(demos, frozen.normalizer)
+    return config.adaptation.every, offline.rehearsal(demos, frozen.normalizer, config)
 
 
 def _cost_value(run: Run, frozen: OfflineResult) -> Params:
@@ -218,11 +232,11 @@ def _progress(method: str, step: int, values: dict[str, float], row: dict[str, f
 def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
     """The run's row: totals of training, and first and last policy on held-out keys, both ways."""
     totals = online.summarize(state.counters, None, [])
-    key, gated = run.key("final_evaluation"), METHODS[method].gated
-    now = online.current(state, frozen)
-    first = judge.many(gated, key, frozen, gate)
-    last = judge.many(gated, key, now, gate)
-    bare = judge.many(False, key, now, gate) if gated else last
+    key, parts = run.key("final_evaluation"), METHODS[method]
+    now, gated = online.current(state, frozen), parts.gated
+    first = judge.many(parts, key, frozen, gate)
+    last = judge.many(parts, key, now, gate)
+    bare = judge.many(parts, key, now, gate.off()) if gated else last
     names = ("episodes", "failure_episodes", "failing_steps", "recovered_steps", "successes")
     return {
         "task": run.settings.task,

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from envs_mjx import render
+from experiments import run_offline
 from experiments.run import Run
 from experiments.run_online import find_method, make_gate, newest
 from farl_jax import online
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
-from farl_jax.safety import GateMemory
 
 EPISODES = 3
 FRAMES = 24  # of one episode at most: software rendering takes 0.1 to 0.3 s each
@@ -25,7 +25,7 @@ def film(run: Run, method: str) -> None:
     first, of them those that succeed after a recovery, then those with more recovered steps.
     """
     config, parts = run.settings.config, find_method(method)
-    frozen = run.offline_result()
+    frozen = run_offline.start_of(run, parts)
     env = run.env(config.online.num_envs)
     controller = online.make_controller(run.networks(), config, parts, explore=True)
 
@@ -33,14 +33,14 @@ def film(run: Run, method: str) -> None:
         key_reset, key_roll = jax.random.split(key)
         state = env.reset(key_reset)
         seen = lambda state, outcome: (outcome.physics.qpos, outcome.goal)
-        memory = GateMemory.create(env.num_envs)
+        memory = online.start_memory(config, parts, env)
         *_, steps, extra = unroll(
             env, controller(learnt, gate), memory, state, key_roll, env.episode_limit, seen
         )
         return steps, extra
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
-    gate, (trained, learnt) = make_gate(config, frozen), newest(run, method, frozen)
+    gate, (trained, learnt) = make_gate(config, frozen, parts), newest(run, method, frozen)
     steps, (qpos, goal) = jax.device_get(roll(learnt, gate, run.key("film")))
     max_risk = float(gate.max_risk) if parts.gated else None
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)

@@ -195,7 +195,7 @@ class Sweep:
         traced = dataclasses.replace(config.safety, gamma_risk=0.0, max_risk=None)
         key = dataclasses.replace(config, safety=traced)
         if key not in self._judges:
-            self._judges[key] = Judge.create(run, config)
+            self._judges[key] = Judge(run, config)
         return self._judges[key]
 
     def _row(self, cell: Cell, result: Row) -> Row:

@@ -36,6 +36,11 @@ class Adaptation:
     recent: Ring  # windows of any kind
     failing: Ring  # windows with a failure
 
+    @property
+    def learnt(self) -> dict[str, Params]:
+        """What of an `OfflineResult` it has changed."""
+        return {"world_model": self.model.learner.params}
+
 
 def create_ring(size: int, length: int, observation_size: int, action_size: int) -> Ring:
     """An empty ring."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Treatment = Literal["executed", "masked", "relabelled"]
+Encoder = Literal["mlp", "identity"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ class OfflinePPOConfig:
 class WorldModelConfig:
     """Latent world model with a failure head (TD-MPC2's losses plus decoder and failure)."""
 
+    encoder: Encoder = "mlp"
+    """identity: the latent is the normalised observation itself. There is nothing to encode or
+    decode and no SimNorm; the dynamics predict the change of the observation."""
     latent: int = 64
+    """Of the encoder `mlp`, as `simnorm_group`."""
     simnorm_group: int = 8
     width: int = 128
     train_horizon: int = 13
@@ -141,6 +146,52 @@ class SafetyConfig:
     target_trigger_rate: float = 0.1
     lead_time: int = 2
     """Calibration: a failure is foreseen if the gate fires at least this many steps before."""
+
+
+@dataclass(frozen=True)
+class RiskCriticConfig:
+    """`simple_critic`: Recovery RL's risk critic, which gates in the world model's place."""
+
+    gamma_risk: float = 0.85
+    max_risk: float = 0.25
+    """eps_risk: recover when Q_risk exceeds it."""
+    steps: int = 5000
+    batch: int = 256
+    failure_share: float = 0.3
+    """Share of each batch drawn from failing steps."""
+    learning_rate: float = 3e-4
+    target_rate: float = 0.01
+    every: int = 2
+    """Policy updates between two chunks of the critic's updates online; 0 freezes it."""
+    chunk: int = 100
+    """Updates of one compiled call."""
+    transitions: int = 65_536
+    """Steps of the run that are kept; as many as `transitions_per_rollout` are new."""
+    failing_transitions: int = 16_384
+    transitions_per_rollout: int = 1024
+
+
+@dataclass(frozen=True)
+class MPPIConfig:
+    """`mppi`: recovery planned through the world model.
+
+    A setting for two CPU cores. On a GPU: 256 samples, 32 elites, 4 iterations.
+    """
+
+    samples: int = 64
+    elites: int = 8
+    iterations: int = 2
+    horizon: int = 8
+    temperature: float = 0.5
+    """Elites weigh exp(temperature (V - V_max)); 0 is their plain mean, infinity the best one."""
+    min_std: float = 0.05
+    max_std: float = 1.0
+    """Also what a plan starts from."""
+    failure_weight: float = 10.0
+    """w, in scaled rewards: what one certainly failing step costs a plan."""
+    slots: int = 8
+    """Environments planned for at once; further ones follow in more passes, no step has fewer
+    than it needs."""
 
 
 @dataclass(frozen=True)
@@ -269,5 +320,7 @@ class FarlConfig:
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    risk_critic: RiskCriticConfig = field(default_factory=RiskCriticConfig)
+    mppi: MPPIConfig = field(default_factory=MPPIConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
     constraint: ConstraintConfig = field(default_factory=ConstraintConfig)

@@ -94,7 +94,10 @@ class Trial:
 
 
 def make_trial(
-    env: BatchedEnv, controller_of: Callable[[OfflineResult, Gate], Controller], length: int
+    env: BatchedEnv,
+    controller_of: Callable[[OfflineResult, Gate], Controller],
+    start_memory: Callable[[], GateMemory],
+    length: int,
 ) -> tuple[Callable[[Gate, jax.Array], Trial], Callable[..., Trial]]:
     """Build jitted `start(gates [G], key)` and `advance(trial, learnt, gates, key)` by `length`.
 
@@ -107,8 +110,7 @@ def make_trial(
         counters = jax.tree.map(
             lambda x: jnp.zeros(env.num_envs, x.dtype), jax.eval_shape(Counters.zero)
         )
-        memory = GateMemory.create(env.num_envs)
-        return Trial(memory, env.reset(key), counters, calm=none, alarms=none)
+        return Trial(start_memory(), env.reset(key), counters, calm=none, alarms=none)
 
     def advance(trial: Trial, learnt: OfflineResult, gate: Gate, key: jax.Array) -> Trial:
         controller = controller_of(learnt, gate)

@@ -2,6 +2,9 @@
 
 encoder h: s -> z;  dynamics d: (z, a) -> z';  reward R(z, a);  values Q_k(z, a);  prior pi(z);
 decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1).
+
+With `encoder = "identity"` z is s itself and d(z, a) = z + a network's output: what is left of the
+design without a learnt latent.
 """
 
 import flax.linen as nn
@@ -89,8 +92,10 @@ class LatentModel(nn.Module):
     def setup(self) -> None:
         """Create the components."""
         c = self.config
-        self.encoder = NormedMLP(c.width, c.latent)
-        self.dynamics = NormedMLP(c.width, c.latent)
+        self.identity = c.encoder == "identity"
+        latent = self.observation_size if self.identity else c.latent
+        self.encoder = NormedMLP(c.width, latent)
+        self.dynamics = NormedMLP(c.width, latent, zero_output=self.identity)
         stack = nn.vmap(
             NormedMLP,
             variable_axes={"params": 0},
@@ -106,15 +111,19 @@ class LatentModel(nn.Module):
 
     def encode(self, obs: jax.Array) -> jax.Array:
         """s [..., D] -> z [..., Z]."""
+        if self.identity:
+            return obs
         return simnorm(self.encoder(obs), self.config.simnorm_group)
 
     def next(self, latent: jax.Array, action: jax.Array) -> jax.Array:
         """(z, a) -> z' [..., Z]."""
+        if self.identity:
+            return latent + self.dynamics(latent, action)
         return simnorm(self.dynamics(latent, action), self.config.simnorm_group)
 
     def decode(self, latent: jax.Array) -> jax.Array:
         """z -> normalised s [..., D]."""
-        return self.decoder(latent)
+        return latent if self.identity else self.decoder(latent)
 
     def reward(self, latent: jax.Array, action: jax.Array) -> jax.Array:
         """Two-hot logits of the reward, [..., bins]."""

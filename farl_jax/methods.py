@@ -12,8 +12,11 @@ class Method:
     """The parts that a method is made of."""
 
     title: str
-    gate: Literal["none", "world_model"] = "none"
-    """Whose prediction makes recovery act: none, or C_H of the world model."""
+    gate: Literal["none", "world_model", "critic"] = "none"
+    """Whose prediction makes recovery act: none, C_H of the world model, or Q_risk of a critic."""
+    recovery: Literal["policy", "mppi", "zero"] = "policy"
+    """What acts then: the learnt recovery policy, a plan through the world model, or nothing: the
+    hand stays where it is and the gripper rests."""
     constraint: Literal["none", "lagrangian", "p3o", "cpo"] = "none"
     """What keeps the failure-episode rate below `constraint.limit`: nothing, a multiplier, an exact
     penalty, or a trust region cut by the constraint."""
@@ -32,6 +35,9 @@ class Method:
 METHODS = {
     "uni_o4": Method("Uni-O4 (gate off)"),
     "farl": Method("FARL (gate on)", gate="world_model"),
+    "simple_critic": Method("Simple Critic", gate="critic"),
+    "mppi": Method("MPPI recovery", gate="world_model", recovery="mppi"),
+    "no_recovery": Method("No recovery policy", gate="world_model", recovery="zero"),
     "ppo_lagrangian": Method("PPO-Lagrangian", constraint="lagrangian"),
     "p3o": Method("P3O", constraint="p3o"),
     "cpo": Method("CPO", constraint="cpo"),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax import bc, dataset, evaluate, iql, ope, ppo, safety, world_model
+from farl_jax import bc, dataset, evaluate, iql, ope, ppo, risk_critic, safety, world_model
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
@@ -68,6 +68,11 @@ class Networks:
             )
 
         return jax.eval_shape(build)
+
+    def abstract_risk_critic(self) -> Params:
+        """Shapes and dtypes of a risk critic's parameters."""
+        obs, action = (jnp.zeros((1, size)) for size in self.sizes)
+        return jax.eval_shape(self.critic.init, jax.random.key(0), obs, action)
 
 
 def recovery_rewards(data: Dataset, safe_margin: float, lead: float) -> Dataset:
@@ -198,7 +203,7 @@ def collect_own_failures(
     config: FarlConfig,
     key: jax.Array,
 ) -> Dataset:
-    """Roll the clones in turn, with exploration noise, for `policy_episodes` environments."""
+    """Roll the clones [E, ...] in turn, exploring, for `policy_episodes` environments."""
 
     def roll(params: Params, normalizer: Normalizer, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
@@ -208,9 +213,9 @@ def collect_own_failures(
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
     batches = max(1, config.demos.policy_episodes // env.num_envs)
-    parts = []
+    members, parts = len(jax.tree.leaves(clones)[0]), []
     for i, key_batch in enumerate(jax.random.split(key, batches)):
-        member = jax.tree.map(lambda leaf, i=i: leaf[i % config.bc.members], clones)
+        member = jax.tree.map(lambda leaf, i=i: leaf[i % members], clones)
         parts.append(dataset.from_rollout(roll(member, normalizer, key_batch)))
     return dataset.concatenate(*parts)
 
@@ -260,6 +265,37 @@ def rehearsal(
     data = dataset.concatenate(demos["task"], demos["failure"])
     data["reward"] = data["reward"] * config.iql.reward_scale
     return world_model.to_windows(_normalize_rows(data, normalizer), config.world_model)[0]
+
+
+def fit_risk_critic(
+    env: BatchedEnv,
+    demos: dict[str, Dataset],
+    frozen: OfflineResult,
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> Params:
+    """The risk critic of `simple_critic`, on data like the world model's.
+
+    That is task and failure demonstrations and `policy_episodes` episodes of the offline policy,
+    exploring (the clones' own, which the world model saw, are not kept).
+    """
+    nets = Networks.create(config, env.observation_size, env.action_size)
+    key_roll, key_fit = jax.random.split(key)
+    only = jax.tree.map(lambda leaf: leaf[None], frozen.policy)
+    own = collect_own_failures(env, nets, only, frozen.normalizer, config, key_roll)
+    report("own_failures", _counts(own))
+    data = dataset.concatenate(demos["task"], demos["failure"], own)
+    fit = risk_critic.make_fit_offline(nets.critic, nets.policy, config.risk_critic)
+    rows = risk_critic.to_risk_data(_normalize_rows(data, frozen.normalizer))
+    log = lambda step, losses: report("risk_critic", {"step": step} | losses)
+    return fit(key_fit, frozen.policy, rows, log)
+
+
+def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> risk_critic.RiskData:
+    """Task and failure demonstrations, for the risk critic's learning online."""
+    data = dataset.concatenate(demos["task"], demos["failure"])
+    return risk_critic.to_risk_data(_normalize_rows(data, normalizer))
 
 
 def held_out_report(

@@ -1,8 +1,8 @@
 """The online phase: PPO on what was executed, behind the gate (FARL) or without it (Uni-O4).
 
-All methods are this one loop; FARL differs in the controller alone, the safe-RL baselines in the
-learners' update alone. `collect` and `update` are jitted apart because a program that holds the
-simulator's host callback cannot be cached on disk.
+All methods are this one loop. FARL and its ablations differ in the controller alone, the safe-RL
+baselines in the learners' update alone. `collect` and `update` are jitted apart because a program
+that holds the simulator's host callback cannot be cached on disk.
 """
 
 import dataclasses
@@ -18,9 +18,21 @@ from farl_jax import constrained, ppo
 from farl_jax.adaptation import Adaptation, make_adaptation
 from farl_jax.config import FarlConfig
 from farl_jax.methods import Method
+from farl_jax.mppi import mppi_recovery, start_plans
 from farl_jax.offline import Networks
+from farl_jax.risk_critic import RiskData, RiskLearning, make_critic_risk, make_risk_learning
 from farl_jax.rollout import policy_controller, unroll
-from farl_jax.safety import ALARMS, Gate, GateMemory, gated_controller
+from farl_jax.safety import (
+    ALARMS,
+    Gate,
+    GateMemory,
+    Recovery,
+    Risk,
+    gated_controller,
+    make_imagined_risk,
+    policy_recovery,
+    zero_recovery,
+)
 from farl_jax.types import BatchedEnv, Controller, OfflineResult, Params, Transition
 from farl_jax.world_model import Windows
 
@@ -73,7 +85,7 @@ class OnlineState:
     learners: ppo.ActorCritic | constrained.ConstrainedLearners
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
-    adaptation: Adaptation | None  # None: the world model is frozen, or there is no gate
+    adaptation: Adaptation | RiskLearning | None  # None: what the gate asks is frozen, or no gate
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32
@@ -89,22 +101,42 @@ class OnlinePhase:
     init: Callable[..., OnlineState]
     collect: Callable[[OnlineState, OfflineResult, Gate], tuple[OnlineState, Transition]]
     update: Callable[[OnlineState, OfflineResult, Transition], tuple[OnlineState, dict]]
-    adapt: Callable[[OnlineState, Windows], OnlineState] | None
+    adapt: Callable[[OnlineState, Windows | RiskData], OnlineState] | None
     steps_per_update: int
 
 
 def current(state: OnlineState, frozen: OfflineResult) -> OfflineResult:
-    """The offline result with the task policy and the world model as they now are."""
-    model = state.adaptation
-    world = frozen.world_model if model is None else model.model.learner.params
-    return frozen.replace(policy=state.learners.actor.params, world_model=world)
+    """The offline result with the task policy, and what the gate asks, as they now are."""
+    learnt = {} if state.adaptation is None else state.adaptation.learnt
+    return frozen.replace(policy=state.learners.actor.params, **learnt)
+
+
+def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMemory:
+    """What the method's controller remembers of N environments before their first step."""
+    memory = GateMemory.create(env.num_envs)
+    if method.recovery != "mppi":
+        return memory
+    return memory.replace(plan=start_plans(config.mppi, env.num_envs, env.action_size))
 
 
 def make_controller(
     nets: Networks, config: FarlConfig, method: Method, *, explore: bool
 ) -> Callable[[OfflineResult, Gate], Controller]:
     """The behaviour policy of the run: behind the method's gate, or the task policy alone."""
-    safety = config.safety
+
+    def risk_of(learnt: OfflineResult, gate: Gate) -> Risk:
+        if method.gate == "critic":
+            return make_critic_risk(nets.critic, learnt.risk_critic)
+        horizon, hold = config.safety.horizon, config.safety.hold
+        networks = (nets.policy, nets.latent)
+        return make_imagined_risk(networks, learnt, gate, max_horizon=horizon, hold=hold)
+
+    def recovery_of(learnt: OfflineResult) -> Recovery:
+        if method.recovery == "mppi":
+            return mppi_recovery(nets.latent, learnt, config.mppi)
+        if method.recovery == "zero":
+            return zero_recovery(nets.sizes[1])
+        return policy_recovery(nets.policy, learnt.recovery)
 
     def build(learnt: OfflineResult, gate: Gate) -> Controller:
         if not method.gated:
@@ -112,24 +144,45 @@ def make_controller(
                 nets.policy.apply, learnt.policy, learnt.normalizer, explore=explore
             )
         return gated_controller(
-            (nets.policy, nets.latent),
+            nets.policy,
             learnt,
-            gate,
-            safety,
+            risk_of(learnt, gate),
+            recovery_of(learnt),
+            gate.max_risk,
+            config.safety,
             explore=explore,
-            max_horizon=safety.horizon,
         )
 
     return build
 
 
+def _make_learning(
+    nets: Networks, config: FarlConfig, method: Method
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None:
+    """`init(offline result)`, `observe` and `learn` of what the method's gate asks, if it learns.
+
+    `learn(adaptation, key, demonstrations, task policy)` takes one chunk of gradient steps.
+    """
+    if method.gate == "critic" and config.risk_critic.every > 0:
+        init, observe, learn = make_risk_learning(
+            nets.critic, nets.policy, config.risk_critic, nets.sizes
+        )
+        return lambda own: init(own.risk_critic), observe, learn
+    if method.gate == "world_model" and config.adaptation.every > 0:
+        init, observe, fit = make_adaptation(
+            nets.latent, config.adaptation, config.world_model, config.iql.reward_scale
+        )
+        learn = lambda adaptation, key, demos, policy: fit(adaptation, key, demos)
+        return lambda own: init(own.world_model), observe, learn
+    return None
+
+
 def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method) -> OnlinePhase:
     """Build the online phase of a method for a batched environment."""
     init_learners, update_learners = _make_update(nets, config, method)
-    adapts = method.gate == "world_model" and config.adaptation.every > 0
-    start_model, observe, learn = make_adaptation(
-        nets.latent, config.adaptation, config.world_model, config.iql.reward_scale
-    )
+    learning = _make_learning(nets, config, method)
+    adapts = learning is not None
+    start_learning, observe, learn = learning if adapts else (None, None, None)
 
     def init(
         frozen: OfflineResult, key: jax.Array, cost_value: Params | None = None
@@ -141,8 +194,8 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         return OnlineState(
             learners=init_learners(own.policy, *values),
             env_state=env.reset(key_reset),
-            memory=GateMemory.create(env.num_envs),
-            adaptation=start_model(own.world_model) if adapts else None,
+            memory=start_memory(config, method, env),
+            adaptation=start_learning(own) if adapts else None,
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
@@ -150,7 +203,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 
     # Jitted apart from the rest of the state: the same program for every method.
     update_learners = jax.jit(update_learners, donate_argnums=0)
-    observe = jax.jit(observe, donate_argnums=0)
+    observe = jax.jit(observe, donate_argnums=0) if adapts else None
 
     def update(state: OnlineState, frozen: OfflineResult, steps: Transition):
         key, key_update, key_observe = jax.random.split(state.key, 3)
@@ -165,9 +218,10 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             state = state.replace(adaptation=seen)
         return state, metrics
 
-    def adapt(state: OnlineState, demos: Windows) -> OnlineState:
+    def adapt(state: OnlineState, demos: Windows | RiskData) -> OnlineState:
         key, key_learn = jax.random.split(state.key)
-        return state.replace(adaptation=learn(state.adaptation, key_learn, demos), key=key)
+        policy = state.learners.actor.params
+        return state.replace(adaptation=learn(state.adaptation, key_learn, demos, policy), key=key)
 
     options = dict(env.compiler_options)
     return OnlinePhase(
@@ -219,12 +273,12 @@ def train(
     frozen: OfflineResult,
     gate: Gate,
     env_steps: int,
-    adaptation: tuple[int, Windows | None] = (0, None),
+    adaptation: tuple[int, Windows | RiskData | None] = (0, None),
 ) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
     """Collect and update until `env_steps`, yielding after every update.
 
-    `adaptation` is (updates between two chunks of the world model's learning, its rehearsal); a
-    phase with a frozen model takes no notice of it.
+    `adaptation` is (updates between two chunks of what the gate asks learning on, its rehearsal);
+    a phase in which nothing of the gate learns takes no notice of it.
 
     Whoever iterates logs, evaluates, saves, and may stop at any time. The yielded state must not be
     used after the next step (its buffers are donated); save it or copy what is needed.

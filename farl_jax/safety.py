@@ -1,9 +1,10 @@
-"""C_H and the gate: the one place where the recovery policy may take over (FARL, Eq. for C_H).
+"""C_H and the gate: the one place where a recovery may take over (FARL, Eq. for C_H).
 
     C_H = sum_{i=0..H} gamma_risk^i p_i,   p_i = sigmoid F(z_i, a_i)
     z_0 = h(s), a_0 = what the task policy wants now;  z_{i+1} = d(z_i, a_i), a_i = mean task policy
 
-H + 1 terms; a sum, not a probability.
+H + 1 terms; a sum, not a probability. Methods differ in the two parts that the gate is given: a
+`Risk` (C_H, or a critic's) and a `Recovery` (the learnt policy, or what stands in for it).
 """
 
 from collections.abc import Callable
@@ -20,6 +21,15 @@ from farl_jax.latent import LatentModel
 from farl_jax.networks import GaussianPolicy
 from farl_jax.types import Controller, Decision, OfflineResult, Params
 
+Risk = Callable[[jax.Array, jax.Array], jax.Array]
+"""(obs [N, D] normalised, action [N, A]) -> cost [N] that is compared with eps_safe."""
+
+Recovery = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, jax.Array]]
+"""(plan, obs [N, D] normalised, recovering [N] i32, key) -> (plan, action [N, A]).
+
+`recovering` counts the steps of the recovery under way, this one included: 1 where it begins, 0
+where no action is asked for. `plan` is what it keeps in `GateMemory` from step to step."""
+
 
 @struct.dataclass
 class Gate:
@@ -34,6 +44,10 @@ class Gate:
         """From Python numbers."""
         return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
 
+    def off(self) -> "Gate":
+        """The same gate, never acting."""
+        return self.replace(max_risk=jnp.full_like(self.max_risk, jnp.inf))
+
 
 ALARMS = ("gate_silent", "recovery_late", "recovery_failed", "after_recovery")
 """What the gate has done lately, and so what to blame if a failure happens now. Silent: it has not
@@ -44,11 +58,12 @@ QUIET, PAUSE, LATE = 12, 3, 4
 
 @struct.dataclass
 class GateMemory:
-    """What the gate remembers of each environment, [N] i32 each."""
+    """What the gate remembers of each environment, [N] i32 each but the plan."""
 
     recovering: jax.Array  # steps of the recovery under way, 0 while the task policy acts
     rested: jax.Array  # steps since recovery last acted, at most QUIET
     alarmed: jax.Array  # steps since the alarm began; shorter pauses than QUIET do not end it
+    plan: Any = None  # [N, ...] what a recovery that plans goes on from
 
     @classmethod
     def create(cls, num_envs: int) -> "GateMemory":
@@ -62,7 +77,17 @@ def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> Gate
     begins = acts & (memory.rested > PAUSE)
     rested = jnp.where(acts, 0, jnp.minimum(memory.rested + 1, QUIET))
     alarmed = jnp.where(begins, 1, memory.alarmed + 1)
-    return GateMemory(recovering, rested, jnp.where(rested >= QUIET, 0, alarmed))
+    alarmed = jnp.where(rested >= QUIET, 0, alarmed)
+    return memory.replace(recovering=recovering, rested=rested, alarmed=alarmed)
+
+
+def forget(memory: GateMemory, fresh: jax.Array) -> GateMemory:
+    """The memory where an episode begins, `fresh` [N] bool; a plan is never used across one."""
+    begun = GateMemory.create(len(fresh))
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(fresh, new, old), begun, memory.replace(plan=None)
+    )
+    return kept.replace(plan=memory.plan)
 
 
 def alarm(memory: GateMemory) -> jax.Array:
@@ -137,52 +162,80 @@ def recover(
     return acts, jnp.where(acts, recovering + 1, 0)
 
 
-def gated_controller(
+def make_imagined_risk(
     nets: tuple[GaussianPolicy, LatentModel],
     learnt: OfflineResult,
     gate: Gate,
-    config: SafetyConfig,
     *,
-    explore: bool,
     max_horizon: int,
-) -> Controller:
-    """The safety-filtered policy: a_task if C_H <= eps_safe, else the recovery policy's mean.
+    hold: int,
+) -> Risk:
+    """C_H of the world model, imagining the task policy.
 
     Args:
-        nets: (policy network of both policies, world model network).
-        learnt: both policies, world model, normaliser and logit shift, as they are now.
-        gate: horizon, gamma_risk and eps_safe, traced.
-        config: lengths of recoveries and alarms, and of imagined actions.
-        explore: sample the task action (training) or take its mean.
+        nets: (policy network, world model network).
+        learnt: task policy, world model and logit shift, as they are now.
+        gate: horizon and gamma_risk, traced.
         max_horizon: static bound of `gate.horizon`.
+        hold: steps for which an imagined action lasts.
     """
     policy, model = nets
     mean_action = lambda obs: policy.apply(learnt.policy, obs)[0]
     logit_shift = learnt.calibration.logit_shift
 
+    def risk(obs: jax.Array, action: jax.Array) -> jax.Array:
+        probability = failure_probabilities(
+            model, learnt.world_model, logit_shift, mean_action, obs, action, max_horizon, hold
+        )
+        return discounted_risk(probability, gate.horizon, gate.gamma_risk)
+
+    return risk
+
+
+def policy_recovery(policy: GaussianPolicy, params: Params) -> Recovery:
+    """The learnt recovery policy's mean."""
+    return lambda plan, obs, recovering, key: (plan, policy.apply(params, obs)[0])
+
+
+def zero_recovery(action_size: int) -> Recovery:
+    """No movement and no gripper effort."""
+    return lambda plan, obs, recovering, key: (plan, jnp.zeros((*recovering.shape, action_size)))
+
+
+def gated_controller(
+    policy: GaussianPolicy,
+    learnt: OfflineResult,
+    risk: Risk,
+    recovery: Recovery,
+    max_risk: jax.Array,
+    config: SafetyConfig,
+    *,
+    explore: bool,
+) -> Controller:
+    """The safety-filtered policy: a_task if its cost is at most eps_safe, else the recovery's.
+
+    Args:
+        policy: network of the task policy.
+        learnt: task policy and normaliser, as they are now.
+        risk: cost of what the task policy wants to do.
+        recovery: what acts in its place.
+        max_risk: [] eps_safe, traced.
+        config: lengths of recoveries and alarms.
+        explore: sample the task action (training) or take its mean.
+    """
+
     def act(memory: GateMemory, state: Any, key: jax.Array) -> tuple[GateMemory, Decision]:
         obs = learnt.normalizer(state.obs)
         mean, log_std = policy.apply(learnt.policy, obs)
         wanted = distributions.sample(key, mean, log_std) if explore else mean
-        probability = failure_probabilities(
-            model,
-            learnt.world_model,
-            logit_shift,
-            mean_action,
-            obs,
-            wanted,
-            max_horizon,
-            config.hold,
-        )
-        cost = discounted_risk(probability, gate.horizon, gate.gamma_risk)
-        fresh = state.step_count == 0
-        memory = jax.tree.map(
-            lambda new, old: jnp.where(fresh, new, old), GateMemory.create(len(fresh)), memory
-        )
-        risky = ~(cost <= gate.max_risk) & (gate.max_risk < jnp.inf)  # NaN is a risk, too
+        cost = risk(obs, wanted)
+        memory = forget(memory, state.step_count == 0)
+        risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN is a risk, too
         acts, recovering = recover(risky, memory, config)
         memory = remember(memory, acts, recovering)
-        action = jnp.where(acts[..., None], policy.apply(learnt.recovery, obs)[0], wanted)
+        plan, rescue = recovery(memory.plan, obs, recovering, key)
+        memory = memory.replace(plan=plan)
+        action = jnp.where(acts[..., None], rescue, wanted)
         decision = Decision(
             action=action,
             log_prob=distributions.log_prob(action, mean, log_std),

@@ -105,6 +105,7 @@ class OfflineResult:
     world_model: Params
     normalizer: Normalizer
     calibration: FailureCalibration
+    risk_critic: Params | None = None  # Recovery RL's critic, for methods that gate by it
 
 
 Controller = Callable[[Any, Any, jax.Array], tuple[Any, Decision]]

@@ -60,7 +60,7 @@ def costs():
 @pytest.fixture(scope="module")
 def trial():
     controller_of = online.make_controller(NETS, CONFIG, METHODS["farl"], explore=True)
-    return horizon.make_trial(TOY, controller_of, CHUNK)
+    return horizon.make_trial(TOY, controller_of, lambda: GateMemory.create(TOY.num_envs), CHUNK)
 
 
 @pytest.fixture(scope="module")

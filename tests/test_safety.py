@@ -19,8 +19,11 @@ from farl_jax.safety import (
     failure_probabilities,
     foreseen_peaks,
     gated_controller,
+    make_imagined_risk,
+    policy_recovery,
     recover,
     remember,
+    zero_recovery,
 )
 from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.parameters import random_parameters
@@ -159,9 +162,10 @@ NETS = Networks.create(
 def _decide(learnt, max_risk):
     """One step of the gated controller from reset: (states, memory, decision)."""
     config, gate = SafetyConfig(max_recovery_steps=1000), Gate.create(5, 0.95, max_risk)
-    act = gated_controller(
-        (NETS.policy, NETS.latent), learnt, gate, config, explore=True, max_horizon=5
-    )
+    nets = (NETS.policy, NETS.latent)
+    risk = make_imagined_risk(nets, learnt, gate, max_horizon=5, hold=config.hold)
+    recovery = policy_recovery(NETS.policy, learnt.recovery)
+    act = gated_controller(NETS.policy, learnt, risk, recovery, gate.max_risk, config, explore=True)
     state = TOY.reset(jax.random.key(2))
     return state, *act(GateMemory.create(4), state, jax.random.key(3))
 
@@ -206,6 +210,12 @@ def test_negative_threshold_always_recovers_by_the_mean():
     np.testing.assert_allclose(
         decision.log_prob, distributions.log_prob(decision.action, mean, log_std), rtol=1e-5
     )
+
+
+def test_no_recovery_holds_the_hand_still():
+    plan, action = zero_recovery(3)(None, jnp.ones((4, 2)), jnp.arange(4), jax.random.key(0))
+    assert plan is None
+    np.testing.assert_array_equal(action, np.zeros((4, 3)))
 
 
 def _held_out():

@@ -1,5 +1,7 @@
 """World model: windows by hand, the prior shift's rates, which loss moves what, a learnt cliff."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,17 +223,26 @@ def test_the_total_is_the_weighted_sum(gradients):
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
-# ---- learning the cliff
+# ---- the identity latent
+
+PLAIN = dataclasses.replace(TINY, encoder="identity")
+IDENTITY = LatentModel(PLAIN, 2, 1)
 
 
-CLIFF = WorldModelConfig(
-    latent=16, simnorm_group=4, width=32, train_horizon=3, batch=64, learning_rate=2e-3, bins=21
-)
+def test_the_identity_latent_is_the_observation():
+    obs, action = np.random.default_rng(0).normal(size=(5, 2)), np.ones((5, 1))
+    params = random_parameters(IDENTITY, obs, action)
+    call = jax.jit(lambda name, *args: IDENTITY.apply(params, *args, method=name), static_argnums=0)
+    np.testing.assert_array_equal(call("decode", call("encode", obs)), np.float32(obs))
+    assert not {"encoder", "decoder"} & set(params["params"])
+    assert {"encoder", "decoder"} <= set(random_parameters(MODEL, obs, action)["params"])
+    change = np.asarray(call("next", obs, action)) - np.float32(obs)
+    assert change.shape == (5, 2) and np.abs(change).min() > 1e-4
 
 
 @pytest.fixture(scope="module")
-def cliff():
-    """(probabilities [L, M], failures [L, M], losses before and after) on held-out windows."""
+def drunkards():
+    """60 steps of 64 walkers that do anything."""
     env = make_toy(64)
 
     def drunk(memory, state, key):
@@ -241,7 +252,32 @@ def cliff():
     def roll(key):
         return unroll(env, drunk, None, env.reset(key), key, 60)[2]
 
-    training, held_out = split_by_episode(from_rollout(roll(jax.random.key(0))), 0.2, seed=0)
+    return from_rollout(roll(jax.random.key(0)))
+
+
+def test_the_identity_model_learns_the_toy(drunkards):
+    """x moves by 0.1 a within its limits: the model has to learn that and the cliff."""
+    config = dataclasses.replace(PLAIN, steps=300, batch=32, learning_rate=5e-3)
+    windows, losses = world_model.to_windows(drunkards, config)[0], []
+    fit = world_model.make_fit_offline(LatentModel(config, 2, 1), config)
+    fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
+    still = ((drunkards["next_obs"] - drunkards["obs"]) ** 2).mean()  # of one step, not of three
+    assert losses[-1]["consistency"] < 0.25 * still and losses[-1]["decoder"] < 0.25 * still
+    assert losses[-1]["failure"] < losses[0]["failure"]
+
+
+# ---- learning the cliff
+
+
+CLIFF = WorldModelConfig(
+    latent=16, simnorm_group=4, width=32, train_horizon=3, batch=64, learning_rate=2e-3, bins=21
+)
+
+
+@pytest.fixture(scope="module")
+def cliff(drunkards):
+    """(probabilities [L, M], failures [L, M], losses before and after) on held-out windows."""
+    training, held_out = split_by_episode(drunkards, 0.2, seed=0)
     windows, shift = world_model.to_windows(training, CLIFF)
     model = LatentModel(CLIFF, 2, 1)
     losses = []
