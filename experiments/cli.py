@@ -98,6 +98,10 @@ class ReproduceArgs:
     """First seed."""
     seeds: int = 3
     """How many seeds."""
+    method: tuple[str, ...] = ()
+    """Methods besides uni_o4 and farl."""
+    all: bool = False
+    """All methods: the safe-RL baselines and the ablations, too."""
     preset: str = "paper"
     """Budget of each run."""
     backend: str | None = None
@@ -240,7 +244,12 @@ def command_reproduce(args: ReproduceArgs) -> None:
     """The paper's main figures."""
     from envs_mjx import TASKS
     from experiments import reproduce
+    from experiments.run_online import find_method
+    from farl_jax.methods import MAIN, METHODS
 
+    for name in args.method:
+        find_method(name)
+    methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
     seeds = tuple(range(args.seed, args.seed + args.seeds))
     if not seeds:
         raise UserError(f"--seeds is {args.seeds}: at least 1 is needed")
@@ -248,7 +257,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     for task in tasks:
         config = preset(args.preset, task)
         check(RunSettings(task, args.preset, args.seed, args.backend, config))
-    plan = reproduce.Plan(tasks, seeds, args.preset, args.backend, args.runs)
+    plan = reproduce.Plan(tasks, methods, seeds, args.preset, args.backend, args.runs)
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     reproduce.reproduce(plan, figures, args.out, " ".join(["farl", *sys.argv[1:]]), _console())
 

@@ -33,6 +33,7 @@ class Plan:
     """Which runs the figures are made of."""
 
     tasks: tuple[str, ...]
+    methods: tuple[str, ...]  # both of MAIN, and others
     seeds: tuple[int, ...]
     preset: str
     backend: str | None
@@ -67,7 +68,7 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
         run, folder = start_run(path, settings, console, resume=True)
         judge = judge or Judge(run, settings.config)
         with folder:
-            results = all_phases(run, judge)
+            results = all_phases(run, judge, plan.methods)
         command = f"farl run --task {task} --preset {plan.preset} --seed {seed}"
         git = (read_json(path / "env.json").get("git") or {}).get("commit")
         rows += [{k: r[k] for k in FIELDS} | {"command": command, "git": git} for r in results]
@@ -98,7 +99,8 @@ def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
     """task -> method -> rows by seed, tasks in order of appearance."""
     by_task: dict[str, dict[str, list[Row]]] = {}
     for row in sorted(rows, key=lambda r: r["seed"]):
-        by_task.setdefault(row["task"], {m: [] for m in MAIN})[row["method"]].append(row)
+        by_task.setdefault(row["task"], {m: [] for m in MAIN})
+        by_task[row["task"]].setdefault(row["method"], []).append(row)
     return by_task
 
 
@@ -127,11 +129,11 @@ def _table(by_task: dict[str, dict[str, list[Row]]]) -> Table:
     for name in ("recovered\nsteps", "success", "return", "fewer\nfailures", "return\ndiff."):
         table.add_column(name, justify="right")
     for task, methods in by_task.items():
-        pair = paired(methods["uni_o4"], methods["farl"])
         for method, rows in methods.items():
+            pair = paired(methods[MAIN[0]], rows)
             mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
             low, high = pair["reduction_interval"]
-            ours = method == "farl"
+            ours = method != MAIN[0]
             table.add_row(
                 task,
                 method,

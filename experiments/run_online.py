@@ -111,11 +111,11 @@ def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, An
     return result
 
 
-def all_phases(run: Run, judge: Judge) -> list[dict[str, Any]]:
-    """Demonstrations, offline phase, and both methods from it; their rows."""
+def all_phases(run: Run, judge: Judge, methods: tuple[str, ...] = MAIN) -> list[dict[str, Any]]:
+    """Demonstrations, offline phase, and the methods from it; their rows."""
     run_offline.demos(run)
     run_offline.fit(run)
-    return [fine_tune(run, method, judge) for method in MAIN]
+    return [fine_tune(run, method, judge) for method in methods]
 
 
 def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult]:
