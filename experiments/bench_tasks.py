@@ -132,7 +132,8 @@ def start_careless(
     """Memory and controller of `size` careless operators; recovery takes over at the margin, m."""
     traits = jax.vmap(env.careless_traits)(jax.random.split(key, size))
     margin = jnp.float32(danger_margin)
-    return new_watch(size), careless_then_recover(env, traits, margin, DemosConfig())
+    config = DemosConfig(recovery_noise=0.0)
+    return new_watch(size), careless_then_recover(env, traits, margin, config)
 
 
 def _careless_then_recovery(env: Any, size: int, key: jax.Array) -> tuple[Any, Controller]:

@@ -58,7 +58,9 @@ def careless_then_recover(
     """Careless until a shrinking margin is foreseen below `danger_margin`, then recovery.
 
     The recovery lasts until the safe margin is foreseen or `recovery_length` steps; its steps carry
-    `intervened`. Its memory begins as `new_watch(N)`.
+    `intervened`. Its memory begins as `new_watch(N)`. Noise disturbs what recovery intends, from
+    none in the first environment to `recovery_noise` in the last: a clone of it then also knows
+    the way back from its own errors (DART, Laskey et al. 2017).
 
     Args:
         env: the single environment.
@@ -67,6 +69,7 @@ def careless_then_recover(
         config: lengths, lead and the safe margin.
     """
     margins = resolve_margins(config, env)
+    level = config.recovery_noise * jnp.linspace(0.0, 1.0, len(jax.tree.leaves(traits)[0]))
 
     def act(memory: Watch, state: Any, key: jax.Array) -> tuple[Watch, Decision]:
         fresh = state.step_count == 0
@@ -79,7 +82,10 @@ def careless_then_recover(
         acts = danger | (going_on & (recovering < config.recovery_length))
         careless = jax.vmap(env.careless)(state.obs, traits)
         action = jnp.where(acts[:, None], jax.vmap(env.recovery)(state.obs), careless)
-        decision = plain_decision(jnp.clip(action, -1.0, 1.0)).replace(intervened=acts)
+        intended = jnp.clip(action, -1.0, 1.0)
+        noise = level[:, None] * jax.random.normal(key, intended.shape)
+        executed = jnp.where(acts[:, None], jnp.clip(intended + noise, -1.0, 1.0), intended)
+        decision = plain_decision(intended).replace(action=executed, intervened=acts)
         return Watch(jnp.where(acts, recovering + 1, 0), state.failure_margin), decision
 
     return act

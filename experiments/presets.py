@@ -32,6 +32,7 @@ PRESETS: dict[str, FarlConfig] = {
             failure_episodes=32, policy_episodes=16, recovery_episodes=8, num_envs=16
         ),
         bc=BCConfig(members=2, steps=50),
+        recovery_bc=BCConfig(members=2, steps=50),
         iql=IQLConfig(steps=50),
         offline_ppo=OfflinePPOConfig(rounds=1, steps_per_round=5, model_steps=50),
         world_model=WorldModelConfig(steps=50, batch=32),
@@ -47,8 +48,9 @@ PRESETS: dict[str, FarlConfig] = {
         ),
     ),
     "quick": FarlConfig(
-        demos=DemosConfig(failure_episodes=256, policy_episodes=128, recovery_episodes=160),
+        demos=DemosConfig(failure_episodes=256, policy_episodes=128, recovery_episodes=320),
         bc=BCConfig(steps=800),
+        recovery_bc=BCConfig(steps=800),
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
         world_model=WorldModelConfig(steps=1200, batch=48),
@@ -67,6 +69,10 @@ PRESETS: dict[str, FarlConfig] = {
 
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "obstructed_push": {"online": {"success_bonus": 1000.0}},
+    "bounded_soccer": {
+        "world_model": {"train_horizon": 25, "batch": 64},
+        "safety": {"horizon": 24, "hold": 4},
+    },
 }
 """Task -> group -> settings in which it differs from every preset."""
 

@@ -275,7 +275,9 @@ class DemosConfig:
     """Episodes of careless and noisy controllers."""
     policy_episodes: int = 384
     """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
-    recovery_episodes: int = 480
+    recovery_episodes: int = 1500
+    recovery_noise: float = 0.6
+    """Largest standard deviation of the noise on what recovery intends; the clone imitates that."""
     recovery_length: int = 50
     danger_margin: float | None = None
     """m: a recovery demonstration starts this near failure; None takes the task's own."""
@@ -315,6 +317,7 @@ class FarlConfig:
     demos: DemosConfig = field(default_factory=DemosConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     bc: BCConfig = field(default_factory=BCConfig)
+    recovery_bc: BCConfig = field(default_factory=lambda: BCConfig(steps=2500, batch=256))
     iql: IQLConfig = field(default_factory=IQLConfig)
     offline_ppo: OfflinePPOConfig = field(default_factory=OfflinePPOConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)

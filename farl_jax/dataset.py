@@ -16,10 +16,11 @@ from flax import struct
 
 from farl_jax.types import Transition
 
-FORMAT = 1
+FORMAT = 2
 FIELDS: dict[str, type] = {
     "obs": np.float32,
     "action": np.float32,
+    "intended": np.float32,
     "reward": np.float32,
     "failure": np.bool_,
     "terminated": np.bool_,
@@ -29,7 +30,7 @@ FIELDS: dict[str, type] = {
     "next_margin": np.float32,
     "episode": np.int32,
 }
-WIDE = ("obs", "action", "next_obs")  # [M, features]; the others are [M]
+WIDE = ("obs", "action", "intended", "next_obs")  # [M, features]; the others are [M]
 
 
 # All that NumPy, zipfile and json were seen to raise on damaged bytes.
@@ -59,7 +60,8 @@ def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset
     """Cut a rollout [T, N] into episodes, environment after environment.
 
     `keep` [T, N] bool leaves steps out (a gap starts a new episode). Actions are stored as the
-    environment executes them, clipped to [-1, 1].
+    environment executes them, clipped to [-1, 1], and beside them what the controller intended,
+    which differs where noise or a gate came between.
     """
     steps = jax.tree.map(np.asarray, rollout)
     keep = np.ones(steps.reward.shape, bool) if keep is None else np.asarray(keep)
@@ -67,8 +69,12 @@ def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset
     starts = np.ones_like(keep)
     starts[1:] = ends[:-1] | ~keep[:-1]
     values = {
-        name: getattr(steps, name) for name in FIELDS if name not in ("action", "episode")
-    } | {"action": np.clip(steps.decision.action, -1.0, 1.0)}
+        name: getattr(steps, name)
+        for name in FIELDS
+        if name not in ("action", "intended", "episode")
+    }
+    values["action"] = np.clip(steps.decision.action, -1.0, 1.0)
+    values["intended"] = np.clip(steps.decision.task_action, -1.0, 1.0)
     mask = keep.T.reshape(-1)
     flat = {k: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:])[mask] for k, v in values.items()}
     flat["episode"] = np.cumsum(starts.T.reshape(-1)[mask]) - 1

@@ -133,6 +133,7 @@ def run_offline(
     policy, critics, metrics = improve(key_task, clones, scaled, ensemble, normalizer)
     report("task_policy", metrics)
     key_clone, key_improve = jax.random.split(key_recovery)
+    fit_clones = bc.make_fit(nets.policy, config.recovery_bc, nets.sizes[0])
     clones, nll = fit_clones(key_clone, *_clone_data(demos["recovery"], normalizer, config))
     margins = resolve_margins(config.demos, env)
     rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
@@ -169,6 +170,7 @@ def _make_improve(nets: Networks, config: FarlConfig, rows: int) -> Callable[...
 
 
 def _clone_data(data: Dataset, normalizer: Normalizer, config: FarlConfig) -> tuple[Any, Any]:
+    data = data | {"action": data["intended"]}
     training, held_out = dataset.split_by_episode(data, config.bc.holdout, seed=0)
     names = ("obs", "action")
     return _normalized(training, normalizer, names), _normalized(held_out, normalizer, names)

@@ -75,7 +75,7 @@ def test_first_runs() -> None:
 def takeovers(way: float, start: float, lead: float, steps: int) -> list[bool]:
     """Whether recovery acts, step by step, of a careless walk from `start`."""
     env = Walker()
-    config = DemosConfig(danger_lead=lead)
+    config = DemosConfig(danger_lead=lead, recovery_noise=0.0)
     act = careless_then_recover(env, jnp.array([way]), jnp.float32(env.danger_margin), config)
     state = jax.tree.map(lambda leaf: leaf[None], env.reset_at(0.65))
     memory, took = new_watch(1), []
@@ -92,6 +92,24 @@ def test_recovery_takes_over_only_where_the_margin_shrinks(way: float, taken_ove
     took = takeovers(way, 0.72, 0.0, 4)
     assert any(took) == taken_over
     assert not took[0]  # nothing is known to shrink at the first step
+
+
+def test_noise_disturbs_only_recovery_and_not_what_it_intends() -> None:
+    env, size = Walker(), 3
+    config = DemosConfig(danger_lead=0.0, recovery_noise=0.5)
+    act = careless_then_recover(env, jnp.ones(size), jnp.float32(env.danger_margin), config)
+    state = jax.vmap(lambda _: env.reset_at(0.65))(jnp.arange(size))
+    memory, state = new_watch(size), state.replace(physics=jnp.full(size, 0.72))
+    decisions = []
+    for i in range(4):
+        memory, decision = act(memory, state, jax.random.key(i))
+        decisions.append(decision)
+        state = jax.vmap(env.step)(state, decision.action)
+    acts = np.array([d.intervened for d in decisions])
+    moved = np.array([d.action != d.task_action for d in decisions])[..., 0]
+    assert acts.any() and not moved[~acts].any()
+    assert not moved[:, 0].any() and moved[:, 2].any()  # the level grows with the row
+    np.testing.assert_array_equal(np.array([d.task_action for d in decisions])[acts], -1.0)
 
 
 def test_a_lead_of_two_steps_takes_over_two_steps_earlier() -> None:
