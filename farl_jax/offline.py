@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from farl_jax import bc, dataset, evaluate, iql, ope, ppo, risk_critic, safety, world_model
-from farl_jax.config import FarlConfig
+from farl_jax.config import BCConfig, FarlConfig
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
 from farl_jax.margins import foreseen_margin, resolve_margins
@@ -114,9 +114,8 @@ def run_offline(
     normalizer = fit_normalizer(
         np.concatenate([demos[kind]["obs"] for kind in ("task", "failure", "recovery")])
     )
-    fit_clones = bc.make_fit(nets.policy, config.bc, nets.sizes[0])
-    clones, nll = fit_clones(key_bc, *_clone_data(demos["task"], normalizer, config))
-    report("clone", {"nll": float(nll.mean())})
+    clones, nll = _clone(nets, config.bc, demos["task"], normalizer, key_bc)
+    report("clone", {"nll": nll})
 
     own = collect_own_failures(env, nets, clones, normalizer, config, key_roll)
     report("own_failures", _counts(own))
@@ -133,12 +132,11 @@ def run_offline(
     policy, critics, metrics = improve(key_task, clones, scaled, ensemble, normalizer)
     report("task_policy", metrics)
     key_clone, key_improve = jax.random.split(key_recovery)
-    fit_clones = bc.make_fit(nets.policy, config.recovery_bc, nets.sizes[0])
-    clones, nll = fit_clones(key_clone, *_clone_data(demos["recovery"], normalizer, config))
+    clones, nll = _clone(nets, config.recovery_bc, demos["recovery"], normalizer, key_clone)
     margins = resolve_margins(config.demos, env)
     rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
     recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
-    report("recovery_policy", metrics | {"nll": float(nll.mean())})
+    report("recovery_policy", metrics | {"nll": nll})
     model_params, calibration = fit_world_model(
         nets, policy, (scripted, own), normalizer, config, key_model, report
     )
@@ -169,11 +167,15 @@ def _make_improve(nets: Networks, config: FarlConfig, rows: int) -> Callable[...
     return run
 
 
-def _clone_data(data: Dataset, normalizer: Normalizer, config: FarlConfig) -> tuple[Any, Any]:
+def _clone(
+    nets: Networks, config: BCConfig, data: Dataset, normalizer: Normalizer, key: jax.Array
+) -> tuple[Params, float]:
+    """An ensemble that imitates what the data's controller intended, and its mean held-out NLL."""
     data = data | {"action": data["intended"]}
-    training, held_out = dataset.split_by_episode(data, config.bc.holdout, seed=0)
-    names = ("obs", "action")
-    return _normalized(training, normalizer, names), _normalized(held_out, normalizer, names)
+    parts = dataset.split_by_episode(data, config.holdout, seed=0)
+    fit = bc.make_fit(nets.policy, config, nets.sizes[0])
+    clones, nll = fit(key, *(_normalized(part, normalizer, ("obs", "action")) for part in parts))
+    return clones, float(nll.mean())
 
 
 def _normalized(

@@ -53,7 +53,9 @@ def ungated(phases, start):
     return run(phases["uni_o4"], start, np.inf, rounds=2)
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "mppi" else ()) for n in ABLATIONS]
+)
 def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(phases, start, ungated, name):
     state, _, steps = run(phases[name], start, np.inf, rounds=2)
     reference, _, ungated_steps = ungated

@@ -97,7 +97,8 @@ def test_recovery_takes_over_only_where_the_margin_shrinks(way: float, taken_ove
 def test_noise_disturbs_only_recovery_and_not_what_it_intends() -> None:
     env, size = Walker(), 3
     config = DemosConfig(danger_lead=0.0, recovery_noise=0.5)
-    act = careless_then_recover(env, jnp.ones(size), jnp.float32(env.danger_margin), config)
+    danger = jnp.float32(env.danger_margin)
+    act = jax.jit(careless_then_recover(env, jnp.ones(size), danger, config))
     state = jax.vmap(lambda _: env.reset_at(0.65))(jnp.arange(size))
     memory, state = new_watch(size), state.replace(physics=jnp.full(size, 0.72))
     decisions = []

@@ -101,6 +101,7 @@ def demonstrations():
             "obs": obs,
             "next_obs": obs,
             "action": np.zeros((200, 1), np.float32),
+            "intended": np.zeros((200, 1), np.float32),
             "failure": (kind == 1) & ((step == 2) | (step == 4)),
             "episode": np.repeat(np.arange(40), 5).astype(np.int32),
         }

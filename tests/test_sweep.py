@@ -136,7 +136,7 @@ def make_base(path) -> None:
     """Demonstrations and an offline checkpoint that say nothing, but are whole."""
     run, folder = start_run(path, base_settings(settings()), None, resume=False)
     row = {name: np.zeros(1, kind) for name, kind in dataset.FIELDS.items()}
-    wide = {"obs": 39, "next_obs": 39, "action": 4}
+    wide = {"obs": 39, "next_obs": 39, "action": 4, "intended": 4}
     row |= {name: np.zeros((1, size), np.float32) for name, size in wide.items()}
     for kind in KINDS:
         dataset.save_dataset(path / "demos" / f"{kind}.npz", row, {"task": "bounded_push"})
