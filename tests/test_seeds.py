@@ -279,7 +279,7 @@ def test_a_seed_in_trouble_stops_and_the_others_finish(tmp_path, offline, judge)
     broken = broken.replace(value=jax.tree.map(lambda x: x * jnp.nan, broken.value))
     metadata = run_offline.run_metadata(runs[1], "offline")
     checkpoint.save(runs[1].path / "offline", 0, {"result": broken}, metadata)
-    with pytest.raises(UserError, match=r"seed1: value_loss is not finite at step 512"):
+    with pytest.raises(UserError, match=r"seed1: .* is not finite at step 512"):
         run_online.fine_tune(runs, "uni_o4", judge)
     assert json.loads((runs[0].path / "uni_o4" / "result.json").read_text())["seed"] == 0
     assert [row["step"] for row in rows_of(runs[0])] == [0, 512, 1024]
