@@ -31,7 +31,7 @@ class StartArgs:
     seed: int = 0
     """First seed."""
     seeds: int = 1
-    """How many seeds, one after the other, each in a folder of its own."""
+    """How many seeds, each in a folder of its own; one after the other, but for --together."""
     together: bool = False
     """Train all seeds of a method online at once, as one compiled program."""
     backend: str | None = None

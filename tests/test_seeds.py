@@ -147,6 +147,7 @@ def compilations(function, *args):
     return result, sum("backend_compile" in event for event in events)
 
 
+@pytest.mark.slow  # compiles the whole gated loop twice
 def test_as_many_programs_for_six_seeds_as_for_four_and_states_are_donated(start, demos, steps):
     counts = []
     for number in (4, 6):
