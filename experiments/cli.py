@@ -31,7 +31,9 @@ class StartArgs:
     seed: int = 0
     """First seed."""
     seeds: int = 1
-    """How many seeds, one after the other, each in a folder of its own."""
+    """How many seeds, each in a folder of its own; one after the other, but for --together."""
+    together: bool = False
+    """Train all seeds of a method online at once, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     out: Path | None = None
@@ -102,6 +104,8 @@ class ReproduceArgs:
     """Methods besides uni_o4 and farl."""
     all: bool = False
     """All methods: the safe-RL baselines and the ablations, too."""
+    together: bool = False
+    """Train all seeds of a method online at once, as one compiled program."""
     preset: str = "paper"
     """Budget of each run."""
     backend: str | None = None
@@ -219,20 +223,20 @@ def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]
 def command_run(args: StartArgs) -> None:
     """All phases, both methods, table, plot and film."""
     from experiments import run_eval, run_online, run_render
-    from experiments.run import start_run
+    from experiments.judge import Judge
+    from experiments.run import start_runs
 
     started = time.perf_counter()
     root, runs = _seed_folders(args)
     for _, settings in runs:
         check(settings)
     console, judge = _console(), None
-    for path, settings in runs:
-        run, folder = start_run(path, settings, console, resume=args.resume)
-        judge = judge or run_online.Judge(run, settings.config)
-        with folder:
-            run_online.all_phases(run, judge)
-            if path == runs[0][0]:
-                run_render.film(run, "farl")
+    for group in [runs] if args.together else [[one] for one in runs]:
+        with start_runs(group, console, resume=args.resume) as seeds:
+            judge = judge or Judge(seeds[0], args.config)
+            run_online.all_phases(seeds, judge)
+            if group[0] == runs[0]:
+                run_render.film(seeds[0], "farl")
     run_eval.compare(root, [path for path, _ in runs], console)
     minutes = (time.perf_counter() - started) / 60
     console.print(
@@ -257,7 +261,9 @@ def command_reproduce(args: ReproduceArgs) -> None:
     for task in tasks:
         config = preset(args.preset, task)
         check(RunSettings(task, args.preset, args.seed, args.backend, config))
-    plan = reproduce.Plan(tasks, methods, seeds, args.preset, args.backend, args.runs)
+    plan = reproduce.Plan(
+        tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
+    )
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     reproduce.reproduce(plan, figures, args.out, " ".join(["farl", *sys.argv[1:]]), _console())
 
@@ -315,7 +321,7 @@ def command_online(args: PhaseArgs) -> None:
     """The online phase of a run, one method."""
     from experiments import run_online
 
-    _on_run(args, lambda run: run_online.fine_tune(run, args.method))
+    _on_run(args, lambda run: run_online.fine_tune([run], args.method))
 
 
 def command_evaluate(args: PhaseArgs) -> None:

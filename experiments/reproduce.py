@@ -10,11 +10,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.judge import Judge
 from experiments.paper_figures import failures_figure, returns_figure, save
 from experiments.presets import RunSettings, preset
-from experiments.run import start_run
+from experiments.run import start_runs
 from experiments.run_eval import paired
-from experiments.run_online import Judge, all_phases
+from experiments.run_online import all_phases
 from experiments.runtime import read_json
 from farl_jax.methods import MAIN
 
@@ -38,6 +39,7 @@ class Plan:
     preset: str
     backend: str | None
     runs: Path  # holds <task>/<preset>/seed<N>
+    together: bool = False  # all seeds of a method as one program
 
 
 def reproduce(
@@ -61,17 +63,18 @@ def reproduce(
 def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
     """All rows of one task; its runs share the programs of their evaluations."""
     rows, judge = [], None
-    for seed in plan.seeds:
-        config = preset(plan.preset, task)
-        settings = RunSettings(task, plan.preset, seed, plan.backend, config)
-        path = plan.runs / task.replace(":", ".") / plan.preset / f"seed{seed}"
-        run, folder = start_run(path, settings, console, resume=True)
-        judge = judge or Judge(run, settings.config)
-        with folder:
-            results = all_phases(run, judge, plan.methods)
-        command = f"farl run --task {task} --preset {plan.preset} --seed {seed}"
-        git = (read_json(path / "env.json").get("git") or {}).get("commit")
-        rows += [{k: r[k] for k in FIELDS} | {"command": command, "git": git} for r in results]
+    root = plan.runs / task.replace(":", ".") / plan.preset
+    config = preset(plan.preset, task)
+    settings = [RunSettings(task, plan.preset, s, plan.backend, config) for s in plan.seeds]
+    wanted = [(root / f"seed{s.seed}", s) for s in settings]
+    for group in [wanted] if plan.together else [[one] for one in wanted]:
+        with start_runs(group, console, resume=True) as runs:
+            judge = judge or Judge(runs[0], config)
+            results = all_phases(runs, judge, plan.methods)
+        for run, own in zip(runs, results, strict=True):
+            command = f"farl run --task {task} --preset {plan.preset} --seed {run.settings.seed}"
+            git = (read_json(run.path / "env.json").get("git") or {}).get("commit")
+            rows += [{k: r[k] for k in FIELDS} | {"command": command, "git": git} for r in own]
     return rows
 
 

@@ -1,7 +1,8 @@
 """One run: its folder, its settings, its random streams, and its phases' artefacts."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,20 @@ def start_run(
         wanted = saved  # an older version may not have had every setting
     folder = RunFolder.create(path, wanted, resume=resume)
     return Run(path, settings, resume, console), folder
+
+
+@contextmanager
+def start_runs(
+    wanted: Sequence[tuple[Path, RunSettings]], console: Console, *, resume: bool
+) -> Iterator[list[Run]]:
+    """Several runs at once, by `start_run`; their folders are held until the end."""
+    with ExitStack() as held:
+        runs = []
+        for path, settings in wanted:
+            run, folder = start_run(path, settings, console, resume=resume)
+            held.enter_context(folder)
+            runs.append(run)
+        yield runs
 
 
 def reporter(run: Run, writer: Any, phase: str) -> Callable[[str, dict[str, float]], None]:

@@ -1,70 +1,37 @@
-"""The online command: fine-tune by any method, from the one offline checkpoint."""
+"""The online command: fine-tune by any method, from the one offline checkpoint.
+
+Several seeds may train in step, as one compiled program (`farl_jax.seeds`); a run alone is a list
+of one and takes the plain functions.
+"""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import collect_demos, run_offline
+from experiments.judge import Judge
 from experiments.run import Run
-from experiments.runtime import UserError, read_json, write_json
-from farl_jax import checkpoint, costs, evaluate, offline, online
-from farl_jax.config import FarlConfig
+from experiments.runtime import UserError, free_memory, read_json, write_json
+from farl_jax import checkpoint, costs, offline, online
+from farl_jax.config import FarlConfig, OnlineConfig
 from farl_jax.constrained import ConstrainedLearners
 from farl_jax.methods import MAIN, METHODS, Method
 from farl_jax.metrics import MetricsWriter, read_metrics
 from farl_jax.risk_critic import RiskData
 from farl_jax.safety import ALARMS, Gate
+from farl_jax.seeds import Seeds, group_sizes, seed_bytes
 from farl_jax.types import OfflineResult, Params
 from farl_jax.world_model import Windows
 
 LOG_UPDATES = 10
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Evaluation of a policy as it would be deployed, on `eval_episodes` environments.
-
-    Deterministic actions, behind the method's gate; `gate.off()` is one that never acts. One
-    program for each pair of gate and recovery, compiled when first asked for; a method without a
-    gate shares FARL's.
-    """
-
-    run: Run
-    config: FarlConfig
-    programs: dict[tuple[str, str], Any] = field(default_factory=dict)
-
-    def _program(self, method: Method) -> Any:
-        kind = method.gate, method.recovery
-        if kind not in self.programs:
-            env, nets = self.run.env(self.config.online.eval_episodes), self.run.networks()
-            controller = online.make_controller(nets, self.config, method, explore=False)
-
-            def controller_of(learnt, gate):
-                memory = online.start_memory(self.config, method, env)
-                return memory, controller(learnt, gate)
-
-            self.programs[kind] = evaluate.make_evaluate(env, controller_of)
-        return self.programs[kind]
-
-    def __call__(
-        self, method: Method, key: jax.Array, learnt: OfflineResult, gate: Gate
-    ) -> dict[str, float]:
-        """One batch of episodes."""
-        if not method.gated:
-            method, gate = METHODS["farl"], gate.off()
-        judged = self._program(method)(key, learnt, gate)
-        return {k: float(v) for k, v in jax.device_get(judged).items()}
-
-    def many(self, method: Method, key: jax.Array, *args: Any) -> dict[str, float]:
-        """`final_episodes` in batches, averaged; normalized return's error shrinks accordingly."""
-        rounds = max(1, self.config.online.final_episodes // self.config.online.eval_episodes)
-        rows = [self(method, k, *args) for k in jax.random.split(key, rounds)]
-        means = {k: sum(row[k] for row in rows) / len(rows) for k in rows[0]}
-        means["normalized_return_se"] /= len(rows) ** 0.5
-        return means
 
 
 def find_method(name: str) -> Method:
@@ -84,38 +51,130 @@ def make_gate(config: FarlConfig, frozen: OfflineResult, method: Method) -> Gate
     return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
 
 
-def fine_tune(run: Run, method: str, judge: Judge | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Training:
+    """Runs of one method, seed by seed, that train in step; one run alone is a list of one."""
+
+    runs: list[Run]
+    method: str
+    phase: online.OnlinePhase  # lifted over the seeds
+    frozen: OfflineResult  # joined, like all below
+    gate: Gate
+    rehearsal: tuple[int, Windows | RiskData | None]
+    judge: Judge
+
+    @property
+    def seeds(self) -> Seeds:
+        """How their arrays lie."""
+        return Seeds(len(self.runs))
+
+    @property
+    def parts(self) -> Method:
+        """The method itself."""
+        return METHODS[self.method]
+
+    @property
+    def config(self) -> OnlineConfig:
+        """Settings that all runs share."""
+        return self.runs[0].settings.config.online
+
+    def folder(self, run: Run) -> Path:
+        """Where the method's files of one run lie."""
+        return run.path / self.method
+
+    def evaluate(
+        self, key: str, learnt: OfflineResult, gate: Gate, *, final: bool = False
+    ) -> list[dict[str, float]]:
+        """The judge's rows of all seeds, each on its own key of this name."""
+        ask = self.judge.many if final else self.judge
+        return ask(self.parts, self.seeds, [run.key(key) for run in self.runs], learnt, gate)
+
+
+def fine_tune(runs: Sequence[Run], method: str, judge: Judge | None = None) -> list[dict[str, Any]]:
     """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`.
 
-    One `judge` for all methods and seeds of a process compiles its programs once.
+    The runs differ in seed alone and train in one compiled program, in groups where memory asks
+    for it; what is written and returned is each run's own. One `judge` for all methods and seeds of
+    a process compiles its programs once.
     """
-    config, parts = run.settings.config, find_method(method)
-    folder = run.path / method
-    result_file = folder / "result.json"
-    if run.resume and result_file.is_file():
-        run.say(f"online {method}: found")
-        return read_json(result_file)
-    frozen = run_offline.start_of(run, parts, afresh=not run.resume)
-    gate = make_gate(config, frozen, parts)
-    env = run.env(config.online.num_envs)
-    phase = online.make_online(env, run.networks(), config, parts)
-    judge = judge or Judge(run, config)
-    run.say(f"online {method}: {config.online.env_steps:,} steps")
-    cost_value = _cost_value(run, frozen) if parts.constrained else None
-    state = phase.init(frozen, run.key("online"), cost_value)
-    with MetricsWriter(folder) as writer:
-        state, seconds = _restore(run, method, state, writer)
-        state, seconds = _train(run, method, phase, state, frozen, gate, judge, writer, seconds)
-    result = _final(run, method, state, frozen, gate, judge) | {"wall_seconds": round(seconds, 1)}
-    write_json(result_file, result)
-    return result
+    parts = find_method(method)
+    todo = [run for run in runs if not (run.resume and _result_file(run, method).is_file())]
+    for run in runs:
+        if run not in todo:
+            run.say(f"online {method}: found")
+    if todo:
+        judge = judge or Judge(runs[0], runs[0].settings.config)
+        config = runs[0].settings.config
+        env = runs[0].env(config.online.num_envs)
+        phase = online.make_online(env, runs[0].networks(), config, parts)
+        for group in _groups(todo, parts, phase):
+            _fine_tune_group(group, method, phase, judge)
+    return [read_json(_result_file(run, method)) for run in runs]
 
 
-def all_phases(run: Run, judge: Judge, methods: tuple[str, ...] = MAIN) -> list[dict[str, Any]]:
-    """Demonstrations, offline phase, and the methods from it; their rows."""
-    run_offline.demos(run)
-    run_offline.fit(run)
-    return [fine_tune(run, method, judge) for method in methods]
+def _result_file(run: Run, method: str) -> Path:
+    return run.path / method / "result.json"
+
+
+def _groups(runs: list[Run], parts: Method, phase: online.OnlinePhase) -> list[list[Run]]:
+    """The runs in groups that memory has room for, said where it is more than one run."""
+    if len(runs) == 1:
+        return [runs]
+    run, config = runs[0], runs[0].settings.config
+    frozen = run.offline_result()
+    rehearsal = _rehearsal(run, frozen, parts)[1] if phase.adapt else None
+    if parts.gate == "critic":
+        frozen = frozen.replace(risk_critic=run.networks().abstract_risk_critic())
+    gate, env = make_gate(config, frozen, parts), run.env(config.online.eval_episodes)
+    state = jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)
+    rollout = jax.eval_shape(phase.collect, state, frozen, gate)[1]
+    evaluation = env.episode_limit * env.num_envs / phase.steps_per_update
+    each = seed_bytes(state, (frozen, gate, rehearsal), rollout, max(1.0, evaluation))
+    free = free_memory()
+    sizes = group_sizes(len(runs), each, free)
+    room = "" if free is None else f" of {free / 1e9:.1f} GB free"
+    way = "" if len(sizes) == 1 else f"; {' + '.join(map(str, sizes))}, one group after the other"
+    run.say(f"  {len(runs)} seeds together: about {len(runs) * each / 1e9:.1f} GB{room}{way}")
+    ends = np.cumsum(sizes)
+    return [runs[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, judge: Judge) -> None:
+    """Train, evaluate and write the results of runs that fit into memory together."""
+    config, parts, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
+    frozen = [run_offline.start_of(run, parts, afresh=not run.resume) for run in runs]
+    gates = [make_gate(config, own, parts) for own in frozen]
+    runs[0].say(f"online {method}: {config.online.env_steps:,} steps")
+    each = list(zip(runs, frozen, strict=True))
+    cost_value = seeds.join([_cost_value(*own) for own in each]) if parts.constrained else None
+    every, demos = 0, None
+    if phase.adapt is not None:
+        (every, *_), demos = zip(*(_rehearsal(*own, parts) for own in each), strict=True)
+        demos = seeds.join(demos)
+    phase, joined = seeds.lift_phase(phase), seeds.join(frozen)
+    training = Training(runs, method, phase, joined, seeds.join(gates), (every, demos), judge)
+    state = phase.init(joined, seeds.join([run.key("online") for run in runs]), cost_value)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(MetricsWriter(training.folder(run))) for run in runs]
+        state, seconds = _restore(training, state, writers)
+        state, seconds, trouble = _train(training, state, writers, seconds)
+    for i, result in enumerate(_final(training, state)):
+        if i not in trouble:
+            result |= {"wall_seconds": round(seconds[i], 1)}
+            write_json(_result_file(runs[i], method), result)
+    for i, error in trouble.items():
+        raise UserError(f"{runs[i].path}: {error}; the other seeds are finished")
+
+
+def all_phases(
+    runs: Sequence[Run], judge: Judge, methods: Sequence[str] = MAIN
+) -> list[list[dict[str, Any]]]:
+    """Demonstrations and offline phase of each run, then the methods of all; each run's rows."""
+    for run in runs:
+        run_offline.demos(run)
+        run_offline.fit(run)
+    by_method = [fine_tune(runs, method, judge) for method in methods]
+    return [list(rows) for rows in zip(*by_method, strict=True)]
 
 
 def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult]:
@@ -131,39 +190,60 @@ def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineRe
     return step, online.current(items["state"], frozen)
 
 
-def _restore(run: Run, method: str, state: Any, writer: MetricsWriter) -> tuple[Any, float]:
-    """The newest intact checkpoint of this method, or the fresh state."""
-    folder = run.path / method / "checkpoints"
+def _restore(
+    training: Training, state: Any, writers: list[MetricsWriter]
+) -> tuple[Any, list[float]]:
+    """The newest intact checkpoint of every seed, or the fresh state; seconds trained so far."""
+    abstract = {"state": jax.eval_shape(lambda: training.seeds.split(state)[0])}
+    found = [_newest_state(training, run, abstract) for run in training.runs]
+    steps = [step for step, _ in found]
+    if len(set(steps)) > 1:
+        seen = ", ".join(
+            f"{run.path.name} at {max(step, 0):,}"
+            for run, step in zip(training.runs, steps, strict=True)
+        )
+        raise UserError(
+            f"online {training.method}: not all seeds stopped at the same step ({seen}): "
+            "--resume without --together finishes them one after the other"
+        )
+    for writer in writers:
+        writer.truncate_after("online", steps[0])
+    if steps[0] < 0:
+        return state, [0.0] * len(writers)
+    training.runs[0].say(f"  resumed at step {steps[0]:,}")
+    seconds = []
+    for run in training.runs:
+        rows = read_metrics(training.folder(run) / "metrics.jsonl")
+        seconds.append(rows[-1]["wall_seconds"] if rows else 0.0)
+    return training.seeds.join([own for _, own in found]), seconds
+
+
+def _newest_state(training: Training, run: Run, abstract: dict[str, Any]) -> tuple[int, Any]:
+    """(step, state) of a run's newest intact checkpoint, (-1, None) where it starts afresh."""
+    folder = training.folder(run) / "checkpoints"
     if not run.resume or checkpoint.latest_step(folder) is None:
-        writer.truncate_after("online", -1)
-        return state, 0.0
-    abstract = {"state": jax.eval_shape(lambda: state)}
-    step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
-    writer.truncate_after("online", step)
-    rows = [r for r in read_metrics(run.path / method / "metrics.jsonl") if r["step"] <= step]
-    run.say(f"  resumed at step {step:,}")
-    return items["state"], rows[-1]["wall_seconds"] if rows else 0.0
+        return -1, None
+    step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(training.method))
+    return step, items["state"]
 
 
-def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
-    """The host loop: log, evaluate, save. Evaluation time does not count as training time."""
-    config, parts = run.settings.config.online, METHODS[method]
-    key_eval = run.key("learning_curve_evaluation")
+def _train(training: Training, state: Any, writers: list[MetricsWriter], seconds: list[float]):
+    """The host loop: log, evaluate, save. Evaluation time does not count as training time.
+
+    Seeds that train in step share the time out. One in trouble stops writing, the others go on.
+    """
+    config, phase, seeds, runs = training.config, training.phase, training.seeds, training.runs
     every = lambda steps: max(1, steps // phase.steps_per_update)
-    before, updates, row = jax.device_get(state.counters), [], {}
-    number = int(state.env_steps) // phase.steps_per_update
-
-    def judged(state: online.OnlineState) -> dict[str, float]:
-        scores = judge(parts, key_eval, online.current(state, frozen), gate)
-        names = {"normalized_return": "eval_return", "success": "eval_success"}
-        return {names[k]: scores[k] for k in names}
-
+    before, updates = seeds.split(jax.device_get(state.counters)), []
+    rows, trouble = [{} for _ in runs], {}
+    number = int(np.max(state.env_steps)) // phase.steps_per_update
     if number == 0:
-        row = judged(state)
-        writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
+        rows = _judged(training, state)
+        for writer, row in zip(writers, rows, strict=True):
+            writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
     started = time.perf_counter()
-    adaptation = _rehearsal(run, frozen, parts) if phase.adapt is not None else (0, None)
-    run_on = online.train(phase, state, frozen, gate, config.env_steps, adaptation)
+    given = training.frozen, training.gate, config.env_steps, training.rehearsal
+    run_on = online.train(phase, state, *given)
     for state, metrics in run_on:
         number += 1
         updates.append(metrics)
@@ -171,20 +251,56 @@ def _train(run, method, phase, state, frozen, gate, judge, writer, seconds):
         last = step >= config.env_steps
         due = number % every(config.eval_every) == 0 or last
         if due or number % LOG_UPDATES == 0:
-            values = online.summarize(state.counters, before, updates)
-            seconds, started = seconds + time.perf_counter() - started, time.perf_counter()
-            _stop_on_trouble(values, step)
+            now = seeds.split(jax.device_get((state.counters, updates)))
+            values = [online.summarize(*own) for own in _since(before, now)]
+            spent, started = time.perf_counter() - started, time.perf_counter()
+            seconds = [s + spent / len(runs) for s in seconds]
+            _note_trouble(training, values, step, trouble)
             if due:
-                row = judged(state)
+                rows = _judged(training, state)
                 started = time.perf_counter()
-            values |= (row if due else {}) | {"wall_seconds": round(seconds, 2)}
-            writer.write(step, values, "online")
-            run.say(_progress(method, step, values, row))
-            before, updates = jax.device_get(state.counters), []
+            for i in _going(runs, trouble):
+                values[i] |= (rows[i] if due else {}) | {"wall_seconds": round(seconds[i], 2)}
+                writers[i].write(step, values[i], "online")
+                runs[i].say(_progress(training, runs[i], step, values[i], rows[i]))
+            before, updates = [counters for counters, _ in now], []
         if number % every(config.checkpoint_every) == 0 or last:
-            folder = run.path / method / "checkpoints"
-            checkpoint.save(folder, step, {"state": state}, run_offline.run_metadata(run, method))
-    return state, seconds
+            states = seeds.split(state)
+            for i in _going(runs, trouble):
+                folder = training.folder(runs[i]) / "checkpoints"
+                metadata = run_offline.run_metadata(runs[i], training.method)
+                checkpoint.save(folder, step, {"state": states[i]}, metadata)
+    return state, seconds, trouble
+
+
+def _judged(training: Training, state: online.OnlineState) -> list[dict[str, float]]:
+    """Each seed's point of the learning curve."""
+    learnt = online.current(state, training.frozen)
+    scores = training.evaluate("learning_curve_evaluation", learnt, training.gate)
+    return [{"eval_return": s["normalized_return"], "eval_success": s["success"]} for s in scores]
+
+
+def _since(before: list[Any], now: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Each seed's (counters, counters before, updates)."""
+    for past, (counters, updates) in zip(before, now, strict=True):
+        yield counters, past, updates
+
+
+def _going(runs: list[Run], trouble: dict[int, UserError]) -> list[int]:
+    return [i for i in range(len(runs)) if i not in trouble]
+
+
+def _note_trouble(training: Training, values: list, step: int, trouble: dict[int, UserError]):
+    """Add the seeds that cannot go on to `trouble`; where none is left, stop."""
+    for i in _going(training.runs, trouble):
+        try:
+            _stop_on_trouble(values[i], step)
+        except UserError as error:
+            trouble[i] = error
+            if len(training.runs) > 1:
+                training.runs[i].say(f"  {training.runs[i].path.name} stops: {error}")
+    if len(trouble) == len(training.runs):
+        raise next(iter(trouble.values()))
 
 
 def _rehearsal(run: Run, frozen: OfflineResult, method: Method) -> tuple[int, Windows | RiskData]:
@@ -219,24 +335,32 @@ def _stop_on_trouble(values: dict[str, float], step: int) -> None:
         )
 
 
-def _progress(method: str, step: int, values: dict[str, float], row: dict[str, float]) -> str:
+def _progress(training: Training, run: Run, step: int, values: dict, row: dict) -> str:
     share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
+    seed = f" seed {run.settings.seed}" if len(training.runs) > 1 else ""
     return (
-        f"  [dim]{method}[/dim] step {step:>9,}  {rate:>6,.0f}/s"
+        f"  [dim]{training.method}{seed}[/dim] step {step:>9,}  {rate:>6,.0f}/s"
         f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}"
         f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
         f"  success {row.get('eval_success', float('nan')):.2f}"
     )
 
 
-def _final(run, method, state, frozen, gate, judge) -> dict[str, Any]:
-    """The run's row: totals of training, and first and last policy on held-out keys, both ways."""
-    totals = online.summarize(state.counters, None, [])
-    key, parts = run.key("final_evaluation"), METHODS[method]
-    now, gated = online.current(state, frozen), parts.gated
-    first = judge.many(parts, key, frozen, gate)
-    last = judge.many(parts, key, now, gate)
-    bare = judge.many(parts, key, now, gate.off()) if gated else last
+def _final(training: Training, state: online.OnlineState) -> list[dict[str, Any]]:
+    """Each run's row: its training, and first and last policy on held-out keys, both ways."""
+    gate, seeds, gated = training.gate, training.seeds, training.parts.gated
+    now = online.current(state, training.frozen)
+    judged = partial(training.evaluate, "final_evaluation", final=True)
+    first, last = judged(training.frozen, gate), judged(now, gate)
+    bare = judged(now, gate.off()) if gated else last
+    scores = zip(first, last, bare, strict=True)
+    own = zip(training.runs, seeds.split(state), seeds.split(gate), scores, strict=True)
+    return [_row(run, training.method, *parts) for run, *parts in own]
+
+
+def _row(run: Run, method: str, state: online.OnlineState, gate: Gate, scores: Any):
+    totals, gated = online.summarize(state.counters, None, []), METHODS[method].gated
+    first, last, bare = scores
     names = ("episodes", "failure_episodes", "failing_steps", "recovered_steps", "successes")
     return {
         "task": run.settings.task,

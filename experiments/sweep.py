@@ -21,10 +21,11 @@ from rich.table import Table
 
 from experiments import run_offline
 from experiments.arguments import SweepArgs
+from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
 from experiments.presets import RunSettings, check, parse_setting, preset, with_settings
 from experiments.run import Run, start_run
-from experiments.run_online import Judge, find_method, fine_tune
+from experiments.run_online import find_method, fine_tune
 from experiments.runtime import UserError, read_json, write_rows
 from farl_jax import checkpoint, metrics
 from farl_jax.methods import METHODS
@@ -166,7 +167,7 @@ class Sweep:
                     _copy(self._ungated[twin], found.parent)
                     run.say(f"online {method}: as in {self._ungated[twin].parent}")
                 run = dataclasses.replace(run, resume=True)
-                fine_tune(run, method, self._judge(run))
+                fine_tune([run], method, self._judge(run))
         if twin:
             self._ungated.setdefault(twin, found.parent)
         return read_json(found)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from farl_jax import constrained, ppo
@@ -283,7 +284,7 @@ def train(
     Whoever iterates logs, evaluates, saves, and may stop at any time. The yielded state must not be
     used after the next step (its buffers are donated); save it or copy what is needed.
     """
-    done = int(state.env_steps)
+    done = int(np.max(state.env_steps))  # seeds in step have equal numbers
     while done < env_steps:
         state, steps = phase.collect(state, frozen, gate)
         state, metrics = phase.update(state, frozen, steps)
