@@ -243,6 +243,7 @@ def assert_same_rows(left, right):
             assert value == (b[name] if known else pytest.approx(b[name], rel=1e-3, abs=1e-4)), name
 
 
+@pytest.mark.slow
 def test_each_seed_has_the_files_of_a_single_run_and_any_may_go_on_alone(tmp_path, offline, judge):
     together = run_online.fine_tune(runs_of(tmp_path / "a", offline, (0, 1)), "uni_o4", judge)
     alone = runs_of(tmp_path / "b", offline, (0, 1))
