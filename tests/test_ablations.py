@@ -20,7 +20,8 @@ from tests.parameters import random_parameters
 from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen, gate, raw, run
 from tests.toy import make_toy
 
-ABLATIONS = ("simple_critic", "mppi", pytest.param("no_recovery", marks=pytest.mark.slow))
+DEAR = (pytest.param(name, marks=pytest.mark.slow) for name in ("mppi", "no_recovery"))
+ABLATIONS = ("simple_critic", *DEAR)
 CONFIG = dataclasses.replace(
     GATED,
     risk_critic=RiskCriticConfig(
@@ -53,9 +54,7 @@ def ungated(phases, start):
     return run(phases["uni_o4"], start, np.inf, rounds=2)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n == "mppi" else ()) for n in ABLATIONS]
-)
+@pytest.mark.parametrize("name", ABLATIONS)
 def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(phases, start, ungated, name):
     state, _, steps = run(phases[name], start, np.inf, rounds=2)
     reference, _, ungated_steps = ungated

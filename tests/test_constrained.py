@@ -173,6 +173,7 @@ def test_with_a_penalty_of_zero_it_is_ppo(start, failing):
     assert_is_ppo(make("p3o", penalty=0.0), start, failing)
 
 
+@pytest.mark.slow
 def test_cpos_step_stays_in_its_trust_region_and_turns_from_what_failed(
     trust_region, start, failing
 ):

@@ -255,6 +255,7 @@ def drunkards():
     return from_rollout(roll(jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_the_identity_model_learns_the_toy(drunkards):
     """x moves by 0.1 a within its limits: the model has to learn that and the cliff."""
     config = dataclasses.replace(PLAIN, steps=300, batch=32, learning_rate=5e-3)
