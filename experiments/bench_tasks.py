@@ -15,6 +15,7 @@ from experiments.collect_demos import careless_then_recover, first_runs, new_wat
 from experiments.runtime import UserError, describe_environment, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
+from farl_jax.horizon import wilson_interval
 from farl_jax.margins import foreseen_margin
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Controller, Decision
@@ -76,14 +77,9 @@ def measure(task: Any, episodes: int, seed: int = 0) -> dict[str, Any]:
 
 def rate(flags: np.ndarray) -> dict[str, float]:
     """The share of `flags` [N] with Wilson's 95 % interval; the whole of [0, 1] where N is 0."""
-    count, z2 = len(flags), 1.96**2
-    if count == 0:
-        return {"rate": float("nan"), "low": 0.0, "high": 1.0, "count": 0}
-    share = float(np.mean(flags))
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return {"rate": share, "low": float(low), "high": float(high), "count": count}
+    low, high = wilson_interval(float(np.sum(flags)), len(flags))
+    share = float(np.mean(flags)) if len(flags) else float("nan")
+    return {"rate": share, "low": low, "high": high, "count": len(flags)}
 
 
 def recoveries(

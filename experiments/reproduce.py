@@ -16,7 +16,7 @@ from experiments.presets import RunSettings, preset
 from experiments.run import start_runs
 from experiments.run_eval import paired
 from experiments.run_online import all_phases
-from experiments.runtime import read_json
+from experiments.runtime import read_json, write_rows
 from farl_jax.methods import MAIN
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
@@ -53,10 +53,7 @@ def reproduce(
     for task in plan.tasks:
         rows += _complete(plan, task, console)
     out.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    temporary = out / "main.jsonl.tmp"
-    temporary.write_text(text)
-    temporary.replace(out / "main.jsonl")
+    write_rows(out / "main.jsonl", rows)
     show(rows, figures, out, command, console)
 
 
