@@ -91,11 +91,9 @@ def _make_watch(run: Run, config: FarlConfig, parts: Method) -> Any:
 
     @jax.jit
     def imagine(learnt: OfflineResult, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return safety.failure_probabilities(
-            nets.latent,
-            learnt.world_model,
-            learnt.calibration.logit_shift,
-            lambda decoded: nets.policy.apply(learnt.policy, decoded)[0],
+        return safety.imagine(
+            (nets.policy, nets.latent),
+            learnt,
             learnt.normalizer(obs),
             action,
             horizon,

@@ -32,11 +32,9 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
     """
 
     def costs(learnt: OfflineResult, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
-        probability = safety.failure_probabilities(
-            nets.latent,
-            learnt.world_model,
-            learnt.calibration.logit_shift,
-            lambda decoded: nets.policy.apply(learnt.policy, decoded)[0],
+        probability = safety.imagine(
+            (nets.policy, nets.latent),
+            learnt,
             learnt.normalizer(obs),
             action,
             max_horizon,

@@ -148,6 +148,21 @@ def failure_probabilities(
     return jnp.concatenate([blocks, jnp.stack([*rest, failing(z, a)])])
 
 
+def imagine(
+    nets: tuple[GaussianPolicy, LatentModel],
+    learnt: OfflineResult,
+    obs: jax.Array,
+    action: jax.Array,
+    max_horizon: int,
+    hold: int,
+) -> jax.Array:
+    """`failure_probabilities` of what was learnt: normalised obs [..., D] -> [Hmax + 1, ...]."""
+    policy, model = nets
+    mean_action = lambda decoded: policy.apply(learnt.policy, decoded)[0]
+    shift, params = learnt.calibration.logit_shift, learnt.world_model
+    return failure_probabilities(model, params, shift, mean_action, obs, action, max_horizon, hold)
+
+
 def recover(
     risky: jax.Array, memory: GateMemory, config: SafetyConfig
 ) -> tuple[jax.Array, jax.Array]:
@@ -179,14 +194,9 @@ def make_imagined_risk(
         max_horizon: static bound of `gate.horizon`.
         hold: steps for which an imagined action lasts.
     """
-    policy, model = nets
-    mean_action = lambda obs: policy.apply(learnt.policy, obs)[0]
-    logit_shift = learnt.calibration.logit_shift
 
     def risk(obs: jax.Array, action: jax.Array) -> jax.Array:
-        probability = failure_probabilities(
-            model, learnt.world_model, logit_shift, mean_action, obs, action, max_horizon, hold
-        )
+        probability = imagine(nets, learnt, obs, action, max_horizon, hold)
         return discounted_risk(probability, gate.horizon, gate.gamma_risk)
 
     return risk

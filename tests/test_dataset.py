@@ -77,6 +77,14 @@ def test_a_rollout_becomes_episodes_environment_after_environment():
     np.testing.assert_array_equal(data["truncated"], np.arange(8) == 4)
 
 
+def test_what_was_intended_is_kept_beside_what_was_done():
+    steps = rollout(NONE, NONE)
+    wanted = jnp.full_like(steps.decision.action, 0.25)
+    data = from_rollout(steps.replace(decision=steps.decision.replace(task_action=wanted)))
+    np.testing.assert_array_equal(data["intended"], 0.25)
+    assert np.abs(data["action"] - 0.25).max() > 1.0
+
+
 def test_all_fields_of_a_row_stay_together_and_actions_are_clipped():
     data = from_rollout(rollout(NONE, NONE))
     number = data["obs"][:, 0]
@@ -85,6 +93,7 @@ def test_all_fields_of_a_row_stay_together_and_actions_are_clipped():
     np.testing.assert_allclose(data["next_obs"], data["obs"] + 10)
     np.testing.assert_allclose(data["margin"], number * 0.1, rtol=1e-6)
     np.testing.assert_allclose(data["next_margin"] - data["margin"], 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(data["intended"], data["action"])
     clipped = [np.minimum(number, 1), np.maximum(-number, -1), number * 0.01]
     np.testing.assert_allclose(data["action"], np.stack(clipped, 1), rtol=1e-6)
     assert {k: v.dtype for k, v in data.items()} == {k: np.dtype(v) for k, v in FIELDS.items()}
