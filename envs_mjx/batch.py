@@ -34,6 +34,10 @@ class BatchEnv:
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(self.num_envs))
         return jax.vmap(self.env.reset)(keys)
 
+    def recovery(self, obs: jax.Array) -> jax.Array:
+        """Return the scripted recovery's action [N, action_size], not clipped, at `obs` [N, 39]."""
+        return jax.vmap(self.env.recovery)(obs)
+
     def step(self, state: State, action: jax.Array, key: jax.Array) -> tuple[State, State]:
         """Step every row, then restart the finished ones.
 

@@ -33,6 +33,9 @@ _CPU_OPTIONS = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
 }
+# XLA:CPU gives Cholesky factorisations of more rows than this to its thread pool and waits for them
+# in one of the pool's own threads, which then hangs now and again (seen with 1,024 rows, jax 0.10).
+_CPU_ROWS = 256
 _DIVERGED = [
     mujoco.mjtWarning.mjWARN_BADQPOS.value,
     mujoco.mjtWarning.mjWARN_BADQVEL.value,
@@ -72,7 +75,10 @@ def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None
     if backend == "native":
         return Physics(_native_step(model, threads or os.cpu_count() or 1), {})
     if backend == "mjx":
-        return Physics(_mjx_step(model), cpu_compiler_options())
+        step = _mjx_step(model)
+        if jax.default_backend() == "cpu":
+            step = in_blocks(step, _CPU_ROWS)
+        return Physics(step, cpu_compiler_options())
     if backend == "warp":
         from envs_mjx import physics_warp
 
@@ -224,3 +230,21 @@ def _mjx_step(model: mujoco.MjModel) -> StepFn:
         return next_state, data.sensordata
 
     return step
+
+
+def in_blocks(function: Callable[..., Any], rows: int) -> Callable[..., Any]:
+    """`function` of one row, such that any number of vmaps runs at most `rows` rows at a time."""
+    block = jax.custom_batching.sequential_vmap(jax.vmap(function))
+    whole = jax.custom_batching.custom_vmap(function)
+
+    @whole.def_vmap
+    def rule(size: int, batched: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        blocks = -(-size // rows)
+        spread = np.arange(blocks * min(rows, size)).reshape(blocks, -1) % size
+        cut = lambda leaf, has_rows: leaf[spread] if has_rows else leaf[None][0 * spread]
+        parts = jax.tree.map(cut, args, tuple(batched))
+        out = jax.lax.map(lambda part: block(*part), parts)
+        join = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size]
+        return jax.tree.map(join, out), jax.tree.map(lambda _: True, out)
+
+    return whole

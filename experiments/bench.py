@@ -21,6 +21,7 @@ from farl_jax.rollout import policy_controller, unroll
 from farl_jax.types import Normalizer
 
 ROUNDS = 5
+MAX_SECONDS = 30.0  # of rollouts for one row; two at least
 
 
 def run(
@@ -38,8 +39,9 @@ def run(
     `metaworld` is a Python that has MetaWorld's own environments: they are measured in the same
     run, by tests/oracle/bench_metaworld.py. `out` is a JSON file, `figure` a picture.
 
-    The best of ROUNDS rollouts counts. A rollout is one program: policy network 3 x 256, sampling,
-    physics, reward, automatic resets. A backend that cannot run here is said and passed over.
+    The best of ROUNDS rollouts counts (of fewer where they take MAX_SECONDS together). A rollout is
+    one program: policy network 3 x 256, sampling, physics, reward, automatic resets. A backend that
+    cannot run here is said and passed over.
     """
     rows = []
     names = tuple(TASKS) if task == "all" else (task,)
@@ -92,7 +94,7 @@ def _metaworld(python: Path) -> dict[str, float]:
 
 
 def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
-    """One row: steps_per_second (best and median of ROUNDS), compile_seconds, bytes_per_env, and
+    """One row: steps_per_second (the best and the median), compile_seconds, bytes_per_env, and
 
     reset_microseconds per environment.
     """
@@ -107,7 +109,7 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
     reset_seconds = (time.perf_counter() - started) / ROUNDS
     params = nets.policy.init(jax.random.key(1), state.obs)
     identity = Normalizer(0.0 * state.obs[0], 1.0 + 0.0 * state.obs[0])
-    length = max(10, (16_000 if backend == "native" else 4_000) // num_envs)
+    length = max(4, (16_000 if backend == "native" else 4_000) // num_envs)
 
     def roll(params: Any, state: Any, key: jax.Array) -> Any:
         controller = policy_controller(nets.policy.apply, params, identity, explore=True)
@@ -119,12 +121,14 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
         jax.jit(roll).lower(params, state, jax.random.key(2)).compile(compiler_options=options)
     )
     compile_seconds = time.perf_counter() - started
-    seconds = []
-    for i in range(ROUNDS + 1):
+    state, _ = jax.block_until_ready(compiled(params, state, jax.random.key(0)))
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < ROUNDS and sum(seconds) < MAX_SECONDS):
         started = time.perf_counter()
-        state, _ = jax.block_until_ready(compiled(params, state, jax.random.key(i)))
+        key = jax.random.key(len(seconds) + 1)
+        state, _ = jax.block_until_ready(compiled(params, state, key))
         seconds.append(time.perf_counter() - started)
-    rates = sorted(num_envs * length / s for s in seconds[1:])
+    rates = sorted(num_envs * length / s for s in seconds)
     leaves = jax.tree.leaves(state)
     return {
         "task": task,

@@ -11,10 +11,11 @@ import optax
 
 from farl_jax import distributions
 from farl_jax.config import BCConfig
-from farl_jax.dataset import DeviceData
+from farl_jax.dataset import Dataset, DeviceData, split_by_episode
 from farl_jax.networks import GaussianPolicy
+from farl_jax.normalize import to_normalized
 from farl_jax.training import Learner, scan_updates
-from farl_jax.types import Params
+from farl_jax.types import Normalizer, Params
 
 ROUND = 50  # updates between two looks at the held-out likelihood
 
@@ -27,7 +28,7 @@ def negative_log_likelihood(
 
 
 def make_fit(
-    policy: GaussianPolicy, config: BCConfig, observation_size: int
+    policy: GaussianPolicy, config: BCConfig
 ) -> Callable[[jax.Array, DeviceData, DeviceData], tuple[Params, jax.Array]]:
     """Build `fit(key, training, held_out) -> (params [E, ...], held-out NLL [E] of what is kept)`.
 
@@ -46,7 +47,7 @@ def make_fit(
 
     def fit_member(key: jax.Array, training: DeviceData, held_out: DeviceData):
         key_init, key_fit = jax.random.split(key)
-        params = policy.init(key_init, jnp.zeros((1, observation_size)))
+        params = policy.init(key_init, training.fields["obs"][:1])
 
         def update(learner: Learner, key_batch: jax.Array):
             batch = training.sample(key_batch, config.batch)
@@ -75,3 +76,27 @@ def make_fit(
         return jax.vmap(fit_member, in_axes=(0, None, None))(keys, training, held_out)
 
     return jax.jit(fit)
+
+
+def make_clone(
+    policy: GaussianPolicy, config: BCConfig, rows: int = 4096
+) -> Callable[[jax.Array, Dataset, Normalizer], tuple[Params, float]]:
+    """Build `clone(key, data, normalizer) -> (ensemble [E, ...], its mean held-out NLL)`.
+
+    It imitates what the data's controller intended. Datasets of up to `rows` steps share compiled
+    programs.
+    """
+    fit = make_fit(policy, config)
+
+    def clone(key: jax.Array, data: Dataset, normalizer: Normalizer) -> tuple[Params, float]:
+        data = data | {"action": data["intended"]}
+        parts = split_by_episode(data, config.holdout, seed=0)
+        sizes = rows, int(config.holdout * rows)
+        fields = ("obs", "action")
+        clones, nll = fit(
+            key,
+            *(to_normalized(p, normalizer, fields, n) for p, n in zip(parts, sizes, strict=True)),
+        )
+        return clones, float(nll.mean())
+
+    return clone

@@ -279,6 +279,10 @@ class DemosConfig:
     recovery_noise: float = 0.6
     """Largest standard deviation of the noise on what recovery intends; the clone imitates that."""
     recovery_length: int = 50
+    dagger_rounds: int = 0
+    """Times that the recovery policy is cloned again with answers from where it went itself."""
+    dagger_turn: float = 25.0
+    """Mean steps for which task policy and clone act in turn, while those are asked for."""
     danger_margin: float | None = None
     """m: a recovery demonstration starts this near failure; None takes the task's own."""
     danger_lead: float | None = None

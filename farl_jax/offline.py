@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax import bc, dataset, evaluate, iql, ope, ppo, risk_critic, safety, world_model
-from farl_jax.config import BCConfig, FarlConfig
+from farl_jax import bc, dagger, dataset, evaluate, iql, ope, ppo, risk_critic, safety, world_model
+from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
 from farl_jax.margins import foreseen_margin, resolve_margins
 from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
-from farl_jax.normalize import fit_normalizer
+from farl_jax.normalize import fit_normalizer, normalize_rows, to_normalized
 from farl_jax.rollout import policy_controller, unroll
 from farl_jax.types import (
     BatchedEnv,
@@ -114,7 +114,7 @@ def run_offline(
     normalizer = fit_normalizer(
         np.concatenate([demos[kind]["obs"] for kind in ("task", "failure", "recovery")])
     )
-    clones, nll = _clone(nets, config.bc, demos["task"], normalizer, key_bc)
+    clones, nll = bc.make_clone(nets.policy, config.bc)(key_bc, demos["task"], normalizer)
     report("clone", {"nll": nll})
 
     own = collect_own_failures(env, nets, clones, normalizer, config, key_roll)
@@ -124,7 +124,7 @@ def run_offline(
     scaled["reward"] = scaled["reward"] * config.iql.reward_scale
     everything = dataset.concatenate(scaled, demos["recovery"])
     ensemble, error = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)(
-        key_ensemble, _normalized(everything, normalizer, ("obs", "action", "next_obs"))
+        key_ensemble, to_normalized(everything, normalizer, ("obs", "action", "next_obs"))
     )
     report("transition_ensemble", {"mse": float(error)})
 
@@ -132,7 +132,9 @@ def run_offline(
     policy, critics, metrics = improve(key_task, clones, scaled, ensemble, normalizer)
     report("task_policy", metrics)
     key_clone, key_improve = jax.random.split(key_recovery)
-    clones, nll = _clone(nets, config.recovery_bc, demos["recovery"], normalizer, key_clone)
+    clones, nll = dagger.clone_recovery(
+        env, nets.policy, policy, demos["recovery"], normalizer, config, key_clone
+    )
     margins = resolve_margins(config.demos, env)
     rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
     recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
@@ -159,35 +161,12 @@ def _make_improve(nets: Networks, config: FarlConfig, rows: int) -> Callable[...
 
     def run(key, clones, data, ensemble, normalizer):
         key_critics, key_improve = jax.random.split(key)
-        device = _normalized(data, normalizer, iql.FIELDS, least=rows)
+        device = to_normalized(data, normalizer, iql.FIELDS, least=rows)
         critics, losses = fit_critics(key_critics, device)
         policy, metrics = improve(key_improve, clones, critics, ensemble, device)
         return policy, critics, {k: float(v) for k, v in (losses | metrics).items()}
 
     return run
-
-
-def _clone(
-    nets: Networks, config: BCConfig, data: Dataset, normalizer: Normalizer, key: jax.Array
-) -> tuple[Params, float]:
-    """An ensemble that imitates what the data's controller intended, and its mean held-out NLL."""
-    data = data | {"action": data["intended"]}
-    parts = dataset.split_by_episode(data, config.holdout, seed=0)
-    fit = bc.make_fit(nets.policy, config, nets.sizes[0])
-    clones, nll = fit(key, *(_normalized(part, normalizer, ("obs", "action")) for part in parts))
-    return clones, float(nll.mean())
-
-
-def _normalized(
-    data: Dataset, normalizer: Normalizer, names: tuple[str, ...], least: int = 4096
-) -> dataset.DeviceData:
-    rows = {k: v for k, v in _normalize_rows(data, normalizer).items() if k in names}
-    return dataset.to_device(rows | {"episode": data["episode"]}, names, least)
-
-
-def _normalize_rows(data: Dataset, normalizer: Normalizer) -> Dataset:
-    rows = {k: np.asarray(normalizer(data[k])) for k in ("obs", "next_obs")}
-    return data | rows
 
 
 def _counts(data: Dataset) -> dict[str, float]:
@@ -242,7 +221,7 @@ def fit_world_model(
     own_held_out = splits[1][1]
     training["reward"] = training["reward"] * config.iql.reward_scale
     windows, shift = world_model.to_windows(
-        _normalize_rows(training, normalizer), config.world_model
+        normalize_rows(training, normalizer), config.world_model
     )
     fit = world_model.make_fit_offline(nets.latent, config.world_model)
     params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))
@@ -268,7 +247,7 @@ def rehearsal(
     """Windows of the task and failure demonstrations, for the model's learning online."""
     data = dataset.concatenate(demos["task"], demos["failure"])
     data["reward"] = data["reward"] * config.iql.reward_scale
-    return world_model.to_windows(_normalize_rows(data, normalizer), config.world_model)[0]
+    return world_model.to_windows(normalize_rows(data, normalizer), config.world_model)[0]
 
 
 def fit_risk_critic(
@@ -291,7 +270,7 @@ def fit_risk_critic(
     report("own_failures", _counts(own))
     data = dataset.concatenate(demos["task"], demos["failure"], own)
     fit = risk_critic.make_fit_offline(nets.critic, nets.policy, config.risk_critic)
-    rows = risk_critic.to_risk_data(_normalize_rows(data, frozen.normalizer))
+    rows = risk_critic.to_risk_data(normalize_rows(data, frozen.normalizer))
     log = lambda step, losses: report("risk_critic", {"step": step} | losses)
     return fit(key_fit, frozen.policy, rows, log)
 
@@ -299,7 +278,7 @@ def fit_risk_critic(
 def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> risk_critic.RiskData:
     """Task and failure demonstrations, for the risk critic's learning online."""
     data = dataset.concatenate(demos["task"], demos["failure"])
-    return risk_critic.to_risk_data(_normalize_rows(data, normalizer))
+    return risk_critic.to_risk_data(normalize_rows(data, normalizer))
 
 
 def held_out_report(
@@ -315,7 +294,7 @@ def held_out_report(
     starts = world_model.window_starts(held_out, length, config.world_model.failing_run_cap)
     index = np.arange(length)[:, None] + starts
     predict = jax.jit(world_model.predict_failures, static_argnums=0)
-    rows = _normalize_rows(held_out, normalizer)
+    rows = normalize_rows(held_out, normalizer)
     probability = predict(
         nets.latent, params, logit_shift, rows["obs"][starts], rows["action"][index]
     )

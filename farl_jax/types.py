@@ -35,6 +35,10 @@ class BatchedEnv(Protocol):
         """(state to go on from, true outcome of this step); they differ where an episode ended."""
         ...
 
+    def recovery(self, obs: jax.Array) -> jax.Array:
+        """What the demonstrator of recovery would do: obs [N, D] -> action [N, A], not clipped."""
+        ...
+
 
 @struct.dataclass
 class Decision:

@@ -30,7 +30,7 @@ def clones():
     """(observations, what fits to the controller and to held-out opposite actions return)."""
     rng = np.random.default_rng(0)
     obs, new = (rng.uniform(-1, 1, (n, 3)).astype(np.float32) for n in (800, 200))
-    fit = bc.make_fit(POLICY, CONFIG, 3)
+    fit = bc.make_fit(POLICY, CONFIG)
     training = device(obs, controller(obs))
     good = fit(jax.random.key(0), training, device(new, controller(new)))
     opposed = fit(jax.random.key(0), training, device(new, -controller(new)))

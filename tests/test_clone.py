@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
+from farl_jax.bc import make_clone
 from farl_jax.config import BCConfig
 from farl_jax.dataset import FIELDS
-from farl_jax.offline import _clone
 from farl_jax.types import Normalizer
 from tests.test_online import NETS
 
@@ -19,6 +19,6 @@ def test_a_clone_imitates_what_was_intended():
     data["episode"] = np.repeat(np.arange(4, dtype=np.int32), size // 4)
     config = BCConfig(members=2, steps=200, batch=32, learning_rate=1e-2)
     normalizer = Normalizer(np.zeros(2), np.ones(2))
-    clones, _ = _clone(NETS, config, data, normalizer, jax.random.key(0))
+    clones, _ = make_clone(NETS.policy, config)(jax.random.key(0), data, normalizer)
     mean, _ = jax.vmap(lambda params: NETS.policy.apply(params, obs))(clones)
     np.testing.assert_allclose(mean, 0.5, atol=0.1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs_mjx import SawyerEnv, State, make
+from envs_mjx import BatchEnv, SawyerEnv, State, make
 
 DATA = pathlib.Path(__file__).parent / "data"
 HAS_WARP = importlib.util.find_spec("warp") is not None
@@ -191,6 +191,24 @@ def test_mjx_agrees_with_metaworld(task: str, kind: str, steps: int) -> None:
 @pytest.mark.parametrize("task", ["fragile_push_wall", "obstructed_push"])
 def test_mjx_agrees_with_native_on_the_other_tasks(task: str) -> None:
     compare_with_native("mjx", episodes=4, steps=20, task=task)
+
+
+@pytest.mark.slow
+def test_a_large_batch_of_mjx_does_not_hang_and_is_its_rows() -> None:
+    """Where its factorisations went to XLA's thread pool, 1,024 rows hung within 30 steps."""
+    large, small = (BatchEnv(make("bounded_push", "mjx"), size) for size in (1024, 16))
+
+    def run(env: BatchEnv) -> jax.Array:
+        def step(state: State, key: jax.Array) -> tuple[State, None]:
+            action = jnp.cos(jnp.arange(env.num_envs)[:, None] + jnp.arange(4.0))
+            return env.step(state, action, key)[0], None
+
+        keys = jax.random.split(jax.random.key(1), 30)
+        state, _ = jax.lax.scan(step, env.reset(jax.random.key(0)), keys)
+        return state.obs
+
+    run = jax.jit(run, static_argnums=0, compiler_options=dict(large.compiler_options))
+    np.testing.assert_allclose(run(large)[:16], run(small), atol=1e-3)
 
 
 @pytest.mark.warp

@@ -77,6 +77,10 @@ class CliffWalker:
             episode_return=zero,
         )
 
+    def recovery(self, obs: jax.Array) -> jax.Array:
+        """Straight back from the cliff: [2] -> [1]."""
+        return jnp.array([-1.0])
+
     def step(self, state: ToyState, action: jax.Array) -> ToyState:
         x = jnp.clip(state.physics + STEP * jnp.clip(action[0], -1.0, 1.0), 0.0, 1.2)
         count = state.step_count + 1
