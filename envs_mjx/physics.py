@@ -33,9 +33,9 @@ _CPU_OPTIONS = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
 }
-# XLA:CPU gives Cholesky factorisations of more rows than this to its thread pool and waits for them
-# in one of the pool's own threads, which then hangs now and again (seen with 1,024 rows, jax 0.10).
-_CPU_ROWS = 256
+# XLA:CPU hands B Cholesky factors [n, n] to its thread pool where B n^3 / 3 reaches this, and then
+# waits for them in one of the pool's own threads: now and again, all of them wait (jaxlib 0.10).
+_POOLED_WORK = 200_000
 _DIVERGED = [
     mujoco.mjtWarning.mjWARN_BADQPOS.value,
     mujoco.mjtWarning.mjWARN_BADQVEL.value,
@@ -77,7 +77,7 @@ def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None
     if backend == "mjx":
         step = _mjx_step(model)
         if jax.default_backend() == "cpu":
-            step = in_blocks(step, _CPU_ROWS)
+            step = in_blocks(step, _unpooled_rows(model.nv))
         return Physics(step, cpu_compiler_options())
     if backend == "warp":
         from envs_mjx import physics_warp
@@ -230,6 +230,12 @@ def _mjx_step(model: mujoco.MjModel) -> StepFn:
         return next_state, data.sensordata
 
     return step
+
+
+def _unpooled_rows(nv: int) -> int:
+    """The largest power of two of [nv, nv] factorisations that stay in the thread that asks."""
+    most = (_POOLED_WORK - 1) // max(1, nv**3 // 3)
+    return 1 << max(0, most.bit_length() - 1)
 
 
 def in_blocks(function: Callable[..., Any], rows: int) -> Callable[..., Any]:
