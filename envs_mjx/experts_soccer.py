@@ -35,6 +35,9 @@ _ASIDE = 0.25  # m in x, by which careless targets at the far edge miss the goal
 _AT_REST = 1e-3  # m per step: a ball slower than this needs no catching, only no kick,
 _NEAR_EDGE = 0.12  # unless it is as near as this, m
 _RISE = (0.0, 0.0, 1.0, -1.0)  # action: straight up, fingers open
+_OUT = (0.0, -1.0, 0.0, -1.0)  # action: out of the goal, fingers open
+_GOAL_X, _GOAL_Y = 0.14, 0.125  # m from the goal's middle, within which its bar is above the hand,
+_BAR_HEIGHT = 0.12  # if that is lower than this, m
 _SAFE_INSET = 0.15  # m inside the edges, where recovery takes the ball
 
 
@@ -63,6 +66,8 @@ def soccer_expert(obs: jax.Array) -> jax.Array:
 def soccer_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
     """Catch a ball that rolls or lies near an edge, and carry it well inside; rise from any other.
 
+    A hand under the goal's bar cannot rise, and first comes out.
+
     Args:
       obs: [39].
       bounds: [4] x_low, x_high, y_low, y_high, m.
@@ -74,7 +79,10 @@ def soccer_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
     safe = jnp.clip(ball, bounds[0::2] + _SAFE_INSET, bounds[1::2] - _SAFE_INSET)  # [2] m
     inset = jnp.minimum(ball - bounds[0::2], bounds[1::2] - ball).min()
     fetch = (norm(ball - obs[22:24]) > _AT_REST) | (inset < _NEAR_EDGE)
-    return jnp.where(fetch, _catch_and_carry(obs, safe, _CALM), jnp.array(_RISE))
+    action = jnp.where(fetch, _catch_and_carry(obs, safe, _CALM), jnp.array(_RISE))
+    aside, ahead = jnp.abs(obs[0] - obs[36]), obs[37] - obs[1]  # m, of the goal's middle
+    under_bar = (aside < _GOAL_X) & (ahead < _GOAL_Y) & (obs[2] < _BAR_HEIGHT)
+    return jnp.where(under_bar, jnp.array(_OUT), action)
 
 
 def _catch_and_carry(obs: jax.Array, place: jax.Array, speed: float) -> jax.Array:

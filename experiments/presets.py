@@ -29,7 +29,11 @@ PROTOCOL = 1
 PRESETS: dict[str, FarlConfig] = {
     "smoke": FarlConfig(
         demos=DemosConfig(
-            failure_episodes=32, policy_episodes=16, recovery_episodes=8, num_envs=16
+            failure_episodes=32,
+            policy_episodes=16,
+            recovery_episodes=8,
+            dagger_rounds=1,
+            num_envs=16,
         ),
         bc=BCConfig(members=2, steps=50),
         recovery_bc=BCConfig(members=2, steps=50),
@@ -48,7 +52,9 @@ PRESETS: dict[str, FarlConfig] = {
         ),
     ),
     "quick": FarlConfig(
-        demos=DemosConfig(failure_episodes=256, policy_episodes=128, recovery_episodes=320),
+        demos=DemosConfig(
+            failure_episodes=256, policy_episodes=128, recovery_episodes=320, dagger_rounds=1
+        ),
         bc=BCConfig(steps=800),
         recovery_bc=BCConfig(steps=800),
         iql=IQLConfig(steps=1200),

@@ -11,9 +11,8 @@ import optax
 
 from farl_jax import distributions
 from farl_jax.config import BCConfig
-from farl_jax.dataset import Dataset, DeviceData, split_by_episode
+from farl_jax.dataset import Dataset, DeviceData, split_by_episode, to_normalized
 from farl_jax.networks import GaussianPolicy
-from farl_jax.normalize import to_normalized
 from farl_jax.training import Learner, scan_updates
 from farl_jax.types import Normalizer, Params
 

@@ -279,7 +279,7 @@ class DemosConfig:
     recovery_noise: float = 0.6
     """Largest standard deviation of the noise on what recovery intends; the clone imitates that."""
     recovery_length: int = 50
-    dagger_rounds: int = 0
+    dagger_rounds: int = 2
     """Times that the recovery policy is cloned again with answers from where it went itself."""
     dagger_turn: float = 25.0
     """Mean steps for which task policy and clone act in turn, while those are asked for."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from farl_jax.types import Transition
+from farl_jax.types import Normalizer, Transition
 
 FORMAT = 2
 FIELDS: dict[str, type] = {
@@ -191,6 +191,18 @@ def to_device(data: Dataset, names: tuple[str, ...], least: int = 4096) -> Devic
         fields={k: jnp.asarray(pad_to_power_of_two(data[k], least)) for k in names},
         size=jnp.asarray(size, jnp.int32),
     )
+
+
+def normalize_rows(data: Dataset, normalizer: Normalizer) -> Dataset:
+    """`data` with normalised obs and next_obs [M, D]."""
+    return data | {k: np.asarray(normalizer(data[k])) for k in ("obs", "next_obs")}
+
+
+def to_normalized(
+    data: Dataset, normalizer: Normalizer, names: tuple[str, ...], least: int = 4096
+) -> DeviceData:
+    """The named fields on the device, observations normalised, padded to at least `least` rows."""
+    return to_device(normalize_rows(data, normalizer), names, least)
 
 
 def pad_to_power_of_two(array: np.ndarray, least: int = 1024) -> np.ndarray:

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax.dataset import Dataset, DeviceData, to_device
 from farl_jax.types import Normalizer
 
 
@@ -17,15 +16,3 @@ def fit_normalizer(obs: np.ndarray, floor: float = 1e-2) -> Normalizer:
     return Normalizer(
         mean=jnp.asarray(mean, jnp.float32), std=jnp.asarray(np.maximum(std, floor), jnp.float32)
     )
-
-
-def normalize_rows(data: Dataset, normalizer: Normalizer) -> Dataset:
-    """`data` with normalised obs and next_obs [M, D]."""
-    return data | {k: np.asarray(normalizer(data[k])) for k in ("obs", "next_obs")}
-
-
-def to_normalized(
-    data: Dataset, normalizer: Normalizer, names: tuple[str, ...], least: int = 4096
-) -> DeviceData:
-    """The named fields on the device, observations normalised, padded to at least `least` rows."""
-    return to_device(normalize_rows(data, normalizer), names, least)

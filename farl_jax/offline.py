@@ -10,11 +10,11 @@ import numpy as np
 
 from farl_jax import bc, dagger, dataset, evaluate, iql, ope, ppo, risk_critic, safety, world_model
 from farl_jax.config import FarlConfig
-from farl_jax.dataset import Dataset
+from farl_jax.dataset import Dataset, normalize_rows, to_normalized
 from farl_jax.latent import LatentModel
 from farl_jax.margins import foreseen_margin, resolve_margins
 from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
-from farl_jax.normalize import fit_normalizer, normalize_rows, to_normalized
+from farl_jax.normalize import fit_normalizer
 from farl_jax.rollout import policy_controller, unroll
 from farl_jax.types import (
     BatchedEnv,
@@ -111,9 +111,8 @@ def run_offline(
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
-    normalizer = fit_normalizer(
-        np.concatenate([demos[kind]["obs"] for kind in ("task", "failure", "recovery")])
-    )
+    seen = np.concatenate([part["obs"] for part in demos.values()])
+    normalizer = fit_normalizer(seen)
     clones, nll = bc.make_clone(nets.policy, config.bc)(key_bc, demos["task"], normalizer)
     report("clone", {"nll": nll})
 
