@@ -36,7 +36,7 @@ SETTINGS = dataclasses.replace(
 )
 UPDATE = ENVS * ROLLOUT
 offline, _ = frozen, (start, demos, steps)  # fixtures of theirs
-SLOW = [pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m not in ("uni_o4", "farl")]
+SLOW = [pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m != "farl"]
 
 
 class Inputs(NamedTuple):
@@ -97,7 +97,7 @@ def assert_alike(joint, single, tolerance=2e-4):
             np.testing.assert_array_equal(joint[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("method", ["uni_o4", "farl", *SLOW])
+@pytest.mark.parametrize("method", ["farl", *SLOW])
 def test_seeds_in_step_equal_single_runs(start, demos, steps, method, tmp_path):
     """Three updates: the critic alone, policy and critic, and one after what the gate asks learnt.
 
