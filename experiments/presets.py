@@ -102,7 +102,7 @@ class RunSettings:
     def from_json(cls, saved: Any) -> "RunSettings":
         """Strictly back; a UserError names an unknown or mistyped field.
 
-        A setting that a later version added takes its default, which does what there was before.
+        A setting that a later version added takes its default.
         """
         if not isinstance(saved, dict) or saved.get("protocol") != PROTOCOL:
             found = saved.get("protocol") if isinstance(saved, dict) else None

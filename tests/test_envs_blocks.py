@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from envs_mjx.physics import in_blocks
+from envs_mjx.physics import _POOLED_WORK, _unpooled_rows, in_blocks
 
 ROWS = 4
 
@@ -50,3 +50,10 @@ def test_an_argument_may_be_the_same_for_all_rows():
     expected = jax.vmap(function, in_axes=(0, None))(a, b)
     actual = jax.vmap(in_blocks(function, ROWS), in_axes=(0, None))(a, b)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), actual, expected)
+
+
+@pytest.mark.parametrize("size", [1, 6, 15, 23, 60])
+def test_a_block_is_the_largest_that_stays_in_its_thread(size):
+    rows = _unpooled_rows(size)
+    work = max(1, size**3 // 3)
+    assert rows * work < _POOLED_WORK <= 2 * rows * work

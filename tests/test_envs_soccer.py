@@ -207,3 +207,22 @@ def test_recovery_prevents_most_failures() -> None:
     assert endangered.sum() > 20
     assert np.mean(np.asarray(episodes.failed)[endangered]) > 0.5  # what carelessness leads to
     assert np.mean(np.asarray(failed)[endangered]) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("aside", "ahead", "height", "out"),
+    [
+        (0.0, 0.1, 0.06, True),
+        (0.2, 0.1, 0.06, False),
+        (0.0, 0.2, 0.06, False),
+        (0.0, 0.1, 0.13, False),
+    ],
+)
+def test_recovery_comes_out_from_under_the_bar_before_it_rises(aside, ahead, height, out) -> None:
+    goal = jnp.array([0.0, 0.85, 0.0])
+    hand = jnp.array([goal[0] + aside, goal[1] - ahead, height, 1.0])
+    ball = jnp.array([0.0, 0.65, 0.026])  # at rest, well inside
+    frame = jnp.concatenate([hand, ball, jnp.zeros(11)])
+    action = make("bounded_soccer").recovery(jnp.concatenate([frame, frame, goal]))
+    assert (float(action[1]) == -1.0 and float(action[2]) == 0.0) == out
+    assert (float(action[2]) == 1.0) == (not out)
