@@ -74,7 +74,7 @@ PRESETS: dict[str, FarlConfig] = {
 
 
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
-    "obstructed_push": {"online": {"success_bonus": 1000.0}},
+    "obstructed_push": {"online": {"success_bonus": 1000.0}, "safety": {"max_risk": 1.0}},
     "bounded_soccer": {
         "world_model": {"train_horizon": 25, "batch": 64},
         "safety": {"horizon": 24, "hold": 4},
