@@ -75,6 +75,7 @@ PRESETS: dict[str, FarlConfig] = {
 
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "obstructed_push": {"online": {"success_bonus": 1000.0}, "safety": {"max_risk": 1.0}},
+    "fragile_push_wall": {"safety": {"max_risk": 0.1}},
     "bounded_soccer": {
         "world_model": {"train_horizon": 25, "batch": 64},
         "safety": {"horizon": 24, "hold": 4},
