@@ -211,16 +211,16 @@ def judge(tmp_path_factory, offline):
     return Judge(run, run.settings.config)
 
 
-def runs_of(root, offline, numbers, *, resume=False, updates=4):
-    """Runs with an offline checkpoint each."""
+def runs_of(root, offline, numbers, *, resume=False, updates=4, kind=ToyRun, **other):
+    """Runs with an offline checkpoint each; `other` are settings of the online phase."""
     changes = {"env_steps": updates * UPDATE, "eval_every": 2 * UPDATE, "checkpoint_every": UPDATE}
     changes |= {"eval_episodes": 8, "final_episodes": 16}
-    online = dataclasses.replace(SETTINGS.online, **changes)
+    online = dataclasses.replace(SETTINGS.online, **changes | other)
     config = dataclasses.replace(SETTINGS, online=online)
     runs = []
     for seed in numbers:
         settings = RunSettings("cliff_walker", "smoke", seed, None, config)
-        run = ToyRun(root / f"seed{seed}", settings, resume, Console(file=io.StringIO()))
+        run = kind(root / f"seed{seed}", settings, resume, Console(file=io.StringIO()))
         if not resume:
             policy = random_parameters(NETS.policy, np.zeros((1, 2)), seed=seed)
             result = offline.replace(policy=jax.tree.map(jnp.asarray, policy))
@@ -281,7 +281,7 @@ def test_a_seed_in_trouble_stops_and_the_others_finish(tmp_path, offline, judge)
     broken = broken.replace(value=jax.tree.map(lambda x: x * jnp.nan, broken.value))
     metadata = run_offline.run_metadata(runs[1], "offline")
     checkpoint.save(runs[1].path / "offline", 0, {"result": broken}, metadata)
-    with pytest.raises(UserError, match=r"seed1: .* is not finite at step 512"):
+    with pytest.raises(UserError, match=r"seed1: step 512: .* is not finite"):
         run_online.fine_tune(runs, "uni_o4", judge)
     assert json.loads((runs[0].path / "uni_o4" / "result.json").read_text())["seed"] == 0
     assert [row["step"] for row in rows_of(runs[0])] == [0, 512, 1024]
