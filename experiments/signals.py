@@ -71,17 +71,17 @@ def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
             raise
         note = ""
     except KeyboardInterrupt as stop:
-        _request.signum = _request.signum or int(signal.SIGINT)
         note = str(stop)
-    print(_line(words, note), file=sys.stderr)
-    return 128 + _request.signum
+    signum, _request.signum = _request.signum or signal.SIGINT, None
+    print(_line(words, signum, note), file=sys.stderr)
+    return 128 + signum
 
 
-def _line(words: Sequence[str], note: str) -> str:
+def _line(words: Sequence[str], signum: int, note: str) -> str:
     again = ["farl", *words]
     if words[0] in RESUMABLE and "--resume" not in words:
         again.append("--resume")
-    name = signal.Signals(_request.signum).name
+    name = signal.Signals(signum).name
     return f"farl: stopped by {name}{note and ', ' + note}; go on with: {shlex.join(again)}"
 
 
@@ -118,7 +118,7 @@ def _heard(words: Sequence[str]) -> Iterator[None]:
 
 def _watch(pipe: int, words: Sequence[str]) -> None:
     """End the process `GRACE` seconds after a signal, unless the pipe is closed before that."""
-    deadline = None
+    deadline, signum = None, 0
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([pipe], [], [], left)[0]:
@@ -127,6 +127,7 @@ def _watch(pipe: int, words: Sequence[str]) -> None:
         if not heard:
             return
         if heard[0] in HEARD and deadline is None:
-            deadline, _request.signum = time.monotonic() + GRACE, heard[0]
-    os.write(2, f"{_line(words, 'too busy to save')}\n".encode())
-    os._exit(128 + _request.signum)
+            deadline, signum = time.monotonic() + GRACE, heard[0]
+    line = _line(words, signum, "in the middle of a long computation")
+    os.write(2, f"{line}\n".encode())
+    os._exit(128 + signum)

@@ -1,13 +1,15 @@
 """Kill a training run at random moments, resume it each time, and compare it with one left alone.
 
     python tests/kill_harness.py --kills 50
+    python tests/kill_harness.py --kills 50 --toy
 
-The run is `farl online` on Bounded Push with native physics, made tiny, from random networks as its
-offline phase. Every attempt is a process of its own, killed by SIGKILL: in turn at a random moment
-of its training, within a save (from when its folder appears), and at a random moment of all of it,
-start-up included. Whenever an attempt reaches the end, the last checkpoint must equal, bit for bit,
-that of the run left alone, and so must the rows of metrics and the result, but for their seconds;
-then the next run starts. Prints one line a kill and exits with 1 where anything differed.
+The run is `farl online` on Bounded Push with native physics, or with --toy the same phase on the
+cliff walker, which compiles in no time. It is tiny, and starts from random networks. Every attempt
+is a process of its own, killed by SIGKILL: in turn at a random moment of its training, within a
+save (from when its folder appears), and at a random moment of all of it, start-up included.
+Whenever an attempt reaches the end, the last checkpoint must equal, bit for bit, that of the run
+left alone, and so must the rows of metrics and the result, but for their seconds; then the next run
+starts. Prints one line a kill and exits with 1 where anything differed.
 """
 
 import argparse
@@ -27,15 +29,18 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from experiments import cli, run_online
+from experiments import cli
 from experiments.collect_demos import KINDS
 from experiments.presets import RunSettings, preset, with_settings
-from experiments.run import start_run
+from experiments.run import Run, open_run, start_run
 from experiments.run_offline import run_metadata
+from experiments.run_online import fine_tune
 from experiments.runtime import prepare_jax
 from farl_jax import checkpoint, dataset, metrics
+from tests.toy import make_toy
 
 METHOD = "farl"
+TOY = "cliff_walker"
 UPDATE = 4 * 16  # env steps
 UPDATES = 60
 SAVE_EVERY = 3  # updates
@@ -72,15 +77,31 @@ SHARE = 0.25
 """A kill comes after at most this share of the run left alone, so that some kills fit into one."""
 
 
-def prepare(path: Path) -> None:
+class ToyRun(Run):
+    """A run on the toy."""
+
+    def env(self, num_envs: int) -> Any:
+        """Cliff walkers."""
+        return make_toy(num_envs)
+
+
+def toyed(run: Run) -> Run:
+    """The same run, on the toy where its settings say so."""
+    kind = ToyRun if run.settings.task == TOY else Run
+    return kind(run.path, run.settings, run.resume, run.console)
+
+
+def prepare(path: Path, toy: bool) -> None:
     """A run with everything but its online phase: random networks, and demonstrations of noise."""
     import jax
 
     config = with_settings(preset("smoke", "bounded_push"), CHANGES)
-    settings = RunSettings(preset="smoke", backend="native", config=config)
+    settings = RunSettings(TOY if toy else "bounded_push", "smoke", 0, "native", config)
     run, folder = start_run(path, settings, Console(), resume=False)
-    draw = np.random.default_rng(0)
-    rows, wide = 200, {"obs": 39, "next_obs": 39, "action": 4, "intended": 4}
+    run = toyed(run)
+    draw, rows = np.random.default_rng(0), 200
+    seen, acted = run.env(1).observation_size, run.env(1).action_size
+    wide = {"obs": seen, "next_obs": seen, "action": acted, "intended": acted}
     data = {
         name: draw.random((rows, wide[name]) if name in wide else rows).astype(kind)
         for name, kind in dataset.FIELDS.items()
@@ -90,14 +111,23 @@ def prepare(path: Path) -> None:
     data["episode"] = np.arange(rows, dtype=np.int32) // 50
     data["truncated"] = np.arange(rows) % 50 == 49
     for kind in KINDS:
-        dataset.save_dataset(path / "demos" / f"{kind}.npz", data, {"task": "bounded_push"})
+        dataset.save_dataset(path / "demos" / f"{kind}.npz", data, {"task": run.task_name})
     leaves, structure = jax.tree.flatten(run.networks().abstract_result())
-    random_leaves = [0.3 * draw.standard_normal(leaf.shape).astype(leaf.dtype) for leaf in leaves]
-    result = jax.tree.unflatten(structure, random_leaves)
-    ones = jax.tree.map(np.ones_like, result.normalizer)
-    result = result.replace(normalizer=ones)
+    drawn = [0.3 * draw.standard_normal(leaf.shape).astype(leaf.dtype) for leaf in leaves]
+    result = jax.tree.unflatten(structure, drawn)
+    result = result.replace(normalizer=jax.tree.map(np.ones_like, result.normalizer))
     checkpoint.save(path / "offline", 0, {"result": result}, run_metadata(run, "offline"))
     folder.close()
+
+
+def train(path: Path) -> int:
+    """The online phase of a prepared run, from the start or from its newest checkpoint."""
+    if json.loads((path / "config.json").read_text())["task"] != TOY:
+        return cli.main(["online", str(path), "--method", METHOD, "--resume"])
+    run, folder = open_run(path, Console(width=110), resume=True)
+    with folder:
+        fine_tune([toyed(run)], METHOD)
+    return 0
 
 
 def forked(log: Path, body: Callable[[], int | None]) -> int:
@@ -169,12 +199,12 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
 class Harness:
     """One prepared run, the end of the run left alone, and kills of copies of it."""
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, toy: bool) -> None:
         """Prepare, and leave a run alone once."""
         self.root, self.draw = root, random.Random(seed)
         self.log = root / "log.txt"
         self.fresh, self.path = root / "fresh", root / "run"
-        if code_of(forked(self.log, lambda: prepare(self.fresh))) != 0:
+        if code_of(forked(self.log, lambda: prepare(self.fresh, toy))) != 0:
             raise SystemExit(f"cannot prepare the run:\n{self.log.read_text()}")
         shutil.copytree(self.fresh, self.path)
         started = time.monotonic()
@@ -192,8 +222,7 @@ class Harness:
     def start(self) -> int:
         """Start or resume the online phase in a process."""
         self.said = self.log.stat().st_size
-        words = ["online", str(self.path), "--method", METHOD, "--resume"]
-        return forked(self.log, lambda: cli.main(words))
+        return forked(self.log, lambda: train(self.path))
 
     def end(self) -> dict[str, Any]:
         """`ended`, from a process of its own."""
@@ -256,7 +285,7 @@ class Harness:
             # left as it is for whoever asks for its exit code
             if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return False
-            time.sleep(0.0005)
+            time.sleep(0.001)
         return True
 
 
@@ -265,10 +294,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--toy", action="store_true", help="no physics: a second or so a start")
     options = parser.parse_args()
     kills, started = 0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill_harness_") as root:
-        harness = Harness(Path(root), options.seed)
+        harness = Harness(Path(root), options.seed, options.toy)
         print(f"left alone: {harness.seconds:.1f} s, {harness.startup:.1f} s of it to start up")
         while kills < options.kills:
             kind = ("training", "save", "any")[kills % 3]
@@ -287,5 +317,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    assert run_online  # imported before the forks, which then need not
     sys.exit(main())

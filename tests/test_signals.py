@@ -21,13 +21,14 @@ from tests.test_seeds import UPDATE, judge, phase_of, rows_of, runs_of
 offline, _ = frozen, (start, demos, steps, judge)  # fixtures of theirs
 
 
-def asked(name: str, body: str, words: str) -> tuple[int, str, float]:
-    """Exit code, stderr, and seconds from the signal to the end of a process that runs `body`."""
+def asked(name: str, body: str, words: str, first: str = "pass") -> tuple[int, str, float]:
+    """Exit code, stderr, and seconds to the end of a process signalled after `first`, in `body`."""
     code = f"""
 import os, signal, sys, time
 from experiments import signals
 signals.GRACE = 1.0
 def command():
+    {first}
     print("ready", flush=True)
     {body}
     return 0
@@ -50,8 +51,8 @@ def test_what_does_not_train_stops_where_it_is(name, code):
 
 
 def test_who_is_too_busy_to_answer_is_ended():
-    busy = "signal.pthread_sigmask(signal.SIG_BLOCK, signals.HEARD); time.sleep(60)"
-    code, said, seconds = asked("SIGTERM", busy, "sweep --set safety.horizon=3")
+    words, deaf = "sweep --set safety.horizon=3", "signal.pthread_sigmask(signal.SIG_BLOCK, [15])"
+    code, said, seconds = asked("SIGTERM", "time.sleep(60)", words, deaf)
     assert code == 143 and 0.9 < seconds < 10
     assert said.count("\n") == 1 and "go on with: farl sweep --set safety.horizon=3\n" in said
 
