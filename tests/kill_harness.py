@@ -273,20 +273,31 @@ class Harness:
         return self._until(process, lambda: b"failures" in self.log.read_bytes()[self.said :])
 
     def _saving(self, process: int) -> bool:
+        """Wait until this attempt is within one of its first saves."""
         folder = self.path / METHOD / "checkpoints"
-        after = self.draw.randint(0, 3)  # saves to let pass
-        for _ in range(after):
-            self._until(process, lambda: any(folder.glob("*.incoming")))
-            self._until(process, lambda: not any(folder.glob("*.incoming")))
-        return self._until(process, lambda: any(folder.glob("*.incoming")))
+        # a killed attempt's folder lies there until the next save; each save makes its own
+        stale = {_inode(path) for path in folder.glob("*.incoming")}
+        under_way = lambda: {_inode(path) for path in folder.glob("*.incoming")} - stale - {None}
+        for _ in range(self.draw.randint(0, 3)):  # saves to let pass
+            self._until(process, under_way)
+            self._until(process, lambda: not under_way())
+        return self._until(process, under_way)
 
-    def _until(self, process: int, seen: Callable[[], bool]) -> bool:
+    def _until(self, process: int, seen: Callable[[], Any]) -> bool:
         while not seen():
             # left as it is for whoever asks for its exit code
             if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return False
             time.sleep(0.001)
         return True
+
+
+def _inode(path: Path) -> int | None:
+    """Which folder this is; None where it is gone."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def main() -> int:
@@ -299,7 +310,8 @@ def main() -> int:
     kills, started = 0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill_harness_") as root:
         harness = Harness(Path(root), options.seed, options.toy)
-        print(f"left alone: {harness.seconds:.1f} s, {harness.startup:.1f} s of it to start up")
+        alone = f"{harness.seconds:.1f} s, {harness.startup:.1f} s of it to start up"
+        print(f"left alone: {alone}", flush=True)
         while kills < options.kills:
             kind = ("training", "save", "any")[kills % 3]
             if harness.attempt(kind):
