@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-GRACE = 8.5
-"""Seconds from a signal to the end, at most; a second more is left for what ends the process."""
+GRACE = 8.0
+"""Seconds from a signal to the end, at most; the process itself needs a second or two to go."""
 HEARD = (signal.SIGTERM, signal.SIGINT)
 RESUMABLE = ("run", "demos", "offline", "online")
 """Commands that take --resume; the others go on, or start again, as they are."""

@@ -89,7 +89,8 @@ def save(
         shutil.rmtree(staging, ignore_errors=True)
         reason = _root_cause(error)
         raise CheckpointError(
-            f"cannot save step {step} in {folder}: {reason}; older steps are as they were"
+            f"cannot save step {step} in {folder}: {reason}; older steps are intact, --resume "
+            "goes on from them"
         ) from error
     return final
 

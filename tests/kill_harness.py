@@ -39,7 +39,6 @@ from experiments.runtime import prepare_jax
 from farl_jax import checkpoint, dataset, metrics
 from tests.toy import make_toy
 
-METHOD = "farl"
 TOY = "cliff_walker"
 UPDATE = 4 * 16  # env steps
 UPDATES = 60
@@ -120,13 +119,13 @@ def prepare(path: Path, toy: bool) -> None:
     folder.close()
 
 
-def train(path: Path) -> int:
+def train(path: Path, method: str) -> int:
     """The online phase of a prepared run, from the start or from its newest checkpoint."""
     if json.loads((path / "config.json").read_text())["task"] != TOY:
-        return cli.main(["online", str(path), "--method", METHOD, "--resume"])
+        return cli.main(["online", str(path), "--method", method, "--resume"])
     run, folder = open_run(path, Console(width=110), resume=True)
     with folder:
-        fine_tune([toyed(run)], METHOD)
+        fine_tune([toyed(run)], method)
     return 0
 
 
@@ -161,11 +160,10 @@ def code_of(process: int, timeout: float | None = None) -> int | None:
         time.sleep(0.001)
 
 
-def ended(path: Path) -> dict[str, Any]:
-    """What a finished run left: digests of its last state by leaf, its rows and its result."""
+def ended(folder: Path) -> dict[str, Any]:
+    """What a finished method left: digests of its last state by leaf, its rows and its result."""
     from orbax.checkpoint import v1 as ocp
 
-    folder = path / METHOD
     last = checkpoint.latest_step(folder / "checkpoints")
     state = ocp.load_checkpointables(folder / "checkpoints" / str(last) / "orbax")["state"]
     import jax
@@ -199,9 +197,9 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
 class Harness:
     """One prepared run, the end of the run left alone, and kills of copies of it."""
 
-    def __init__(self, root: Path, seed: int, toy: bool) -> None:
+    def __init__(self, root: Path, method: str, seed: int, toy: bool) -> None:
         """Prepare, and leave a run alone once."""
-        self.root, self.draw = root, random.Random(seed)
+        self.root, self.method, self.draw = root, method, random.Random(seed)
         self.log = root / "log.txt"
         self.fresh, self.path = root / "fresh", root / "run"
         if code_of(forked(self.log, lambda: prepare(self.fresh, toy))) != 0:
@@ -222,12 +220,12 @@ class Harness:
     def start(self) -> int:
         """Start or resume the online phase in a process."""
         self.said = self.log.stat().st_size
-        return forked(self.log, lambda: train(self.path))
+        return forked(self.log, lambda: train(self.path, self.method))
 
     def end(self) -> dict[str, Any]:
         """`ended`, from a process of its own."""
         answer = self.root / "ended.json"
-        body = lambda: answer.write_text(json.dumps(ended(self.path))) and None
+        body = lambda: answer.write_text(json.dumps(ended(self.path / self.method))) and None
         if code_of(forked(self.log, body)) != 0:
             raise SystemExit(f"cannot read the end:\n{self.log.read_text()[-3000:]}")
         return json.loads(answer.read_text())
@@ -274,7 +272,7 @@ class Harness:
 
     def _saving(self, process: int) -> bool:
         """Wait until this attempt is within one of its first saves."""
-        folder = self.path / METHOD / "checkpoints"
+        folder = self.path / self.method / "checkpoints"
         # a killed attempt's folder lies there until the next save; each save makes its own
         stale = {_inode(path) for path in folder.glob("*.incoming")}
         under_way = lambda: {_inode(path) for path in folder.glob("*.incoming")} - stale - {None}
@@ -304,19 +302,20 @@ def main() -> int:
     """Run the harness; 1 where anything differed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--method", default="farl")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--toy", action="store_true", help="no physics: a second or so a start")
     options = parser.parse_args()
     kills, started = 0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill_harness_") as root:
-        harness = Harness(Path(root), options.seed, options.toy)
+        harness = Harness(Path(root), options.method, options.seed, options.toy)
         alone = f"{harness.seconds:.1f} s, {harness.startup:.1f} s of it to start up"
         print(f"left alone: {alone}", flush=True)
         while kills < options.kills:
             kind = ("training", "save", "any")[kills % 3]
             if harness.attempt(kind):
                 kills += 1
-                step = checkpoint.latest_step(harness.path / METHOD / "checkpoints") or 0
+                step = checkpoint.latest_step(harness.path / options.method / "checkpoints") or 0
                 now = time.monotonic() - started
                 print(f"kill {kills}, {kind}: newest step {step:,}, {now:.0f} s", flush=True)
         while harness.attempt(None):

@@ -124,7 +124,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_older_step(tmp_path):
         Saver(quiet) as saver,
     ):
         saver.save(2, [Part(tmp_path, big, {})])
-    assert "\n" not in str(error.value) and "older steps are as they were" in str(error.value)
+    assert "\n" not in str(error.value) and "older steps are intact" in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
     np.testing.assert_array_equal(restore(tmp_path, big)[1]["x"]["w"], big["x"]["w"])
     save(tmp_path, 2, big, {})
