@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from experiments import signals
 from experiments.arguments import HorizonArgs, ReportArgs, SweepArgs
 from experiments.presets import RunSettings, check, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
@@ -123,10 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a task of the user's own is found from here, as by `python -m`
     try:
-        return _dispatch(words)
-    except KeyboardInterrupt:
-        print("farl: stopped; the same command goes on (run: with --resume)", file=sys.stderr)
-        return 130
+        return signals.guarded(words, lambda: _dispatch(words))
     except Exception as error:
         line = _user_line(error)
         if line is None:

@@ -45,6 +45,8 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
             + f"; final return {summary['return_difference']:+.1f}",
             highlight=False,
         )
+    if diverged := sum(row.get("diverged", 0) for rows in results.values() for row in rows):
+        console.print(f"physics diverged in {diverged} episodes, which taught nobody anything")
     first = next(iter(results.values()))[0]
     figure = comparison_figure(
         root / "comparison.png",

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import collect_demos, run_offline
+from experiments import collect_demos, faults, run_offline, signals
 from experiments.judge import Judge
 from experiments.run import Run
 from experiments.runtime import UserError, free_memory, read_json, write_json
@@ -27,6 +26,7 @@ from farl_jax.methods import MAIN, METHODS, Method
 from farl_jax.metrics import MetricsWriter, read_metrics
 from farl_jax.risk_critic import RiskData
 from farl_jax.safety import ALARMS, Gate
+from farl_jax.saver import Part, Saver
 from farl_jax.seeds import Seeds, group_sizes, seed_bytes
 from farl_jax.types import OfflineResult, Params
 from farl_jax.world_model import Windows
@@ -157,11 +157,15 @@ def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, ju
     with ExitStack() as stack:
         writers = [stack.enter_context(MetricsWriter(training.folder(run))) for run in runs]
         state, seconds = _restore(training, state, writers)
-        state, seconds, trouble = _train(training, state, writers, seconds)
+        saver = stack.enter_context(Saver(runs[0].say))
+        stack.enter_context(signals.deferred())
+        state, seconds, trouble = _train(training, state, writers, saver, seconds)
     for i, result in enumerate(_final(training, state)):
         if i not in trouble:
             result |= {"wall_seconds": round(seconds[i], 1)}
             write_json(_result_file(runs[i], method), result)
+            best = checkpoint.best_step(training.folder(runs[i]) / "checkpoints")
+            runs[i].say(f"  best evaluation at step {best or 0:,}, whose checkpoint is kept")
     for i, error in trouble.items():
         raise UserError(f"{runs[i].path}: {error}; the other seeds are finished")
 
@@ -227,10 +231,17 @@ def _newest_state(training: Training, run: Run, abstract: dict[str, Any]) -> tup
     return step, items["state"]
 
 
-def _train(training: Training, state: Any, writers: list[MetricsWriter], seconds: list[float]):
+def _train(
+    training: Training,
+    state: Any,
+    writers: list[MetricsWriter],
+    saver: Saver,
+    seconds: list[float],
+) -> tuple[Any, list[float], dict[int, UserError]]:
     """The host loop: log, evaluate, save. Evaluation time does not count as training time.
 
-    Seeds that train in step share the time out. One in trouble stops writing, the others go on.
+    Seeds that train in step share the time out. One in trouble stops writing, the others go on. A
+    row of metrics ends at every checkpoint, so that a resumed run writes the rows of a whole one.
     """
     config, phase, seeds, runs = training.config, training.phase, training.seeds, training.runs
     every = lambda steps: max(1, steps // phase.steps_per_update)
@@ -241,6 +252,7 @@ def _train(training: Training, state: Any, writers: list[MetricsWriter], seconds
         rows = _judged(training, state)
         for writer, row in zip(writers, rows, strict=True):
             writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
+    metadata = [run_offline.run_metadata(run, training.method) for run in runs]
     started = time.perf_counter()
     given = training.frozen, training.gate, config.env_steps, training.rehearsal
     run_on = online.train(phase, state, *given)
@@ -248,14 +260,16 @@ def _train(training: Training, state: Any, writers: list[MetricsWriter], seconds
         number += 1
         updates.append(metrics)
         step = number * phase.steps_per_update
-        last = step >= config.env_steps
+        last, stop = step >= config.env_steps, signals.requested()
         due = number % every(config.eval_every) == 0 or last
-        if due or number % LOG_UPDATES == 0:
+        saving = number % every(config.checkpoint_every) == 0 or last or stop
+        if due or saving or number % LOG_UPDATES == 0:
+            sound = seeds.split(jax.device_get(seeds.lift(online.sound)(state)))
             now = seeds.split(jax.device_get((state.counters, updates)))
             values = [online.summarize(*own) for own in _since(before, now)]
             spent, started = time.perf_counter() - started, time.perf_counter()
             seconds = [s + spent / len(runs) for s in seconds]
-            _note_trouble(training, values, step, trouble)
+            faults.note(runs, training.method, values, sound, step, saver, trouble)
             if due:
                 rows = _judged(training, state)
                 started = time.perf_counter()
@@ -264,13 +278,26 @@ def _train(training: Training, state: Any, writers: list[MetricsWriter], seconds
                 writers[i].write(step, values[i], "online")
                 runs[i].say(_progress(training, runs[i], step, values[i], rows[i]))
             before, updates = [counters for counters, _ in now], []
-        if number % every(config.checkpoint_every) == 0 or last:
-            states = seeds.split(state)
-            for i in _going(runs, trouble):
-                folder = training.folder(runs[i]) / "checkpoints"
-                metadata = run_offline.run_metadata(runs[i], training.method)
-                checkpoint.save(folder, step, {"state": states[i]}, metadata)
+        if saving:
+            scores = [row["eval_return"] if due else None for row in rows]
+            going = _going(runs, trouble)
+            saver.save(step, _parts(training, state, metadata, scores, going))
+        if stop:
+            saver.wait()
+            raise signals.Stopped(f"saved at step {step:,}")
     return state, seconds, trouble
+
+
+def _parts(
+    training: Training, state: Any, metadata: list[Any], scores: list[Any], going: list[int]
+) -> list[Part]:
+    """What the runs that are still going save."""
+    folders, states = map(training.folder, training.runs), training.seeds.split(state)
+    parts = [
+        Part(folder / "checkpoints", {"state": own}, about, score)
+        for folder, own, about, score in zip(folders, states, metadata, scores, strict=True)
+    ]
+    return [parts[i] for i in going]
 
 
 def _judged(training: Training, state: online.OnlineState) -> list[dict[str, float]]:
@@ -288,19 +315,6 @@ def _since(before: list[Any], now: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
 
 def _going(runs: list[Run], trouble: dict[int, UserError]) -> list[int]:
     return [i for i in range(len(runs)) if i not in trouble]
-
-
-def _note_trouble(training: Training, values: list, step: int, trouble: dict[int, UserError]):
-    """Add the seeds that cannot go on to `trouble`; where none is left, stop."""
-    for i in _going(training.runs, trouble):
-        try:
-            _stop_on_trouble(values[i], step)
-        except UserError as error:
-            trouble[i] = error
-            if len(training.runs) > 1:
-                training.runs[i].say(f"  {training.runs[i].path.name} stops: {error}")
-    if len(trouble) == len(training.runs):
-        raise next(iter(trouble.values()))
 
 
 def _rehearsal(run: Run, frozen: OfflineResult, method: Method) -> tuple[int, Windows | RiskData]:
@@ -321,26 +335,13 @@ def _cost_value(run: Run, frozen: OfflineResult) -> Params:
     return params
 
 
-def _stop_on_trouble(values: dict[str, float], step: int) -> None:
-    if values["diverged"] > 0:
-        raise UserError(
-            f"physics diverged in {values['diverged']:.0f} episodes by step {step}: "
-            "the simulation is not to be trusted; go back to the default scene and action limits"
-        )
-    bad = [name for name, value in values.items() if not jnp.isfinite(value)]
-    if bad:
-        raise UserError(
-            f"{bad[0]} is not finite at step {step}: lower online.actor_learning_rate; "
-            "the last checkpoint is intact, --resume continues from it"
-        )
-
-
 def _progress(training: Training, run: Run, step: int, values: dict, row: dict) -> str:
     share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
     seed = f" seed {run.settings.seed}" if len(training.runs) > 1 else ""
+    diverged = f"  diverged {values['diverged']:.0f}" if values["diverged"] else ""
     return (
         f"  [dim]{training.method}{seed}[/dim] step {step:>9,}  {rate:>6,.0f}/s"
-        f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}"
+        f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}{diverged}"
         f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
         f"  success {row.get('eval_success', float('nan')):.2f}"
     )
@@ -368,7 +369,7 @@ def _row(run: Run, method: str, state: online.OnlineState, gate: Gate, scores: A
         "seed": run.settings.seed,
         "preset": run.settings.preset,
         "online_steps": int(state.env_steps),
-        **{name: int(totals[name]) for name in names},
+        **{name: int(totals[name]) for name in (*names, "diverged")},
         "causes": {name: int(totals[name]) for name in ALARMS} if gated else None,
         "initial_return": first["normalized_return"],
         "final_return": last["normalized_return"],

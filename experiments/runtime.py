@@ -1,5 +1,6 @@
 """What surrounds a command: JAX's settings, the run folder, and one-line errors for its user."""
 
+import errno
 import fcntl
 import json
 import os
@@ -72,7 +73,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         culprit = error.filename or path
-        raise UserError(f"{culprit}: {error.strerror or error}; choose another place") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way = "free some space, then go on with --resume" if full else "choose another place"
+        raise UserError(f"{culprit}: {error.strerror or error}; {way}") from error
 
 
 def write_json(path: Path, obj: Any) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import run_offline
+from experiments import run_offline, signals
 from experiments.arguments import SweepArgs
 from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
@@ -150,6 +150,8 @@ class Sweep:
                     result = self._result(cell, method)
                     self.rows.append(self._row(cell, result))
                 except Exception as error:  # whatever it is, it costs this one
+                    if signals.requested():
+                        raise
                     self._fail(cell, method, error)
                 self._write()
         return self.failed

@@ -42,12 +42,14 @@ def save(
     metadata: Mapping[str, Any],
     *,
     keep: int = 2,
+    score: float | None = None,
 ) -> Path:
     """Write all of `items` as step `step` and return its folder; complete when this returns.
 
     Leaves are arrays, numbers or typed PRNG keys; None and empty nodes are free. `metadata` is
-    JSON. A step of the same number is replaced. Afterwards the newest `keep` intact steps remain;
-    later steps belong to a continuation that was abandoned, and go as well.
+    JSON. A step of the same number is replaced. Afterwards the newest `keep` intact steps and the
+    one of the highest `score` remain; later steps belong to a continuation that was abandoned, and
+    go as well.
 
     Raises:
         CheckpointError: a leaf or the metadata cannot be stored, or the disk refuses.
@@ -57,7 +59,7 @@ def save(
     leaves = {name: _host_leaves(name, tree) for name, tree in items.items()}
     folder = Path(folder).absolute()
     final, staging = folder / str(step), folder / f"{step}{STAGING}"
-    body = {"format": FORMAT, "step": step, "metadata": _as_json(metadata)}
+    body = {"format": FORMAT, "step": step, "metadata": _as_json(metadata), "score": score}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"*{STAGING}*"):  # of a save that was killed
@@ -86,7 +88,10 @@ def save(
     except Exception as error:
         shutil.rmtree(staging, ignore_errors=True)
         reason = _root_cause(error)
-        raise CheckpointError(f"cannot save step {step} in {folder}: {reason}") from error
+        raise CheckpointError(
+            f"cannot save step {step} in {folder}: {reason}; older steps are intact, --resume "
+            "goes on from them"
+        ) from error
     return final
 
 
@@ -142,6 +147,11 @@ def read_metadata(folder: Path, step: int | None = None) -> dict[str, Any]:
 def latest_step(folder: Path) -> int | None:
     """Return the highest step number present, damaged or not; None where there is none."""
     return max(_steps(Path(folder)), default=None)
+
+
+def best_step(folder: Path) -> int | None:
+    """Return the step of the highest score, the later of equal ones; None where none has any."""
+    return _best(_scores(Path(folder)))
 
 
 def _steps(folder: Path) -> list[int]:
@@ -354,18 +364,31 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
-    """Leave the newest `keep` steps that look intact, `step` among them, and nothing later."""
-    kept = 0
-    for candidate in _steps(folder)[::-1]:
-        if candidate > step or kept == keep:
-            shutil.rmtree(folder / str(candidate))
-            continue
+    """Leave the best and the newest `keep` steps that look intact, nothing later than `step`."""
+    for later in (found for found in _steps(folder) if found > step):
+        shutil.rmtree(folder / str(later))
+    scores = _scores(folder)
+    oldest, best = sorted(scores)[-keep:][0], _best(scores)
+    for older in (found for found in _steps(folder) if found < oldest and found != best):
+        shutil.rmtree(folder / str(older))
+
+
+def _scores(folder: Path) -> dict[int, float | None]:
+    """The scores of all steps that look intact."""
+    scores = {}
+    for step in _steps(folder):
         try:
-            manifest = _read_manifest(folder / str(candidate))
-            _check_files(folder / str(candidate), manifest["files"], content=False)
+            manifest = _read_manifest(folder / str(step))
+            _check_files(folder / str(step), manifest["files"], content=False)
         except CheckpointError:
             continue
-        kept += 1
+        scores[step] = manifest.get("score")
+    return scores
+
+
+def _best(scores: Mapping[int, float | None]) -> int | None:
+    judged = [(score, step) for step, score in scores.items() if score is not None]
+    return max(judged)[1] if judged else None
 
 
 def _root_cause(error: BaseException) -> str:

@@ -230,6 +230,8 @@ class OnlineConfig:
     final_episodes: int = 256
     """Episodes of the evaluations before and after training, in rounds of `eval_episodes`."""
     checkpoint_every: int = 200_000
+    max_diverged: float = 0.01
+    """Share of the episodes in which the simulator may fail; if more do, the run stops."""
 
 
 @dataclass(frozen=True)

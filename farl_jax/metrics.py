@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,7 +29,7 @@ class MetricsWriter:
         self._folder = Path(folder)
         self._path = self._folder / FILE
         self._tensorboard = tensorboard
-        self._boards: dict[str, Any] = {}
+        self._boards: dict[str, _Board] = {}
         self._purge_steps: dict[str, int] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._open()
@@ -43,18 +45,17 @@ class MetricsWriter:
 
         Raises:
             ValueError: a value is not a scalar, or is named `phase` or `step`.
+            OSError: the disk refuses; it names the file.
         """
         if taken := [name for name in _RESERVED if name in values]:
             raise ValueError(f"a metric cannot be called {taken[0]!r}: rows have that column")
         scalars = {name: _scalar(name, value) for name, value in values.items()}
         row = {"phase": phase, "step": int(step), **scalars}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        with _named(self._path):
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
         if self._tensorboard:
-            board = self._board(phase)
-            for name, value in scalars.items():
-                if value is not None:
-                    board.add_scalar(name, value, int(step))
+            self._board(phase).add(int(step), scalars)
 
     def truncate_after(self, phase: str, step: int) -> int:
         """Drop the rows of `phase` beyond `step`, as after a restore; return how many went.
@@ -76,9 +77,12 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close all files. More than once is harmless."""
-        self._file.close()
-        while self._boards:
-            self._boards.popitem()[1].close()
+        try:
+            with _named(self._path):
+                self._file.close()
+        finally:
+            while self._boards:
+                self._boards.popitem()[1].close()
 
     def _open(self) -> IO[str]:
         if self._path.exists():
@@ -88,14 +92,58 @@ class MetricsWriter:
                 _replace(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         return self._path.open("a", encoding="utf-8")
 
-    def _board(self, phase: str) -> Any:
+    def _board(self, phase: str) -> "_Board":
         if phase not in self._boards:
-            from tensorboardX import SummaryWriter
-
-            self._boards[phase] = SummaryWriter(
-                str(self._folder / TENSORBOARD / phase), purge_step=self._purge_steps.get(phase)
-            )
+            folder = self._folder / TENSORBOARD / phase
+            self._boards[phase] = _Board(folder, self._purge_steps.get(phase))
         return self._boards[phase]
+
+
+class _Board:
+    """A TensorBoard file, written at once.
+
+    tensorboardX's own SummaryWriter writes from a thread; a full disk ends that, and then the
+    training waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        """Open a new file; viewers drop what older ones hold from `purge_step` on."""
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        self._folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
+        folder.mkdir(parents=True, exist_ok=True)
+        with _named(folder):
+            self._events = EventsWriter(str(folder / "events"))
+        if purge_step is not None:
+            log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=purge_step, session_log=log)
+
+    def add(self, step: int, scalars: Mapping[str, float | int | None]) -> None:
+        """Add the finite ones."""
+        for name, value in scalars.items():
+            if value is not None:
+                self._write(step=step, summary=self._scalar(name, value))
+
+    def close(self) -> None:
+        """Close the file."""
+        with _named(self._folder):
+            self._events.close()
+
+    def _write(self, **content: Any) -> None:
+        with _named(self._folder):
+            self._events.write_event(self._event(wall_time=time.time(), **content))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Make an OSError of the body name its file, which errors of writing leave out."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

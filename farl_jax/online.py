@@ -112,6 +112,14 @@ def current(state: OnlineState, frozen: OfflineResult) -> OfflineResult:
     return frozen.replace(policy=state.learners.actor.params, **learnt)
 
 
+@jax.jit
+def sound(state: OnlineState) -> jax.Array:
+    """Whether all of the learners, and what the gate asks, is finite: [] bool."""
+    learnt = {} if state.adaptation is None else state.adaptation.learnt
+    leaves = jax.tree.leaves((state.learners, learnt))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
 def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMemory:
     """What the method's controller remembers of N environments before their first step."""
     memory = GateMemory.create(env.num_envs)

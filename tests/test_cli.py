@@ -8,7 +8,6 @@ import pytest
 
 from experiments.cli import StartArgs, _parse, main
 from experiments.presets import PRESETS, RunSettings, preset
-from experiments.run_online import _stop_on_trouble
 from experiments.runtime import UserError
 from farl_jax import dataset
 from farl_jax.metrics import read_metrics
@@ -199,12 +198,3 @@ def test_a_checkpoint_of_other_sizes_is_refused(copy, capsys):
     (seed / "farl" / "result.json").unlink()
     line = fails(capsys, "online", str(seed), "--method", "farl")
     assert "256" in line and "64" in line  # both shapes are named
-
-
-def test_diverged_physics_and_broken_numbers_stop_the_run_in_one_line():
-    good = {"diverged": 0.0, "kl": 0.01}
-    _stop_on_trouble(good, 100)
-    with pytest.raises(UserError, match="diverged in 2 episodes by step 100"):
-        _stop_on_trouble(good | {"diverged": 2.0}, 100)
-    with pytest.raises(UserError, match="kl is not finite at step 100"):
-        _stop_on_trouble(good | {"kl": float("nan")}, 100)

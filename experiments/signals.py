@@ -1,0 +1,133 @@
+"""SIGTERM and SIGINT: training finishes its update and saves, everything else stops where it is.
+
+Python runs a signal's handler between two instructions of the main thread, which a compilation or
+a long compiled call keeps waiting. A second thread therefore hears of the signal, too, and ends
+the process where the main thread has not done so within `GRACE`; what was saved last is then there.
+"""
+
+import os
+import select
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+GRACE = 8.0
+"""Seconds from a signal to the end, at most; the process itself needs a second or two to go."""
+HEARD = (signal.SIGTERM, signal.SIGINT)
+RESUMABLE = ("run", "demos", "offline", "online")
+"""Commands that take --resume; the others go on, or start again, as they are."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end. Its text, if any, says what was saved."""
+
+
+@dataclass
+class _Request:
+    signum: int | None = None
+    deferred: bool = False
+
+
+_request = _Request()
+
+
+def requested() -> bool:
+    """Whether the process was asked to end."""
+    return _request.signum is not None
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Here a first signal only makes `requested` true, which whoever trains looks at in time.
+
+    A second one raises `Stopped` at once. A request that nobody looked at raises it at the end.
+    """
+    _request.deferred = True
+    try:
+        yield
+    finally:
+        _request.deferred = False
+    if requested():
+        raise Stopped
+
+
+def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
+    """The exit code of `command()`: 128 + the signal where one ended it, after one line.
+
+    `words` are the command line that the line repeats.
+    """
+    try:
+        with _heard(words):
+            return command()
+    except Exception as error:
+        # raised inside a host callback, `Stopped` comes back as an error of JAX
+        if not (requested() and Stopped.__name__ in str(error)):
+            raise
+        note = ""
+    except KeyboardInterrupt as stop:
+        note = str(stop)
+    signum, _request.signum = _request.signum or signal.SIGINT, None
+    print(_line(words, signum, note), file=sys.stderr)
+    return 128 + signum
+
+
+def _line(words: Sequence[str], signum: int, note: str) -> str:
+    again = ["farl", *words]
+    if words[0] in RESUMABLE and "--resume" not in words:
+        again.append("--resume")
+    name = signal.Signals(signum).name
+    return f"farl: stopped by {name}{note and ', ' + note}; go on with: {shlex.join(again)}"
+
+
+def _on_signal(signum: int, _: FrameType | None) -> None:
+    first, _request.signum = not requested(), signum
+    if not (first and _request.deferred):
+        raise Stopped
+
+
+@contextmanager
+def _heard(words: Sequence[str]) -> Iterator[None]:
+    """Both signals are handled here, in the main thread; elsewhere nothing changes."""
+    _request.signum = None
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    wanted = [s for s in HEARD if signal.getsignal(s) is not signal.SIG_IGN]  # nohup, `&`
+    before = {s: signal.signal(s, _on_signal) for s in wanted}
+    listener = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(ours, words), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+        signal.set_wakeup_fd(listener)
+        os.close(theirs)  # `watch` ends
+        watch.join()
+        os.close(ours)
+
+
+def _watch(pipe: int, words: Sequence[str]) -> None:
+    """End the process `GRACE` seconds after a signal, unless the pipe is closed before that."""
+    deadline, signum = None, 0
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([pipe], [], [], left)[0]:
+            break
+        heard = os.read(pipe, 1)
+        if not heard:
+            return
+        if heard[0] in HEARD and deadline is None:
+            deadline, signum = time.monotonic() + GRACE, heard[0]
+    line = _line(words, signum, "in the middle of a long computation")
+    os.write(2, f"{line}\n".encode())
+    os._exit(128 + signum)
