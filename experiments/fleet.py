@@ -144,8 +144,9 @@ def work(args: SweepArgs, name: str) -> None:
 
 
 def _stop(number: int, _: Any) -> None:
+    """As abrupt as SIGKILL, which must do no harm either: what was saved last is there."""
     print(f"stopped by {signal.Signals(number).name}", flush=True)
-    sys.exit(128 + number)
+    os._exit(128 + number)
 
 
 def _submit_all(args: SweepArgs, missing: Missing, console: Console) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A real Slurm on this machine alone: munged, slurmctld and a few slurmd, on the loopback device.
 
-`python tests/slurm/cluster.py FOLDER` starts one, prints the line that points Slurm's commands to
+`python tests/slurm_cluster.py FOLDER` starts one, prints the line that points Slurm's commands to
 it, and stops it at Ctrl-C. Root is needed, and Debian's `slurm-wlm` and `munge`
 (`apt-get install slurm-wlm munge`). Nothing of a Slurm that the machine may have is touched: keys,
 sockets, ports and logs are the folder's own.
@@ -12,6 +12,7 @@ its holder is then tested, too.
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PORT = 17_310
 NODES = ("farl1", "farl2")
 _CONFIGURATION = """
 ClusterName=farl
@@ -97,7 +97,7 @@ class Cluster:
         self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(self.configuration)])
         for node in self.nodes:
             self.start_node(node)
-        wait_until("idle nodes", lambda: self._states() == {"idle"}, 60)
+        wait_until("idle nodes", lambda: set(self.states().values()) == {"idle"}, 60)
 
     def start_node(self, node: str) -> None:
         """One slurmd, under a host name of its own."""
@@ -110,11 +110,27 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """What a power cut does: slurmd, its steps and all their processes are gone at once."""
-        family = [self._daemons.pop(node).pid]
-        family += [pid for pid in _processes() if _namespace(pid) == _namespace(family[0])]
-        for pid in family:
+        slurmd = self._daemons.pop(node)
+        there = _namespace(slurmd.pid)
+        for pid in [slurmd.pid, *(pid for pid in _processes() if _namespace(pid) == there)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        slurmd.wait()
+
+    def states(self) -> dict[str, str]:
+        """Node -> idle, mixed, down and the like."""
+        words = self.command("sinfo", "--noheader", "--Node", "--format=%N %T").split()
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    def task(self, job: str) -> int | None:
+        """The process that an array's task, 4_3, runs in, None while there is none."""
+        array, number = job.split("_")
+        wanted = {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={number}", "SLURM_PROCID=0"}
+        for pid in _processes():
+            name, words = _said(pid, "comm"), set(_said(pid, "environ").split("\0"))
+            if wanted <= words and name.startswith("python"):
+                return pid
+        return None
 
     def command(self, *words: str) -> str:
         """The output of one of Slurm's commands."""
@@ -134,9 +150,6 @@ class Cluster:
             daemon.kill()
         self._daemons.clear()
 
-    def _states(self) -> set[str]:
-        return set(self.command("sinfo", "--noheader", "--Node", "--format=%T").split())
-
     def _spawn(self, name: str, words: list[str]) -> None:
         with (self.folder / f"{name}.out").open("a") as log:
             environment = os.environ | self.environment
@@ -145,11 +158,12 @@ class Cluster:
             )
 
     def _write_configuration(self) -> None:
+        own, *others = _free_ports(1 + len(self.nodes))
         lines = [
-            f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={node} Port={PORT + i} CPUs=2"
-            for i, node in enumerate(self.nodes, 1)
+            f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={node} Port={port} CPUs=2"
+            for node, port in zip(self.nodes, others, strict=True)
         ]
-        text = _CONFIGURATION.format(port=PORT, folder=self.folder, nodes="\n".join(lines))
+        text = _CONFIGURATION.format(port=own, folder=self.folder, nodes="\n".join(lines))
         self.configuration.write_text(text.lstrip())
 
 
@@ -163,8 +177,23 @@ def wait_until(what: str, holds: Callable[[], Any], seconds: float) -> Any:
     return value
 
 
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
 def _processes() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _said(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except OSError:
+        return ""  # gone
 
 
 def _namespace(pid: int) -> str:
