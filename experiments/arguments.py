@@ -34,10 +34,13 @@ class SweepArgs:
     """First seed."""
     seeds: int = 1
     """How many seeds."""
+    together: bool = False
+    """Train all seeds of a setting online at once, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     executor: Literal["local", "slurm"] = "local"
-    """Where the runs are made: on this machine, or as jobs of Slurm, each run one job."""
+    """Where the runs are made: on this machine, or as jobs of Slurm, one for each run, or for all
+    seeds of a setting with --together."""
     workers: int = 1
     """With local: processes that work at once, each on its share of the cores."""
     submit_only: bool = False

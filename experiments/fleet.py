@@ -157,19 +157,20 @@ def _submit_all(args: SweepArgs, missing: Missing, console: Console) -> dict[str
         raise UserError("squeue does not answer: is Slurm's controller running?")
     known = read_json(ledger) if ledger.is_file() else {}
     jobs = {name: job for name, job in known.items() if job in queued}
+    arrays = lambda names: sorted({jobs[name].split("_")[0] for name in names if name in jobs})
     bases, cells = missing()
     for stage, names in (("base", bases), ("cell", cells)):
-        before = {jobs[name].split("_")[0] for name in bases if name in jobs and stage == "cell"}
         if new := [name for name in names if name not in jobs]:
-            jobs |= _submit(args, stage, new, sorted(before))
+            after = arrays(bases) if stage == "cell" else ()
+            jobs |= _submit(args, stage, new, after=after)
             write_json(ledger, jobs)
-            ids = ", ".join(sorted({jobs[name].split("_")[0] for name in new}))
-            console.print(f"{len(new)} {stage} run(s) submitted as job {ids}", highlight=False)
+            number = ", ".join(arrays(new))
+            console.print(f"{len(new)} {stage} run(s) submitted as job {number}", highlight=False)
     return jobs
 
 
 def _submit(
-    args: SweepArgs, stage: str, names: Sequence[str], after: Sequence[str]
+    args: SweepArgs, stage: str, names: Sequence[str], *, after: Sequence[str]
 ) -> dict[str, str]:
     """An array job, one task for each name, that starts when the jobs `after` have ended."""
     import submitit

@@ -11,6 +11,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ class Sweep:
         """Plan and check; nothing is written. `alone`: this process makes all, else `make` does."""
         self.cells = plan(args)
         self.args, self.command, self.console = args, command, console
+        self.groups: dict[str, list[Cell]] = {}
+        """What one process makes at a time: a cell, or --together all seeds of a setting."""
+        for cell in self.cells:
+            self.groups.setdefault(self._group(cell), []).append(cell)
         self.rows: list[Row] = []
         self.failed: list[Row] = []
         self._alone = alone
@@ -70,39 +75,40 @@ class Sweep:
     def run(self) -> list[Row]:
         """Run what is not finished, or gather it; the rows of what failed.
 
-        Writes both tables after each cell.
+        Writes both tables as it goes.
         """
-        for number, cell in enumerate(self.cells, 1):
+        for number, (name, cells) in enumerate(self.groups.items(), 1):
             if self._alone:
-                self.console.print(f"[bold]{cell.name}[/bold], {number} of {len(self.cells)}")
+                self.console.print(f"[bold]{name}[/bold], {number} of {len(self.groups)}")
             for method in self.args.method:
+                told = None
                 try:
-                    result = self._result(cell, method, train=self._alone)
-                    self.rows.append(self._row(cell, result))
+                    self._finish(cells, method, train=self._alone)
                 except Exception as error:  # whatever it is, it costs this one
-                    told = self._tell(method, error)
-                    where = {"cell": cell.name, "method": method, "seed": cell.settings.seed}
-                    self.failed.append(where | dict(cell.swept) | told)
+                    told = self._tell(f"{name} {method}", error)
+                for cell in cells:
+                    self._gather(cell, method, told)
                 self._write()
         self.write_manifest()
         return self.failed
 
     def missing(self) -> tuple[list[str], list[str]]:
-        """Names of the base runs and of the cells that `make` has work with."""
-        open_ = [c for c in self.cells if any(not self._done(c, m) for m in self.args.method)]
-        bases = {base_name(own): own for own in (base_settings(c.settings) for c in open_)}
+        """Names of the base runs and of the groups of cells that `make` has work with."""
+        methods = self.args.method
+        unfinished = [c for c in self.cells if any(not self._done(c, m) for m in methods)]
+        bases = {base_name(own): own for own in (base_settings(c.settings) for c in unfinished)}
         todo = [name for name, own in bases.items() if not self._base_done(own)]
-        return todo, [cell.name for cell in open_ if self._own(cell)]
+        return todo, [name for name in self.groups if any(self._own(name, m) for m in methods)]
 
     def make(self, name: str) -> bool:
-        """Make a base run or a cell; False if something failed, which is noted for `run`."""
+        """Make a base run or a group; False if something failed, which is noted for `run`."""
         bases = {base_name(own): own for own in (base_settings(c.settings) for c in self.cells)}
         if name in bases:
             return self._noted(name, lambda: self._make_base(bases[name]))
-        (cell,) = (cell for cell in self.cells if cell.name == name)
         made = [
-            self._noted(f"{name}/{method}", lambda m=method: self._result(cell, m, train=True))
-            for method in self._own(cell)
+            self._noted(f"{name}/{method}", lambda m=method, own=own: self._finish(own, m))
+            for method in self.args.method
+            if (own := self._own(name, method))
         ]
         return all(made)
 
@@ -123,13 +129,16 @@ class Sweep:
         self.args.out.mkdir(parents=True, exist_ok=True)
         write_json(self.args.out / "manifest.json", body)
 
+    def _group(self, cell: Cell) -> str:
+        return cell.name.rpartition("/")[0] if self.args.together else cell.name
+
     def _done(self, cell: Cell, method: str) -> bool:
         return (cell.path / method / "result.json").is_file()
 
-    def _own(self, cell: Cell) -> list[str]:
-        """Methods that a cell has to train itself and has not finished."""
-        todo = (method for method in self.args.method if not self._done(cell, method))
-        return [method for method in todo if self._owner(cell, method) is cell]
+    def _own(self, name: str, method: str) -> list[Cell]:
+        """The cells of a group that have to be trained by a method themselves, and are not."""
+        todo = (cell for cell in self.groups[name] if not self._done(cell, method))
+        return [cell for cell in todo if self._owner(cell, method) is cell]
 
     def _owner(self, cell: Cell, method: str) -> Cell:
         """The cell whose training counts for this one: without a gate, cells may be equal."""
@@ -139,25 +148,35 @@ class Sweep:
         equal = [other for other in self.cells if ungated_settings(other.settings) == key]
         return next((other for other in equal if self._done(other, method)), equal[0])
 
-    def _result(self, cell: Cell, method: str, *, train: bool) -> Row:
-        """The finished result of a method in a cell; an equal cell's, or trained if need be."""
-        found, owner = cell.path / method / "result.json", self._owner(cell, method)
-        if not found.is_file():
-            shared = owner is not cell and self._done(owner, method)
-            base = self._base(cell)
-            if not (train or shared):
-                raise Unmade(self._note(f"{owner.name}/{method}"))
-            run, folder = start_run(cell.path, cell.settings, self.console, resume=True)
-            with folder:
+    def _finish(self, cells: Sequence[Cell], method: str, *, train: bool = True) -> None:
+        """Have a method done in cells that differ in seed: as in equal ones, else trained."""
+        todo = [cell for cell in cells if not self._done(cell, method)]
+        bases = [self._base(cell) for cell in todo]
+        with ExitStack() as held:
+            runs = []
+            for cell, base in zip(todo, bases, strict=True):
+                owner = self._owner(cell, method)
+                shared = owner is not cell and self._done(owner, method)
+                if not (train or shared):
+                    raise Unmade(self._note(f"{self._group(owner)}/{method}"))
+                run, folder = start_run(cell.path, cell.settings, self.console, resume=True)
+                held.enter_context(folder)
                 take(base, run, ("demos", "offline"))
-                if shared and not found.parent.exists():
-                    _copy(owner.path / method, found.parent)
+                if shared:
+                    shutil.rmtree(run.path / method, ignore_errors=True)  # begun, to end alike
+                    _copy(owner.path / method, run.path / method)
                     run.say(f"online {method}: as in {owner.path}")
-                elif not found.is_file():  # nobody was faster
-                    run = dataclasses.replace(run, resume=True)
-                    fine_tune([run], method, self._judge(run))
-                    run.say(f"finished: {cell.name} {method}")
-        return read_json(found)
+                elif not self._done(cell, method):  # nobody was faster
+                    runs.append(dataclasses.replace(run, resume=True))
+            self._train(runs, method)
+
+    def _train(self, runs: Sequence[Run], method: str) -> None:
+        """In step, unless a kill came between the savings of two of them."""
+        steps = {checkpoint.latest_step(run.path / method / "checkpoints") for run in runs}
+        for some in [runs] if len(steps) == 1 else [[run] for run in runs]:
+            fine_tune(some, method, self._judge(some[0]))
+            for run in some:
+                run.say(f"finished: {run.path.relative_to(self.args.out)} {method}")
 
     def _base(self, cell: Cell) -> Path:
         """The base run of a cell, made on first use; one that failed is not tried again."""
@@ -197,10 +216,22 @@ class Sweep:
             self._judges[key] = Judge(run, config)
         return self._judges[key]
 
-    def _row(self, cell: Cell, result: Row) -> Row:
+    def _row(self, cell: Cell, method: str) -> Row:
+        result = read_json(cell.path / method / "result.json")
         git = (read_json(cell.path / "env.json").get("git") or {}).get("commit")
         where = {"cell": cell.name, "command": self.command, "git": git}
         return dict(cell.swept) | result | where
+
+    def _gather(self, cell: Cell, method: str, told: Row | None) -> None:
+        """A row of the one table or of the other; `told` is why there may be no result."""
+        if self._done(cell, method):
+            try:
+                self.rows.append(self._row(cell, method))
+                return
+            except Exception as error:  # a damaged file
+                told = self._tell(f"{cell.name} {method}", error)
+        where = {"cell": cell.name, "method": method, "seed": cell.settings.seed}
+        self.failed.append(where | dict(cell.swept) | (told or {"error": SILENT}))
 
     def _tell(self, what: str, error: Exception) -> Row:
         """An error as a row says it; the console gets its line."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from envs_mjx.physics import _cores
 from experiments import fleet
 from experiments.arguments import SweepArgs
 from experiments.cli import main
@@ -48,6 +49,21 @@ def test_what_is_missing_is_named_once_and_equal_runs_are_made_once(tmp_path):
     assert ungated.missing() == ([bases[0]], [])  # cell 2 takes cell 0's; it asks for a base
     finish(ungated, 2, "uni_o4")
     assert ungated.missing() == ([], [])
+
+
+def test_together_a_process_makes_all_seeds_of_a_setting(tmp_path):
+    sweep = sweep_of(tmp_path, seeds=2, together=True)
+    bases, groups = sweep.missing()
+    assert (len(bases), groups) == (2, ["safety.max_risk=0.001", "safety.max_risk=0.01"])
+    for cell in (0, 1):
+        finish(sweep, cell, "uni_o4")
+        finish(sweep, cell, "farl")
+    assert sweep.missing() == (bases, groups[1:])
+    assert not sweep.make(groups[1])
+    notes = [path.relative_to(tmp_path / "failed") for path in tmp_path.glob("failed/**/*.json")]
+    assert notes == [Path(groups[1]) / "farl.json"]  # without a gate it is as the first
+    assert {row["cell"] for row in sweep.run()} == {f"{groups[1]}/seed{n}" for n in (0, 1)}
+    assert len(sweep.rows) == 4
 
 
 def test_a_manifest_says_what_is_there_and_what_is_done(tmp_path):
@@ -117,6 +133,24 @@ def test_what_cannot_work_is_one_line_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def answering(folder: Path, name: str, text: str, code: int) -> str:
+    """A PATH on which this command answers so."""
+    folder.mkdir(exist_ok=True)
+    command = folder / name
+    command.write_text(f"#!/bin/sh\n{text}\nexit {code}\n")
+    command.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_without_submitit_one_line_says_how_to_get_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    monkeypatch.setenv("PATH", answering(tmp_path, "sbatch", "true", 0))
+    words = ["--preset", "smoke", "--set", GRID[0], "--executor", "slurm"]
+    assert main(["sweep", *words, "-o", str(tmp_path / "out")]) == 2
+    assert "pip install 'farl-jax[slurm]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_options_of_sbatch_are_handed_on():
     assert fleet._extra(("account=mine", "--mem=4G", "exclusive", "comment=a=b")) == {
         "account": "mine",
@@ -124,15 +158,6 @@ def test_other_options_of_sbatch_are_handed_on():
         "exclusive": True,
         "comment": "a=b",
     }
-
-
-def answering(folder: Path, text: str, code: int) -> str:
-    """A PATH on which squeue answers so."""
-    folder.mkdir(exist_ok=True)
-    squeue = folder / "squeue"
-    squeue.write_text(f"#!/bin/sh\n{text}\nexit {code}\n")
-    squeue.chmod(0o755)
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 def test_the_lock_of_a_slurm_job_moves_with_it_and_ends_with_it(tmp_path, monkeypatch):
@@ -155,27 +180,26 @@ def test_the_lock_of_a_slurm_job_moves_with_it_and_ends_with_it(tmp_path, monkey
         monkeypatch.setenv("SLURM_JOB_ID", job) if job else monkeypatch.delenv("SLURM_JOB_ID")
         for text, code in (("echo RUNNING", 0), ("echo timed out >&2", 1)):
             left()
-            monkeypatch.setenv("PATH", answering(tmp_path / "bin", text, code))
+            monkeypatch.setenv("PATH", answering(tmp_path / "bin", "squeue", text, code))
             with pytest.raises(UserError, match="process 7 on slurm-job-17; if that is gone"):
                 take()
         for text, code in (("true", 0), ("echo slurm_load_jobs error: Invalid job id >&2", 1)):
             left()
-            monkeypatch.setenv("PATH", answering(tmp_path / "bin", text, code))
+            monkeypatch.setenv("PATH", answering(tmp_path / "bin", "squeue", text, code))
             take().close()
         monkeypatch.setenv("PATH", path)
 
 
-def test_a_worker_has_its_share_of_the_cores_and_ends_with_its_parent(tmp_path):
+def test_a_worker_has_its_share_of_the_cores_and_ends_with_its_parent():
     """Process A starts worker B and is killed: B takes a core of two, and is gone soon after."""
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0))[:2]
     code = f"""
 import multiprocessing, os, time
 from experiments.fleet import _begin_worker
-from envs_mjx.physics import _cores
-os.sched_setaffinity(0, {cores[:2]!r})
+os.sched_setaffinity(0, {cores!r})
 if os.fork() == 0:
     _begin_worker(2, multiprocessing.get_context("spawn").Value("i", 1), os.getppid())
-    print(sorted(os.sched_getaffinity(0)), _cores(), flush=True)
+    print(sorted(os.sched_getaffinity(0)), flush=True)
     time.sleep(60)
 time.sleep(60)
 """
@@ -184,5 +208,14 @@ time.sleep(60)
         share = parent.stdout.readline().strip()
         parent.kill()
         assert parent.stdout.read() == ""  # ends when the worker does, too
-    own = cores[1:2] or cores
-    assert share == f"{own} {len(own)}"
+    assert share == str(cores[1:] or cores)
+
+
+def test_native_physics_takes_no_more_cores_than_the_process_has():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert _cores() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert _cores() == len(cores)

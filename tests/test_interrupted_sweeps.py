@@ -20,7 +20,10 @@ from slurm_cluster import Cluster, wait_until
 
 ROOT = Path(__file__).parents[1]
 RISKS = tuple(f"{0.03 * i:.2f}" for i in range(1, 13))
-TINY = ("online.env_steps=2048", "online.checkpoint_every=512", "online.eval_every=2048")
+TINY = (
+    *("online.env_steps=2048", "online.checkpoint_every=512", "online.eval_every=2048"),
+    *("online.eval_episodes=4", "online.final_episodes=4"),
+)
 SLURM = ("--executor", "slurm", "--slurm-time", "60")
 MINUTES = pytest.mark.timeout(3600)
 
