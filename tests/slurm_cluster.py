@@ -92,7 +92,7 @@ class Cluster:
         paths = {"key-file": key, "socket": self.folder / "munge.socket"}
         paths |= {f"{name}-file": self.folder / f"munge.{name}" for name in ("pid", "log", "seed")}
         words = [f"--{name}={path}" for name, path in paths.items()]
-        self._spawn("munged", ["munged", "--foreground", *words])
+        self._spawn("munged", ["munged", "--foreground", "--force", *words])
         wait_until("munged's socket", paths["socket"].exists, 10)
         self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(self.configuration)])
         for node in self.nodes:

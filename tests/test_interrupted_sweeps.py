@@ -79,7 +79,7 @@ def undisturbed(tmp_path_factory) -> Path:
     """All cells, one after the other, in peace."""
     out = tmp_path_factory.mktemp("undisturbed") / "sweep"
     assert start(out, *grid(*RISKS)).wait() == 0
-    assert len({json.dumps(row) for row in numbers(out).values()}) == len(RISKS)
+    assert len({row["final_return"] for row in numbers(out).values()}) > 3
     return out
 
 
@@ -141,12 +141,14 @@ def test_jobs_lose_a_process_a_node_and_their_time(undisturbed, out, cluster):
     job = next_job(0)
     os.kill(wait_until("its process", lambda: cluster.task(job), 10), signal.SIGKILL)
 
-    node = cluster.command("squeue", "--noheader", "--format=%N", "-j", next_job(3)).strip()
+    node = cluster.command(
+        "squeue", "--noheader", "--format=%N", "-j", next_job(len(RISKS) // 4)
+    ).strip()
     cluster.kill_node(node)
     wait_until("Slurm to notice", lambda: "down" in cluster.states()[node], 120)
     cluster.start_node(node)
 
-    cluster.command("scancel", "--signal=USR2", next_job(6))  # as when its time is up
+    cluster.command("scancel", "--signal=USR2", next_job(len(RISKS) // 2))  # as when its time is up
 
     assert waiting.wait() == 0
     logs = {name: (out / "slurm" / f"{job}_0_log.out").read_text() for name, job in jobs.items()}
