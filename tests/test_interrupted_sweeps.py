@@ -25,6 +25,7 @@ TINY = (
     *("online.eval_episodes=4", "online.final_episodes=4"),
 )
 SLURM = ("--executor", "slurm", "--slurm-time", "60")
+STARTED: list[subprocess.Popen] = []
 MINUTES = pytest.mark.timeout(3600)
 
 
@@ -33,10 +34,10 @@ def start(out: Path, *words: str, env: dict[str, str] | None = None) -> subproce
     command = [sys.executable, "-m", "experiments.cli", "sweep", "-o", str(out)]
     settings = [word for field in TINY for word in ("--set", field)]
     command += ["--preset", "smoke", "--method", "farl", *settings, *words]
+    environment = os.environ | (env or {})
     with out.with_suffix(".log").open("a") as log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | (env or {})
-        )
+        STARTED.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment))
+    return STARTED[-1]
 
 
 def grid(*risks: str) -> tuple[str, str]:
@@ -53,7 +54,8 @@ def numbers(out: Path) -> dict[float, dict]:
 
 
 def cells(out: Path) -> list[dict]:
-    return json.loads((out / "manifest.json").read_text())["cells"]
+    manifest = out / "manifest.json"
+    return json.loads(manifest.read_text())["cells"] if manifest.exists() else []
 
 
 def done(out: Path) -> list[str]:
@@ -81,6 +83,14 @@ def undisturbed(tmp_path_factory) -> Path:
     assert start(out, *grid(*RISKS)).wait() == 0
     assert len({row["final_return"] for row in numbers(out).values()}) > 3
     return out
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
