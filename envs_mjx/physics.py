@@ -67,13 +67,14 @@ def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None
       model: the thin model of `scene.build_physics_model`.
       backend: "native" (C MuJoCo on the host's threads, whatever the default device), "mjx"
         (JAX, any device) or "warp" (NVIDIA, needs the extra `warp`).
-      threads: threads of the native backend; every core by default. Results do not depend on it.
+      threads: threads of the native backend; by default as many as the process has cores. Results
+        do not depend on it.
 
     Raises:
       EnvError: unknown backend, or one that cannot run here.
     """
     if backend == "native":
-        return Physics(_native_step(model, threads or os.cpu_count() or 1), {})
+        return Physics(_native_step(model, threads or _cores()), {})
     if backend == "mjx":
         step = _mjx_step(model)
         if jax.default_backend() == "cpu":
@@ -113,6 +114,13 @@ def cpu_compiler_options() -> Mapping[str, bool]:
 
 
 # --- native: mujoco.batch.Batch behind one callback ------------------------------------------
+
+
+def _cores() -> int:
+    """Cores that this process may use: a share of the machine, in a job of a cluster."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _native_step(model: mujoco.MjModel, threads: int) -> StepFn:

@@ -34,8 +34,27 @@ class SweepArgs:
     """First seed."""
     seeds: int = 1
     """How many seeds."""
+    together: bool = False
+    """Train all seeds of a setting online at once, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    executor: Literal["local", "slurm"] = "local"
+    """Where the runs are made: on this machine, or as jobs of Slurm, one for each run, or for all
+    seeds of a setting with --together."""
+    workers: int = 1
+    """With local: processes that work at once, each on its share of the cores."""
+    submit_only: bool = False
+    """With slurm: do not wait for the jobs; the same command later gathers what they made."""
+    slurm_partition: str | None = None
+    """With slurm: the partition, if not the cluster's default."""
+    slurm_time: int = 240
+    """With slurm: minutes a job may take; one that needs more is queued again and goes on."""
+    slurm_gpus: int = 0
+    """With slurm: GPUs of a job: 1, or 0 to run on CPUs."""
+    slurm_cpus: int = 2
+    """With slurm: CPU cores of a job."""
+    slurm_extra: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """With slurm: another option of sbatch, as --slurm-extra account=mine; may be repeated."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ _PACKAGES = (
     "numpy",
 )
 _MISSING = "<missing>"
+_SLURM_JOB = "slurm-job-"
 
 
 class UserError(Exception):
@@ -266,7 +267,7 @@ def _short(value: Any) -> str:
 
 def _take_lock(path: Path) -> int:
     """Lock the file and write down who holds it; a dead process of this host holds nothing."""
-    here = socket.gethostname()
+    here = _place()
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -280,7 +281,7 @@ def _take_lock(path: Path) -> int:
             if not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), path.stat()):
                 os.close(descriptor)  # the holder removed it just before we locked it
                 continue
-            if host not in ("", here):
+            if host not in ("", here) and not _is_over(host):
                 raise UserError(
                     f"{path.parent}: in use by process {owner} on {host}; "
                     f"if that is gone, delete {path}"
@@ -296,6 +297,26 @@ def _take_lock(path: Path) -> int:
 def _read_owner(descriptor: int) -> tuple[str, str]:
     words = os.pread(descriptor, 300, 0).decode("utf-8", "replace").split()
     return (words[0], words[1]) if len(words) == 2 else ("", "")
+
+
+def _place() -> str:
+    """What a lock says of where its holder runs: the Slurm job, which may move, or the host."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"{_SLURM_JOB}{job}" if job else socket.gethostname()
+
+
+def _is_over(place: str) -> bool:
+    """Whether a lock's place is a job that Slurm knows to have ended, whatever its host says."""
+    if not place.startswith(_SLURM_JOB):
+        return False
+    words = ["squeue", "--noheader", "--format=%T", f"--jobs={place.removeprefix(_SLURM_JOB)}"]
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return not asked.stdout.strip() and (
+        asked.returncode == 0 or "Invalid job id" in asked.stderr  # too long ago
+    )
 
 
 def _discard(path: Path) -> None:

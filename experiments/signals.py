@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: training finishes its update and saves, everything else stops where it is.
+"""SIGTERM, SIGINT, SIGUSR2: training ends its update and saves, all else stops where it is.
 
 Python runs a signal's handler between two instructions of the main thread, which a compilation or
 a long compiled call keeps waiting. A second thread therefore hears of the signal, too, and ends
@@ -19,7 +19,7 @@ from types import FrameType
 
 GRACE = 8.0
 """Seconds from a signal to the end, at most; the process itself needs a second or two to go."""
-HEARD = (signal.SIGTERM, signal.SIGINT)
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # Slurm sends the last one
 RESUMABLE = ("run", "demos", "offline", "online")
 """Commands that take --resume; the others go on, or start again, as they are."""
 
@@ -93,7 +93,7 @@ def _on_signal(signum: int, _: FrameType | None) -> None:
 
 @contextmanager
 def _heard(words: Sequence[str]) -> Iterator[None]:
-    """Both signals are handled here, in the main thread; elsewhere nothing changes."""
+    """They are handled here, in the main thread; elsewhere nothing changes."""
     _request.signum = None
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,17 +1,17 @@
 """`farl sweep`: ordinary runs over a grid of settings and seeds, and one table of them.
 
 Runs whose settings differ only in what the online phase reads take demonstrations and offline
-checkpoint from one base run, `<out>/base/<settings>/seed<N>`.
+checkpoint from one base run, `<out>/base/<settings>/seed<N>`. A method is done in a cell when its
+`result.json` is there: it is written last, whole or not at all. Here cells are made one after the
+other; `experiments.fleet` has them made by other processes, and this one gathers.
 """
 
 import dataclasses
-import itertools
-import json
 import os
 import shutil
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,178 +19,195 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import run_offline, signals
+from experiments import fleet, run_offline, signals
 from experiments.arguments import SweepArgs
+from experiments.grid import (
+    Cell,
+    base_name,
+    base_settings,
+    holds,
+    plan,
+    text_of,
+    ungated_settings,
+)
 from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
-from experiments.presets import RunSettings, check, parse_setting, preset, with_settings
+from experiments.presets import RunSettings
 from experiments.run import Run, start_run
-from experiments.run_online import find_method, fine_tune
-from experiments.runtime import UserError, read_json, write_rows
+from experiments.run_online import fine_tune
+from experiments.runtime import UserError, describe_environment, read_json, write_json, write_rows
 from farl_jax import checkpoint, metrics
 from farl_jax.methods import METHODS
 
-CALIBRATION = (
-    *("horizon", "hold", "gamma_risk"),
-    *("target_recall", "target_trigger_rate", "lead_time"),
-)
-"""Safety settings that the offline phase reads, to calibrate the eps_safe of max_risk = None."""
-
 Row = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One run folder of a sweep."""
-
-    swept: Mapping[str, Any]
-    settings: RunSettings
-    path: Path
-    name: str
+SILENT = "it ended without a word: killed, or out of memory or time; the same command goes on"
 
 
-def read_fields(words: Sequence[str]) -> dict[str, list[Any]]:
-    """Words "group.field=value,value" -> field -> values of the field's type, each once."""
-    fields: dict[str, list[Any]] = {}
-    for word in words:
-        name, equals, texts = word.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals:
-            raise UserError(f"--set {word}: expected FIELD=VALUE,VALUE")
-        if name in fields:
-            raise UserError(f"--set {name} is given twice: list all its values once")
-        values = [parse_setting(name, t.strip()) for t in texts.split(",") if t.strip()]
-        if not values:
-            raise UserError(f"--set {name} has no value: give at least one")
-        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
-            raise UserError(f"--set {name}: {_text(twice[0])} is given twice")
-        fields[name] = values
-    if not fields:
-        raise UserError("nothing to sweep: give at least one --set FIELD=VALUE,VALUE")
-    return fields
+class Unmade(UserError):
+    """A result that another process was to make, with what that process said of it."""
 
-
-def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[str, Any]]:
-    """All combinations of the fields' values, the last field varying fastest.
-
-    `paired` combines the first values of all fields, then the second ones, and so on.
-    """
-    if paired and len({len(values) for values in fields.values()}) > 1:
-        counts = ", ".join(f"{name} {len(values)}" for name, values in fields.items())
-        raise UserError(f"--list pairs values one by one, but {counts}: give as many of each")
-    combine = zip if paired else itertools.product
-    return [dict(zip(fields, values, strict=True)) for values in combine(*fields.values())]
-
-
-def plan(args: SweepArgs) -> list[Cell]:
-    """All run folders of a sweep, checked before anything is written."""
-    for number, name in ((args.seeds, "--seeds"), (len(args.method), "--method")):
-        if number < 1:
-            raise UserError(f"{name}: at least 1 is needed")
-    for method in args.method:
-        find_method(method)
-    config, cells = preset(args.preset, args.task), []
-    for swept in expand(read_fields(args.set), paired=args.list):
-        label = ",".join(f"{name}={_text(value)}" for name, value in swept.items())
-        changed = with_settings(config, swept)
-        check(RunSettings(args.task, args.preset, args.seed, args.backend, changed))
-        for seed in range(args.seed, args.seed + args.seeds):
-            settings = RunSettings(args.task, args.preset, seed, args.backend, changed)
-            name = f"{label}/seed{seed}"
-            cells.append(Cell(swept, settings, args.out / name, name))
-    for cell in cells:
-        saved = cell.path / "config.json"
-        if saved.is_file() and RunSettings.from_json(read_json(saved)) != cell.settings:
-            raise UserError(f"{cell.path}: holds a run of other settings; choose another --out")
-    return cells
-
-
-def base_settings(settings: RunSettings) -> RunSettings:
-    """Settings of the run that `settings` may take demonstrations and offline checkpoint from.
-
-    What only the online phase reads is the preset's: the groups online and adaptation, and safety,
-    of which the calibration settings count where eps_safe is the calibrated one.
-    """
-    default, own = preset(settings.preset, settings.task), settings.config
-    safety = default.safety
-    if own.safety.max_risk is None:
-        read = {name: getattr(own.safety, name) for name in CALIBRATION}
-        safety = dataclasses.replace(safety, **read)
-    parts = {"online": default.online, "adaptation": default.adaptation, "safety": safety}
-    return dataclasses.replace(settings, config=dataclasses.replace(own, **parts))
-
-
-def ungated_settings(settings: RunSettings) -> RunSettings:
-    """`settings` without what a method that has no gate does not read."""
-    default = preset(settings.preset, settings.task)
-    parts = {"adaptation": default.adaptation, "safety": default.safety}
-    return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **parts))
+    def __init__(self, told: Row) -> None:
+        """`told` has the error's line, and its traceback where it left one."""
+        super().__init__(told["error"])
+        self.told = told
 
 
 class Sweep:
     """The cells of one command, and what they share."""
 
-    def __init__(self, args: SweepArgs, command: str, console: Console) -> None:
-        """Plan and check; nothing is written."""
+    def __init__(
+        self, args: SweepArgs, command: str, console: Console, *, alone: bool = True
+    ) -> None:
+        """Plan and check; nothing is written. `alone`: this process makes all, else `make` does."""
         self.cells = plan(args)
         self.args, self.command, self.console = args, command, console
+        self.groups: dict[str, list[Cell]] = {}
+        """What one process makes at a time: a cell, or --together all seeds of a setting."""
+        for cell in self.cells:
+            self.groups.setdefault(self._group(cell), []).append(cell)
         self.rows: list[Row] = []
         self.failed: list[Row] = []
+        self._alone = alone
         self._bases: dict[RunSettings, Path | Exception] = {}
         self._judges: dict[Any, Judge] = {}
-        self._ungated: dict[tuple[str, RunSettings], Path] = {}
 
     def run(self) -> list[Row]:
-        """Run what is not finished; the rows of what failed. Writes both tables after each cell."""
-        self.args.out.mkdir(parents=True, exist_ok=True)
-        for number, cell in enumerate(self.cells, 1):
-            self.console.print(f"[bold]{cell.name}[/bold], {number} of {len(self.cells)}")
+        """Run what is not finished, or gather it; the rows of what failed.
+
+        Writes both tables as it goes.
+        """
+        for number, (name, cells) in enumerate(self.groups.items(), 1):
+            if self._alone:
+                self.console.print(f"[bold]{name}[/bold], {number} of {len(self.groups)}")
             for method in self.args.method:
+                told = None
                 try:
-                    result = self._result(cell, method)
-                    self.rows.append(self._row(cell, result))
+                    self._finish(cells, method, train=self._alone)
                 except Exception as error:  # whatever it is, it costs this one
                     if signals.requested():
                         raise
-                    self._fail(cell, method, error)
+                    told = self._tell(f"{name} {method}", error)
+                for cell in cells:
+                    self._gather(cell, method, told)
                 self._write()
+        self.write_manifest()
         return self.failed
 
-    def _result(self, cell: Cell, method: str) -> Row:
-        """The finished result of a method in a cell, trained if there is none yet."""
-        found = cell.path / method / "result.json"
-        twin = None if METHODS[method].gated else (method, ungated_settings(cell.settings))
-        if not found.is_file():
-            base = self._base(cell)
-            run, folder = start_run(cell.path, cell.settings, self.console, resume=True)
-            with folder:
+    def missing(self) -> tuple[list[str], list[str]]:
+        """Names of the base runs and of the groups of cells that `make` has work with."""
+        methods = self.args.method
+        unfinished = [c for c in self.cells if any(not self._done(c, m) for m in methods)]
+        bases = {base_name(own): own for own in (base_settings(c.settings) for c in unfinished)}
+        todo = [name for name, own in bases.items() if not self._base_done(own)]
+        return todo, [name for name in self.groups if any(self._own(name, m) for m in methods)]
+
+    def make(self, name: str) -> bool:
+        """Make a base run or a group; False if something failed, which is noted for `run`."""
+        bases = {base_name(own): own for own in (base_settings(c.settings) for c in self.cells)}
+        if name in bases:
+            return self._noted(name, lambda: self._make_base(bases[name]))
+        made = [
+            self._noted(f"{name}/{method}", lambda m=method, own=own: self._finish(own, m))
+            for method in self.args.method
+            if (own := self._own(name, method))
+        ]
+        return all(made)
+
+    def write_manifest(self) -> None:
+        """`<out>/manifest.json`: all cells, their settings, and the methods that are done."""
+        cells = [
+            {
+                "cell": cell.name,
+                "swept": dict(cell.swept),
+                "base": base_name(base_settings(cell.settings)),
+                "done": [method for method in self.args.method if self._done(cell, method)],
+                "settings": cell.settings.to_json(),
+            }
+            for cell in self.cells
+        ]
+        about = {"command": self.command, "git": describe_environment()["git"]}
+        body = about | {"methods": list(self.args.method), "cells": cells}
+        self.args.out.mkdir(parents=True, exist_ok=True)
+        write_json(self.args.out / "manifest.json", body)
+
+    def _group(self, cell: Cell) -> str:
+        return cell.name.rpartition("/")[0] if self.args.together else cell.name
+
+    def _done(self, cell: Cell, method: str) -> bool:
+        return (cell.path / method / "result.json").is_file()
+
+    def _own(self, name: str, method: str) -> list[Cell]:
+        """The cells of a group that have to be trained by a method themselves, and are not."""
+        todo = (cell for cell in self.groups[name] if not self._done(cell, method))
+        return [cell for cell in todo if self._owner(cell, method) is cell]
+
+    def _owner(self, cell: Cell, method: str) -> Cell:
+        """The cell whose training counts for this one: without a gate, cells may be equal."""
+        if METHODS[method].gated:
+            return cell
+        key = ungated_settings(cell.settings)
+        equal = [other for other in self.cells if ungated_settings(other.settings) == key]
+        return next((other for other in equal if self._done(other, method)), equal[0])
+
+    def _finish(self, cells: Sequence[Cell], method: str, *, train: bool = True) -> None:
+        """Have a method done in cells that differ in seed: as in equal ones, else trained."""
+        todo = [cell for cell in cells if not self._done(cell, method)]
+        bases = [self._base(cell) for cell in todo]
+        with ExitStack() as held:
+            runs = []
+            for cell, base in zip(todo, bases, strict=True):
+                owner = self._owner(cell, method)
+                shared = owner is not cell and self._done(owner, method)
+                if not (train or shared):
+                    raise Unmade(self._note(f"{self._group(owner)}/{method}"))
+                run, folder = start_run(cell.path, cell.settings, self.console, resume=True)
+                held.enter_context(folder)
                 take(base, run, ("demos", "offline"))
-                if twin in self._ungated and not found.parent.exists():
-                    _copy(self._ungated[twin], found.parent)
-                    run.say(f"online {method}: as in {self._ungated[twin].parent}")
-                run = dataclasses.replace(run, resume=True)
-                fine_tune([run], method, self._judge(run))
-        if twin:
-            self._ungated.setdefault(twin, found.parent)
-        return read_json(found)
+                if shared:
+                    shutil.rmtree(run.path / method, ignore_errors=True)  # begun, to end alike
+                    _copy(owner.path / method, run.path / method)
+                    run.say(f"online {method}: as in {owner.path}")
+                elif not self._done(cell, method):  # nobody was faster
+                    runs.append(dataclasses.replace(run, resume=True))
+            self._train(runs, method)
+
+    def _train(self, runs: Sequence[Run], method: str) -> None:
+        """In step, unless a kill came between the savings of two of them."""
+        steps = {checkpoint.latest_step(run.path / method / "checkpoints") for run in runs}
+        for some in [runs] if len(steps) == 1 else [[run] for run in runs]:
+            fine_tune(some, method, self._judge(some[0]))
+            for run in some:
+                run.say(f"finished: {run.path.relative_to(self.args.out)} {method}")
 
     def _base(self, cell: Cell) -> Path:
         """The base run of a cell, made on first use; one that failed is not tried again."""
         settings = base_settings(cell.settings)
         if settings not in self._bases:
-            path = self.args.out / "base" / _base_name(settings)
             try:
-                run, folder = start_run(path, settings, self.console, resume=True)
-                with folder:
-                    run_offline.demos(run)
-                    run_offline.fit(run)
-                self._bases[settings] = path
+                if not (self._alone or self._base_done(settings)):
+                    raise Unmade(self._note(base_name(settings)))
+                self._bases[settings] = self._make_base(settings)
             except Exception as error:
                 self._bases[settings] = error
         made = self._bases[settings]
         if isinstance(made, Exception):
             raise made
         return made
+
+    def _make_base(self, settings: RunSettings) -> Path:
+        path = self.args.out / base_name(settings)
+        if not self._base_done(settings):
+            run, folder = start_run(path, settings, self.console, resume=True)
+            with folder:
+                run_offline.demos(run)
+                run_offline.fit(run)
+        return path
+
+    def _base_done(self, settings: RunSettings) -> bool:
+        """Whether a base run is whole: nobody writes to it any more, and it needs no lock."""
+        path = self.args.out / base_name(settings)
+        return holds(path, settings) and checkpoint.latest_step(path / "offline") is not None
 
     def _judge(self, run: Run) -> Judge:
         """One for all cells that differ only in the gate's traced numbers, or in seed."""
@@ -201,17 +218,47 @@ class Sweep:
             self._judges[key] = Judge(run, config)
         return self._judges[key]
 
-    def _row(self, cell: Cell, result: Row) -> Row:
+    def _row(self, cell: Cell, method: str) -> Row:
+        result = read_json(cell.path / method / "result.json")
         git = (read_json(cell.path / "env.json").get("git") or {}).get("commit")
         where = {"cell": cell.name, "command": self.command, "git": git}
         return dict(cell.swept) | result | where
 
-    def _fail(self, cell: Cell, method: str, error: Exception) -> None:
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        self.console.print(f"  {method} failed: {line}", style="red", markup=False, soft_wrap=True)
-        told = {"error": line, "traceback": "".join(traceback.format_exception(error))}
+    def _gather(self, cell: Cell, method: str, told: Row | None) -> None:
+        """A row of the one table or of the other; `told` is why there may be no result."""
+        if self._done(cell, method):
+            try:
+                self.rows.append(self._row(cell, method))
+                return
+            except Exception as error:  # a damaged file
+                told = self._tell(f"{cell.name} {method}", error)
         where = {"cell": cell.name, "method": method, "seed": cell.settings.seed}
-        self.failed.append(where | dict(cell.swept) | told)
+        self.failed.append(where | dict(cell.swept) | (told or {"error": SILENT}))
+
+    def _tell(self, what: str, error: Exception) -> Row:
+        """An error as a row says it; the console gets its line."""
+        told = error.told if isinstance(error, Unmade) else _described(error)
+        line = f"  {what} failed: {told['error']}"
+        self.console.print(line, style="red", markup=False, soft_wrap=True)
+        return told
+
+    def _noted(self, name: str, do: Callable[[], Any]) -> bool:
+        """Do it; a failure is noted in `<out>/failed/<name>.json`, and False."""
+        note = self.args.out / "failed" / f"{name}.json"
+        note.unlink(missing_ok=True)
+        try:
+            do()
+        except Exception as error:
+            if signals.requested():
+                raise
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_json(note, self._tell(name, error))
+            return False
+        return True
+
+    def _note(self, name: str) -> Row:
+        note = self.args.out / "failed" / f"{name}.json"
+        return read_json(note) if note.is_file() else {"error": f"{name}: {SILENT}"}
 
     def _write(self) -> None:
         write_rows(self.args.out / "sweep.jsonl", self.rows)
@@ -224,7 +271,12 @@ class Sweep:
 
 def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:
     """Run a sweep and print its table; the rows of what failed."""
-    cells = Sweep(args, command, console)
+    fleet.check(args)
+    alone = args.executor == "local" and args.workers == 1
+    cells = Sweep(args, command, console, alone=alone)
+    cells.write_manifest()
+    if not alone and not fleet.make_all(args, cells.missing, console):
+        return []  # submitted
     failed = cells.run()
     if cells.rows:
         console.print(summary(cells.rows, list(cells.cells[0].swept)))
@@ -241,7 +293,9 @@ def take(base: Path, run: Run, names: Sequence[str]) -> None:
         if not (run.path / name).exists():
             _copy(base / name, run.path / name)
     if not (run.path / metrics.FILE).exists():
-        shutil.copyfile(base / metrics.FILE, run.path / metrics.FILE)
+        temporary = run.path / f".{metrics.FILE}.tmp"
+        shutil.copyfile(base / metrics.FILE, temporary)
+        temporary.rename(run.path / metrics.FILE)
     saved = checkpoint.read_metadata(run.path / "offline")["settings"]
     if base_settings(RunSettings.from_json(saved)) != base_settings(run.settings):
         raise UserError(f"{run.path / 'offline'}: made with other settings; choose another --out")
@@ -266,22 +320,9 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _text(value: Any) -> str:
-    """A value as it stands in folder names and tables."""
-    return json.dumps(value).strip('"').replace("null", "none")
-
-
-def _base_name(settings: RunSettings) -> str:
-    """Where a base lies: named by what differs from the preset."""
-    default = dataclasses.asdict(preset(settings.preset, settings.task))
-    own = dataclasses.asdict(settings.config)
-    differing = [
-        f"{group}.{name}={_text(value)}"
-        for group, values in own.items()
-        for name, value in values.items()
-        if value != default[group][name]
-    ]
-    return f"{','.join(differing) or settings.preset}/seed{settings.seed}"
+def _described(error: Exception) -> Row:
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return {"error": line, "traceback": "".join(traceback.format_exception(error))}
 
 
 def summary(rows: Sequence[Row], fields: Sequence[str]) -> Table:
@@ -293,7 +334,7 @@ def summary(rows: Sequence[Row], fields: Sequence[str]) -> Table:
         table.add_column(name, justify="right")
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = (*(_text(row[name]) for name in fields), row["method"])
+        key = (*(text_of(row[name]) for name in fields), row["method"])
         groups.setdefault(key, []).append(row)
     for key, own in groups.items():
         cells = []

@@ -9,11 +9,11 @@ import pytest
 
 from experiments.cli import main
 from experiments.collect_demos import KINDS
+from experiments.grid import base_settings, expand, read_fields, ungated_settings
 from experiments.presets import RunSettings, parse_setting, preset, with_settings
 from experiments.run import start_run
 from experiments.run_offline import run_metadata
 from experiments.runtime import UserError
-from experiments.sweep import base_settings, expand, read_fields, ungated_settings
 from farl_jax import checkpoint, dataset
 from farl_jax.metrics import MetricsWriter
 

@@ -1,0 +1,131 @@
+"""The cells of a sweep: which settings, which folders, and what they may share."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.arguments import SweepArgs
+from experiments.presets import RunSettings, check, parse_setting, preset, with_settings
+from experiments.run_online import find_method
+from experiments.runtime import UserError, read_json
+
+CALIBRATION = (
+    *("horizon", "hold", "gamma_risk"),
+    *("target_recall", "target_trigger_rate", "lead_time"),
+)
+"""Safety settings that the offline phase reads, to calibrate the eps_safe of max_risk = None."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run folder of a sweep."""
+
+    swept: Mapping[str, Any]
+    settings: RunSettings
+    path: Path
+    name: str
+
+
+def read_fields(words: Sequence[str]) -> dict[str, list[Any]]:
+    """Words "group.field=value,value" -> field -> values of the field's type, each once."""
+    fields: dict[str, list[Any]] = {}
+    for word in words:
+        name, equals, texts = word.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise UserError(f"--set {word}: expected FIELD=VALUE,VALUE")
+        if name in fields:
+            raise UserError(f"--set {name} is given twice: list all its values once")
+        values = [parse_setting(name, t.strip()) for t in texts.split(",") if t.strip()]
+        if not values:
+            raise UserError(f"--set {name} has no value: give at least one")
+        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+            raise UserError(f"--set {name}: {text_of(twice[0])} is given twice")
+        fields[name] = values
+    if not fields:
+        raise UserError("nothing to sweep: give at least one --set FIELD=VALUE,VALUE")
+    return fields
+
+
+def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[str, Any]]:
+    """All combinations of the fields' values, the last field varying fastest.
+
+    `paired` combines the first values of all fields, then the second ones, and so on.
+    """
+    if paired and len({len(values) for values in fields.values()}) > 1:
+        counts = ", ".join(f"{name} {len(values)}" for name, values in fields.items())
+        raise UserError(f"--list pairs values one by one, but {counts}: give as many of each")
+    combine = zip if paired else itertools.product
+    return [dict(zip(fields, values, strict=True)) for values in combine(*fields.values())]
+
+
+def plan(args: SweepArgs) -> list[Cell]:
+    """All run folders of a sweep, checked before anything is written."""
+    for number, name in ((args.seeds, "--seeds"), (len(args.method), "--method")):
+        if number < 1:
+            raise UserError(f"{name}: at least 1 is needed")
+    for method in args.method:
+        find_method(method)
+    config, cells = preset(args.preset, args.task), []
+    for swept in expand(read_fields(args.set), paired=args.list):
+        label = ",".join(f"{name}={text_of(value)}" for name, value in swept.items())
+        changed = with_settings(config, swept)
+        check(RunSettings(args.task, args.preset, args.seed, args.backend, changed))
+        for seed in range(args.seed, args.seed + args.seeds):
+            settings = RunSettings(args.task, args.preset, seed, args.backend, changed)
+            name = f"{label}/seed{seed}"
+            cells.append(Cell(swept, settings, args.out / name, name))
+    for cell in cells:
+        if (cell.path / "config.json").is_file() and not holds(cell.path, cell.settings):
+            raise UserError(f"{cell.path}: holds a run of other settings; choose another --out")
+    return cells
+
+
+def base_settings(settings: RunSettings) -> RunSettings:
+    """Settings of the run that `settings` may take demonstrations and offline checkpoint from.
+
+    What only the online phase reads is the preset's: the groups online and adaptation, and safety,
+    of which the calibration settings count where eps_safe is the calibrated one.
+    """
+    default, own = preset(settings.preset, settings.task), settings.config
+    safety = default.safety
+    if own.safety.max_risk is None:
+        read = {name: getattr(own.safety, name) for name in CALIBRATION}
+        safety = dataclasses.replace(safety, **read)
+    parts = {"online": default.online, "adaptation": default.adaptation, "safety": safety}
+    return dataclasses.replace(settings, config=dataclasses.replace(own, **parts))
+
+
+def ungated_settings(settings: RunSettings) -> RunSettings:
+    """`settings` without what a method that has no gate does not read."""
+    default = preset(settings.preset, settings.task)
+    parts = {"adaptation": default.adaptation, "safety": default.safety}
+    return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **parts))
+
+
+def holds(path: Path, settings: RunSettings) -> bool:
+    """Whether a folder is that of the run of these settings."""
+    saved = path / "config.json"
+    return saved.is_file() and RunSettings.from_json(read_json(saved)) == settings
+
+
+def base_name(settings: RunSettings) -> str:
+    """Where a base lies in the sweep's folder: named by what differs from the preset."""
+    default = dataclasses.asdict(preset(settings.preset, settings.task))
+    own = dataclasses.asdict(settings.config)
+    differing = [
+        f"{group}.{name}={text_of(value)}"
+        for group, values in own.items()
+        for name, value in values.items()
+        if value != default[group][name]
+    ]
+    return f"base/{','.join(differing) or settings.preset}/seed{settings.seed}"
+
+
+def text_of(value: Any) -> str:
+    """A value as it stands in folder names and tables."""
+    return json.dumps(value).strip('"').replace("null", "none")
