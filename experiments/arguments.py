@@ -63,3 +63,41 @@ class ReportArgs:
     by: tuple[str, ...] = ()
     """Settings, for example online.treatment, whose values make groups of their own. Without it,
     runs that differ in a setting from most of their group are left out."""
+
+
+@dataclass(frozen=True)
+class BenchArgs:
+    """Measure env steps per second of a jitted rollout with a policy."""
+
+    task: str = "bounded_push"
+    """A FailureBench task, or all."""
+    backends: tuple[str, ...] = ("native", "mjx")
+    """Backends to measure."""
+    num_envs: tuple[int, ...] = (64, 256)
+    """Batch sizes."""
+    out: Path | None = None
+    """JSON file for the rows."""
+    figure: Path | None = None
+    """Picture of env steps per second against batch size."""
+    metaworld: Path | None = None
+    """A Python with metaworld 3.1.1, to measure MetaWorld itself in the same run."""
+
+
+@dataclass(frozen=True)
+class BenchTrainArgs:
+    """Measure the whole online loop of `farl`, and what its parts take."""
+
+    task: str = "bounded_push"
+    """A FailureBench task, or all."""
+    backends: tuple[str, ...] = ("native",)
+    """Backends to measure."""
+    num_envs: tuple[int, ...] = (128,)
+    """Batch sizes."""
+    seconds: float = 30.0
+    """Of updates for one row; two at least."""
+    cold: bool = False
+    """Also compile with an empty cache, in a process of its own for each row."""
+    out: Path | None = None
+    """JSON file for the rows, for example results/bench/train.json."""
+    figure: Path | None = None
+    """Picture of the parts' shares."""

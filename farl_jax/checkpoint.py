@@ -12,6 +12,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,12 @@ def save(
             item: {path: leaf for path, leaf in tree.items() if leaf.size}
             for item, tree in leaves.items()
         }
-        ocp.save_checkpointables(
-            staging / "orbax",
-            {item: tree for item, tree in stored.items() if tree},
-            custom_metadata=body["metadata"],
-        )
+        with _alone():
+            ocp.save_checkpointables(
+                staging / "orbax",
+                {item: tree for item, tree in stored.items() if tree},
+                custom_metadata=body["metadata"],
+            )
         body["items"] = {
             item: {path: _spec(leaf) for path, leaf in tree.items()}
             for item, tree in leaves.items()
@@ -181,7 +183,7 @@ def _host_leaves(item: str, tree: PyTree) -> dict[str, Any]:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             if not leaf.size:
                 raise CheckpointError(f"{where}: an empty array of PRNG keys cannot be stored")
-            leaves[path] = leaf
+            leaves[path] = leaf if jax.process_count() == 1 else _unplaced(leaf)
             continue
         if isinstance(leaf, bool | int | float):
             leaf = jnp.asarray(leaf)
@@ -319,7 +321,8 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
     }
     wanted = {item: leaves for item, leaves in stored.items() if leaves}
     try:
-        loaded = ocp.load_checkpointables(step_folder / "orbax", wanted) if wanted else {}
+        with _alone():
+            loaded = ocp.load_checkpointables(step_folder / "orbax", wanted) if wanted else {}
     except Exception as error:
         raise _Damaged(f"{step_folder}: Orbax cannot load it ({_root_cause(error)})") from error
     restored = {}
@@ -333,6 +336,17 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
         arrays = [a if p else _unplaced(a) for a, p in zip(arrays, placed, strict=True)]
         restored[item] = jax.tree.unflatten(structure, arrays)
     return restored
+
+
+def _alone() -> AbstractContextManager:
+    """Orbax, told that no other process takes part: each of several has files of its own."""
+    if jax.process_count() == 1:
+        return nullcontext()
+    here = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    return ocp.Context(multiprocessing_options=options)
 
 
 def _unplaced(array: jax.Array) -> jax.Array:
@@ -349,7 +363,7 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
     leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

@@ -1,0 +1,149 @@
+"""Run by test_devices.py in processes of their own, on 8 forced CPU devices or 2 x 4 of them.
+
+The number of devices is settled when JAX starts, so pytest is started again for these.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs_mjx import BatchEnv, make
+from farl_jax import checkpoint, devices
+from farl_jax.methods import METHODS
+from farl_jax.offline import Networks
+from farl_jax.online import make_online, train
+from farl_jax.safety import Gate
+from farl_jax.seeds import Seeds
+from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
+from tests.parameters import random_parameters
+from tests.test_adaptation import demos, steps
+from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen, raw
+from tests.test_seeds import SETTINGS, UPDATE, assert_alike, compilations
+from tests.toy import make_toy
+
+_ = (demos, steps, frozen)  # fixtures of theirs
+GATE = Gate.create(2, 0.95, 1.62)
+
+
+def local(tree):
+    """Whole arrays of the first local device, from arrays that lie wherever."""
+    here = lambda leaf: jnp.asarray(np.asarray(leaf))
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(
+        lambda leaf: (
+            jax.random.wrap_key_data(here(jax.random.key_data(leaf)))
+            if is_key(leaf)
+            else here(leaf)
+        ),
+        tree,
+    )
+
+
+def layouts(tree):
+    """Leaf -> how it lies."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf.sharding.spec for path, leaf in flat}
+
+
+def advance(phase, frozen, number, updates, state=None, seeds=1, rehearsal=(0, None)):
+    """Each seed's states after each update, on `number` devices, and how the last one lies."""
+    together, states = Seeds(seeds), []
+    with devices.use(number, seeds):
+        lifted = together.lift_phase(phase)
+        own, gate, keys = (
+            devices.place(together.join(parts), seeds)
+            for parts in (
+                [frozen] * seeds,
+                [GATE] * seeds,
+                [jax.random.key(seed) for seed in range(seeds)],
+            )
+        )
+        if rehearsal[1] is not None:
+            joined = together.join([rehearsal[1]] * seeds)
+            rehearsal = rehearsal[0], devices.place(joined, seeds)
+        if state is None:
+            state = lifted.init(own, keys)
+        else:
+            state = devices.place_state(state, seeds)
+        goal = int(np.max(state.env_steps)) + updates * phase.steps_per_update
+        for latest, _ in train(lifted, state, own, gate, goal, rehearsal):
+            whole = devices.gather(together.split(latest))
+            states.append([local(one) for one in whole])
+        layout = layouts(latest) if number > 1 else None
+        assert compilations(lifted.collect, latest, own, gate)[1] == 0  # one program for all steps
+    return states, layout
+
+
+def assert_first_update_equals(one, many):
+    """To 1e-5 after the first update, whole numbers exactly."""
+    assert_alike(many[0][0], one[0][0], tolerance=1e-5)
+    assert 0 < int(many[0][0].counters.recovered_steps) < UPDATE
+
+
+@pytest.fixture(scope="module")
+def phase():
+    return make_online(make_toy(ENVS), NETS, GATED, METHODS["farl"])
+
+
+def test_eight_devices_equal_one_and_a_checkpoint_moves_between_them(phase, frozen, tmp_path):
+    assert jax.device_count() == 8
+    one, _ = advance(phase, frozen, 1, 2)
+    eight, layout = advance(phase, frozen, 8, 2)
+    assert_first_update_equals(one, eight)
+    assert_alike(eight[1][0], one[1][0], tolerance=2e-4)  # the policy has moved by now
+    rows = {name for name in layout if name.startswith((".env_state", ".memory"))}
+    for name, spec in layout.items():
+        assert tuple(spec) == ((devices.ENVS,) if name in rows else ()), name
+
+    abstract = {"state": jax.eval_shape(phase.init, frozen, jax.random.key(0))}
+    for number, states, other in ((8, eight, 1), (1, one, 8)):
+        folder = tmp_path / str(number)
+        with devices.use(number):
+            state = devices.gather(devices.place_state(states[0][0]))
+            checkpoint.save(folder, 1, {"state": state}, {})
+        _, items, _ = checkpoint.restore(folder, abstract)
+        assert_identical(items["state"], states[0][0])
+        (again,), _ = advance(phase, frozen, other, 1, items["state"])
+        assert_alike(again[0], states[1][0], tolerance=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "seeds"), [(8, 4), (8, 3), (4, 8)])
+def test_seeds_and_environments_share_the_devices(frozen, demos, number, seeds):
+    """Grids of 4 x 2, 1 x 8 and 4 x 1; the world model learns after the second update."""
+    phase = make_online(make_toy(ENVS), NETS, SETTINGS, METHODS["farl"])
+    assert devices.grid(number, seeds) == {4: (4, 2), 3: (1, 8), 8: (4, 1)}[seeds]
+    settings = {"seeds": seeds, "rehearsal": (2, demos)}
+    one, _ = advance(phase, frozen, 1, 2, **settings)
+    many, layout = advance(phase, frozen, number, 2, **settings)
+    for seed in range(seeds):
+        assert_alike(many[0][seed], one[0][seed], tolerance=1e-5)
+        assert_alike(many[1][seed], one[1][seed], tolerance=2e-4)
+    assert layout[".env_state.obs"][:2] == (devices.SEEDS, devices.ENVS)
+    assert set(spec[:1] for spec in layout.values()) == {(devices.SEEDS,)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["native", "mjx"])
+def test_a_real_task_steps_a_share_on_each_device(backend):
+    config = dataclasses.replace(GATED, online=dataclasses.replace(GATED.online, rollout=4))
+    env = BatchEnv(make("bounded_push", backend), 16)
+    nets = Networks.create(config, env.observation_size, env.action_size)
+    phase = make_online(env, nets, config, METHODS["uni_o4"])
+    obs, zero = np.zeros((1, env.observation_size)), np.float32(0)
+    start = OfflineResult(
+        policy=random_parameters(nets.policy, obs, seed=0),
+        value=random_parameters(nets.value, obs, seed=1),
+        recovery={},
+        world_model={},
+        normalizer=Normalizer(np.float32(obs[0]), np.float32(obs[0] + 1)),
+        calibration=FailureCalibration(zero, zero),
+    )
+    start = jax.tree.map(jnp.asarray, start)
+    one, _ = advance(phase, start, 1, 1)
+    eight, layout = advance(phase, start, 8, 1)
+    assert_alike(eight[0][0].learners, one[0][0].learners, tolerance=1e-5)
+    assert tuple(layout[".env_state.physics.qpos"]) == (devices.ENVS,)
