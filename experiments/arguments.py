@@ -1,4 +1,4 @@
-"""Arguments of the commands that go over many settings or runs."""
+"""Arguments of the commands, but of those that start runs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +8,29 @@ import tyro
 
 from farl_jax.config import HorizonConfig
 from farl_jax.methods import MAIN
+
+
+@dataclass(frozen=True)
+class PhaseArgs:
+    """Do one phase of a run that exists; its config.json says the rest."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    method: str = "farl"
+    """uni_o4 (gate off), farl, or another of farl_jax/methods.py; for `online`, `render` and
+    `diagnose`."""
+    resume: bool = False
+    """Keep what is finished and go on from the newest checkpoint."""
+    task: str | None = None
+    """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+
+
+@dataclass(frozen=True)
+class OnlineArgs(PhaseArgs):
+    """Fine-tune a run online by one method."""
+
+    devices: int = 1
+    """Spread environments over this many devices, those of all processes together."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,8 @@ class HorizonArgs:
     policy: Literal["newest", "offline"] = "newest"
     """Policy and world model: of the newest checkpoint, or of the offline phase, which fails
     more often and so says more in as many steps."""
+    task: str | None = None
+    """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)
 
 
@@ -101,3 +126,17 @@ class BenchTrainArgs:
     """JSON file for the rows, for example results/bench/train.json."""
     figure: Path | None = None
     """Picture of the parts' shares."""
+
+
+@dataclass(frozen=True)
+class TasksArgs:
+    """Measure each task's scripted controllers and its normalisation references."""
+
+    task: str = "all"
+    """A FailureBench task, or all."""
+    episodes: int = 1000
+    """Episodes for each controller."""
+    out: Path | None = None
+    """JSON file for the rows."""
+    sheet: Path | None = None
+    """PNG of start, success, failure and recovery; drawn instead of measuring."""

@@ -15,7 +15,16 @@ import jax
 import tyro
 from rich.console import Console
 
-from experiments.arguments import BenchArgs, BenchTrainArgs, HorizonArgs, ReportArgs, SweepArgs
+from experiments.arguments import (
+    BenchArgs,
+    BenchTrainArgs,
+    HorizonArgs,
+    OnlineArgs,
+    PhaseArgs,
+    ReportArgs,
+    SweepArgs,
+    TasksArgs,
+)
 from experiments.presets import RunSettings, check, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
@@ -44,41 +53,6 @@ class StartArgs:
     resume: bool = False
     """Keep what is finished and go on from the newest checkpoint."""
     config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
-
-
-@dataclass(frozen=True)
-class PhaseArgs:
-    """Do one phase of a run that exists; its config.json says the rest."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
-    method: str = "farl"
-    """uni_o4 (gate off), farl, or another of farl_jax/methods.py; for `online`, `render` and
-    `diagnose`."""
-    resume: bool = False
-    """Keep what is finished and go on from the newest checkpoint."""
-
-
-@dataclass(frozen=True)
-class OnlineArgs(PhaseArgs):
-    """Fine-tune a run online by one method."""
-
-    devices: int = 1
-    """Spread environments over this many devices, those of all processes together."""
-
-
-@dataclass(frozen=True)
-class TasksArgs:
-    """Measure each task's scripted controllers and its normalisation references."""
-
-    task: str = "all"
-    """A FailureBench task, or all."""
-    episodes: int = 1000
-    """Episodes for each controller."""
-    out: Path | None = None
-    """JSON file for the rows."""
-    sheet: Path | None = None
-    """PNG of start, success, failure and recovery; drawn instead of measuring."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +278,8 @@ def command_demos(args: StartArgs) -> None:
 def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
     from experiments.run import open_run
 
-    run, folder = open_run(args.run, _console(), resume=getattr(args, "resume", True))
+    resume = getattr(args, "resume", True)
+    run, folder = open_run(args.run, _console(), resume=resume, task=args.task)
     with folder:
         phase(run)
 
@@ -360,6 +335,13 @@ def command_bench(args: BenchArgs) -> None:
     )
 
 
+def command_bench_train(args: BenchTrainArgs) -> None:
+    """Throughput of the whole online loop."""
+    from experiments import bench_train
+
+    bench_train.run(args, _console())
+
+
 def command_tasks(args: TasksArgs) -> None:
     """Scripted controllers of the tasks."""
     from experiments import bench_tasks, task_sheet
@@ -387,6 +369,7 @@ COMMANDS = {
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "diagnose": (PhaseArgs, command_diagnose, "what the world model foresees, as training goes"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
+    "bench train": (BenchTrainArgs, command_bench_train, "the whole online loop and its parts"),
     "tasks": (
         TasksArgs,
         command_tasks,

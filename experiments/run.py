@@ -66,10 +66,11 @@ class Run:
 
 
 def open_run(
-    path: Path, console: Console, *, resume: bool = True
+    path: Path, console: Console, *, resume: bool = True, task: str | None = None
 ) -> tuple[Run, AbstractContextManager]:
     """Go on in an existing run's folder; its config.json says what it is.
 
+    A task that is an import path must be given as `task`, too: a file alone makes nothing run.
     Of several processes that share the run, all but the first work in a copy that they throw away.
     """
     config = path / "config.json"
@@ -77,6 +78,10 @@ def open_run(
         raise UserError(f"no run at {path}: start one with `farl run` or `farl demos`")
     saved = read_json(config)
     settings = RunSettings.from_json(saved)
+    if ":" in settings.task and settings.task != task:
+        raise UserError(
+            f"{config} names code, {settings.task}: if you trust it, add --task {settings.task}"
+        )
     if not devices.leads():
         folder = tempfile.TemporaryDirectory()
         path = Path(shutil.copytree(path, Path(folder.name) / path.name))

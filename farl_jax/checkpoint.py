@@ -12,7 +12,6 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
+
+from farl_jax import devices
 
 PyTree = Any
 
@@ -48,7 +49,8 @@ def save(
 
     Leaves are arrays, numbers or typed PRNG keys; None and empty nodes are free. `metadata` is
     JSON. A step of the same number is replaced. Afterwards the newest `keep` intact steps remain;
-    later steps belong to a continuation that was abandoned, and go as well.
+    later steps belong to a continuation that was abandoned, and go as well. Of several processes
+    all call this, with whole copies of the same leaves, and the first one writes.
 
     Raises:
         CheckpointError: a leaf or the metadata cannot be stored, or the disk refuses.
@@ -59,21 +61,19 @@ def save(
     folder = Path(folder).absolute()
     final, staging = folder / str(step), folder / f"{step}{STAGING}"
     body = {"format": FORMAT, "step": step, "metadata": _as_json(metadata)}
+    stored = {  # Orbax stores no empty arrays and no empty items
+        item: {path: leaf for path, leaf in tree.items() if leaf.size}
+        for item, tree in leaves.items()
+    }
     try:
+        if jax.process_index() > 0:
+            _write_items(staging / "orbax", stored, body["metadata"])
+            return devices.path_of_first(final)
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"*{STAGING}*"):  # of a save that was killed
             shutil.rmtree(leftover)
         staging.mkdir()
-        stored = {  # Orbax stores no empty arrays and no empty items
-            item: {path: leaf for path, leaf in tree.items() if leaf.size}
-            for item, tree in leaves.items()
-        }
-        with _alone():
-            ocp.save_checkpointables(
-                staging / "orbax",
-                {item: tree for item, tree in stored.items() if tree},
-                custom_metadata=body["metadata"],
-            )
+        _write_items(staging / "orbax", stored, body["metadata"])
         body["items"] = {
             item: {path: _spec(leaf) for path, leaf in tree.items()}
             for item, tree in leaves.items()
@@ -89,7 +89,7 @@ def save(
         shutil.rmtree(staging, ignore_errors=True)
         reason = _root_cause(error)
         raise CheckpointError(f"cannot save step {step} in {folder}: {reason}") from error
-    return final
+    return devices.path_of_first(final)
 
 
 def restore(
@@ -183,7 +183,7 @@ def _host_leaves(item: str, tree: PyTree) -> dict[str, Any]:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             if not leaf.size:
                 raise CheckpointError(f"{where}: an empty array of PRNG keys cannot be stored")
-            leaves[path] = leaf if jax.process_count() == 1 else _unplaced(leaf)
+            leaves[path] = leaf
             continue
         if isinstance(leaf, bool | int | float):
             leaf = jnp.asarray(leaf)
@@ -321,8 +321,7 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
     }
     wanted = {item: leaves for item, leaves in stored.items() if leaves}
     try:
-        with _alone():
-            loaded = ocp.load_checkpointables(step_folder / "orbax", wanted) if wanted else {}
+        loaded = ocp.load_checkpointables(step_folder / "orbax", wanted) if wanted else {}
     except Exception as error:
         raise _Damaged(f"{step_folder}: Orbax cannot load it ({_root_cause(error)})") from error
     restored = {}
@@ -338,15 +337,10 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
     return restored
 
 
-def _alone() -> AbstractContextManager:
-    """Orbax, told that no other process takes part: each of several has files of its own."""
-    if jax.process_count() == 1:
-        return nullcontext()
-    here = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
-    )
-    return ocp.Context(multiprocessing_options=options)
+def _write_items(folder: Path, items: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Through Orbax, for which all of several processes must take part, in one folder."""
+    filled = {item: tree for item, tree in items.items() if tree}
+    ocp.save_checkpointables(devices.path_of_first(folder), filled, custom_metadata=metadata)
 
 
 def _unplaced(array: jax.Array) -> jax.Array:

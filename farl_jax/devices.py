@@ -15,10 +15,12 @@ on the same files; their devices are one mesh, and the first of them alone write
 import math
 import os
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
@@ -36,19 +38,24 @@ def join_processes() -> None:
     if _PROCESS[0] not in os.environ or jax.distributed.is_initialized():
         return
     try:
-        address, number, index = (
-            os.environ[_PROCESS[0]],
-            *(int(os.environ[k]) for k in _PROCESS[1:]),
-        )
+        number, index = (int(os.environ[name]) for name in _PROCESS[1:])
     except (KeyError, ValueError) as error:
         raise DeviceError(f"{_PROCESS[0]} is set, so {error} must be set to a number") from error
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, number, index)
+    jax.distributed.initialize(os.environ[_PROCESS[0]], number, index)
 
 
 def leads() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
+
+
+def path_of_first(path: Path) -> Path:
+    """What the first process has as `path`, known to all once the first has come here."""
+    if jax.process_count() == 1:
+        return path
+    name = np.frombuffer(os.fsencode(path).ljust(4096, b"\0"), np.uint8)
+    return Path(os.fsdecode(multihost_utils.broadcast_one_to_all(name).tobytes().rstrip(b"\0")))
 
 
 def grid(number: int, seeds: int = 1) -> tuple[int, int]:

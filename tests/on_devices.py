@@ -20,7 +20,7 @@ from farl_jax.seeds import Seeds
 from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.parameters import random_parameters
 from tests.test_adaptation import demos, steps
-from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen, raw
+from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen
 from tests.test_seeds import SETTINGS, UPDATE, assert_alike, compilations
 from tests.toy import make_toy
 
@@ -64,10 +64,7 @@ def advance(phase, frozen, number, updates, state=None, seeds=1, rehearsal=(0, N
         if rehearsal[1] is not None:
             joined = together.join([rehearsal[1]] * seeds)
             rehearsal = rehearsal[0], devices.place(joined, seeds)
-        if state is None:
-            state = lifted.init(own, keys)
-        else:
-            state = devices.place_state(state, seeds)
+        state = lifted.init(own, keys) if state is None else devices.place_state(state, seeds)
         goal = int(np.max(state.env_steps)) + updates * phase.steps_per_update
         for latest, _ in train(lifted, state, own, gate, goal, rehearsal):
             whole = devices.gather(together.split(latest))
@@ -104,6 +101,7 @@ def test_eight_devices_equal_one_and_a_checkpoint_moves_between_them(phase, froz
         with devices.use(number):
             state = devices.gather(devices.place_state(states[0][0]))
             checkpoint.save(folder, 1, {"state": state}, {})
+        folder = tmp_path.parents[1] / "0" / tmp_path.name / str(number)  # the first process's
         _, items, _ = checkpoint.restore(folder, abstract)
         assert_identical(items["state"], states[0][0])
         (again,), _ = advance(phase, frozen, other, 1, items["state"])

@@ -39,13 +39,13 @@ def passed(*processes, seconds):
 
 @pytest.mark.timeout(280)
 def test_eight_devices(tmp_path):
-    passed(start(tmp_path / "a", 8, ["-m", "not slow"]), seconds=270)
+    passed(start(tmp_path / "0", 8, ["-m", "not slow"]), seconds=270)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_seeds_and_real_tasks_on_eight_devices(tmp_path):
-    passed(start(tmp_path / "a", 8, ["-m", "slow"]), seconds=1400)
+    passed(start(tmp_path / "0", 8, ["-m", "slow"]), seconds=1400)
 
 
 @pytest.mark.slow
