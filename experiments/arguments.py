@@ -120,7 +120,7 @@ class BenchTrainArgs:
     """Batch sizes."""
     seconds: float = 30.0
     """Of updates for one row; two at least."""
-    cold: bool = False
+    cold: bool = True
     """Also compile with an empty cache, in a process of its own for each row."""
     out: Path | None = None
     """JSON file for the rows, for example results/bench/train.json."""

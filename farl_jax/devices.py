@@ -43,6 +43,16 @@ def join_processes() -> None:
         raise DeviceError(f"{_PROCESS[0]} is set, so {error} must be set to a number") from error
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(os.environ[_PROCESS[0]], number, index)
+    _meet()
+
+
+def _meet() -> None:
+    """Let all devices talk once: later, gloo would give the slowest process no more than 30 s."""
+    everyone = Mesh(np.asarray(jax.devices()), (ENVS,), axis_types=(AxisType.Auto,))
+    each = NamedSharding(everyone, PartitionSpec(ENVS))
+    ones = jax.make_array_from_callback((everyone.size,), each, lambda _: np.ones(1, np.float32))
+    ones.sum().block_until_ready()
+    multihost_utils.sync_global_devices("joined")
 
 
 def leads() -> bool:

@@ -87,8 +87,8 @@ def phase():
 
 def test_eight_devices_equal_one_and_a_checkpoint_moves_between_them(phase, frozen, tmp_path):
     assert jax.device_count() == 8
-    one, _ = advance(phase, frozen, 1, 2)
     eight, layout = advance(phase, frozen, 8, 2)
+    one, _ = advance(phase, frozen, 1, 2)
     assert_first_update_equals(one, eight)
     assert_alike(eight[1][0], one[1][0], tolerance=2e-4)  # the policy has moved by now
     rows = {name for name in layout if name.startswith((".env_state", ".memory"))}
@@ -96,7 +96,8 @@ def test_eight_devices_equal_one_and_a_checkpoint_moves_between_them(phase, froz
         assert tuple(spec) == ((devices.ENVS,) if name in rows else ()), name
 
     abstract = {"state": jax.eval_shape(phase.init, frozen, jax.random.key(0))}
-    for number, states, other in ((8, eight, 1), (1, one, 8)):
+    ways = ((8, eight, 1), (1, one, 8))
+    for number, states, other in ways[: 1 if jax.process_count() > 1 else 2]:
         folder = tmp_path / str(number)
         with devices.use(number):
             state = devices.gather(devices.place_state(states[0][0]))
