@@ -4,6 +4,7 @@ The number of devices is settled when JAX starts, so pytest is started again for
 """
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from envs_mjx import BatchEnv, make
+from experiments import run_online
 from farl_jax import checkpoint, devices
 from farl_jax.methods import METHODS
 from farl_jax.offline import Networks
@@ -21,10 +23,19 @@ from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.parameters import random_parameters
 from tests.test_adaptation import demos, steps
 from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen
-from tests.test_seeds import SETTINGS, UPDATE, assert_alike, compilations
+from tests.test_seeds import (
+    SETTINGS,
+    UPDATE,
+    assert_alike,
+    assert_same_rows,
+    compilations,
+    judge,
+    offline,
+    runs_of,
+)
 from tests.toy import make_toy
 
-_ = (demos, steps, frozen)  # fixtures of theirs
+_ = (demos, steps, frozen, judge, offline)  # fixtures of theirs
 GATE = Gate.create(2, 0.95, 1.62)
 
 
@@ -85,28 +96,62 @@ def phase():
     return make_online(make_toy(ENVS), NETS, GATED, METHODS["farl"])
 
 
-def test_eight_devices_equal_one_and_a_checkpoint_moves_between_them(phase, frozen, tmp_path):
+@pytest.fixture(scope="module")
+def eight(phase, frozen):
+    return advance(phase, frozen, 8, 2)
+
+
+@pytest.fixture(scope="module")
+def one(phase, frozen, eight):
+    """After `eight`: processes that compute apart in between may be late for each other."""
+    return advance(phase, frozen, 1, 2)[0]
+
+
+def test_eight_devices_equal_one(eight, one):
     assert jax.device_count() == 8
-    eight, layout = advance(phase, frozen, 8, 2)
-    one, _ = advance(phase, frozen, 1, 2)
-    assert_first_update_equals(one, eight)
-    assert_alike(eight[1][0], one[1][0], tolerance=2e-4)  # the policy has moved by now
+    states, layout = eight
+    assert_first_update_equals(one, states)
+    assert_alike(states[1][0], one[1][0], tolerance=2e-4)  # the policy has moved by now
     rows = {name for name in layout if name.startswith((".env_state", ".memory"))}
     for name, spec in layout.items():
         assert tuple(spec) == ((devices.ENVS,) if name in rows else ()), name
 
+
+@pytest.mark.parametrize("number", [8, 1])
+def test_a_checkpoint_goes_on_with_other_devices(phase, frozen, eight, one, tmp_path, number):
+    if number == 1 and jax.process_count() > 1:
+        pytest.skip("several processes have one mesh of all their devices")
+    before, after = (one if number == 1 else eight[0])[:2]
+    with devices.use(number):
+        state = devices.gather(devices.place_state(before[0]))
+        checkpoint.save(tmp_path, 1, {"state": state}, {})
     abstract = {"state": jax.eval_shape(phase.init, frozen, jax.random.key(0))}
-    ways = ((8, eight, 1), (1, one, 8))
-    for number, states, other in ways[: 1 if jax.process_count() > 1 else 2]:
-        folder = tmp_path / str(number)
-        with devices.use(number):
-            state = devices.gather(devices.place_state(states[0][0]))
-            checkpoint.save(folder, 1, {"state": state}, {})
-        folder = tmp_path.parents[1] / "0" / tmp_path.name / str(number)  # the first process's
-        _, items, _ = checkpoint.restore(folder, abstract)
-        assert_identical(items["state"], states[0][0])
-        (again,), _ = advance(phase, frozen, other, 1, items["state"])
-        assert_alike(again[0], states[1][0], tolerance=2e-4)
+    first = tmp_path.parents[1] / "0" / tmp_path.name  # the first process's
+    _, items, _ = checkpoint.restore(first, abstract)
+    assert_identical(items["state"], before[0])
+    (again,), _ = advance(phase, frozen, 9 - number, 1, items["state"])
+    assert_alike(again[0], after[0], tolerance=2e-4)
+
+
+@pytest.mark.slow
+def test_the_commands_loop_leaves_the_same_files_and_goes_on_with_other_devices(
+    frozen, offline, judge, tmp_path
+):
+    """Two seeds at once, on 1 and on 8 devices (2 x 4), and cut off on 8, gone on with on 2."""
+    rows = {}
+    for number in (1, 8):
+        runs = runs_of(tmp_path / str(number), offline, (0, 1))
+        rows[number] = run_online.fine_tune(runs, "uni_o4", judge, num_devices=number)
+    for one, many in zip(rows[1], rows[8], strict=True):
+        assert_same_rows([many | {"wall_seconds": 0}], [one | {"wall_seconds": 0}])
+    for seed in ("seed0", "seed1"):
+        folder = tmp_path / "8" / seed / "uni_o4"
+        (folder / "result.json").unlink()
+        shutil.rmtree(folder / "checkpoints" / "1024")
+    again = runs_of(tmp_path / "8", offline, (0, 1), resume=True)
+    resumed = run_online.fine_tune(again, "uni_o4", judge, num_devices=2)
+    for one, many in zip(rows[1], resumed, strict=True):
+        assert_same_rows([many | {"wall_seconds": 0}], [one | {"wall_seconds": 0}])
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from experiments.plots import shares_figure
 from farl_jax.safety import make_imagined_risk
 
 
-def flop(jaxpr: jax.core.Jaxpr) -> int:
+def flop(jaxpr: jax.extend.core.Jaxpr) -> int:
     """Twice the products of all matrix products, those of loops as often as they run."""
     total = 0
     for equation in jaxpr.eqns:

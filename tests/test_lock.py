@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -17,7 +18,7 @@ BLOCKS = re.findall(r"^(\S+)==(\S+)((?:.*\\\n)(?: +--hash=.*\n)+)", LOCK, re.MUL
 @pytest.mark.parametrize("asked", ASKED)
 def test_each_dependency_is_pinned_within_its_range(asked):
     wanted = Requirement(asked)
-    pinned = [version for name, version, _ in BLOCKS if name == wanted.name]
+    pinned = [version for name, version, _ in BLOCKS if name == canonicalize_name(wanted.name)]
     assert pinned and all(wanted.specifier.contains(version) for version in pinned)
 
 
