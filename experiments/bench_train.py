@@ -299,8 +299,12 @@ def device_memory_gb() -> float | None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    names = ("task", "backend", "envs", "steps/s", *PARTS, "compile s", "GB", "gate/matmul")
-    table = Table(*names, title="online loop of FARL; parts in % of its time")
+    parts = (name.removeprefix("world_") for name in PARTS)
+    names = ("task", "backend", "envs", "steps/s", *parts, "compile s", "GB", "gate/matmul")
+    title = "online loop of FARL; parts in % of its time"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=True, justify="left" if name in names[:2] else "right")
     for row in rows:
         compiling = [row[k]["compile_seconds"] for k in ("cold", "warm") if row[k]]
         memory = row["device_memory_gb"] or row["peak_memory_gb"]
