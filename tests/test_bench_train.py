@@ -81,4 +81,4 @@ def test_a_row_of_native(tmp_path, capsys):
     assert row["steps_per_second"] > 10 and row["num_envs"] == 16
     np.testing.assert_allclose(sum(row["shares"].values()), 1.0)
     assert all(row["seconds"][name] > 0 for name in PARTS if name != "rest")
-    assert row["warm"]["start_seconds"] > row["warm"]["compile_seconds"] > 0
+    assert min(row["warm"].values()) > 0 and row["cold"] is None
