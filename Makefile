@@ -10,10 +10,23 @@ test: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest
 
-$(VENV)/installed: pyproject.toml
+# Known vulnerabilities are looked up where pip-audit is installed; it must reach its database.
+audit: $(VENV)/installed
+	$(VENV)/bin/python -m pip check
+	@if command -v pip-audit >/dev/null; \
+	then pip-audit --strict --disable-pip --requirement requirements.lock; \
+	else echo "no pip-audit here: known vulnerabilities were not looked up"; fi
+
+# Versions and hashes of all that `make run` and `make test` install; run it after pyproject.toml changes.
+lock:
+	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
+	  --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+$(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test
+.PHONY: run test audit lock

@@ -2,14 +2,20 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from envs_mjx.core import Env, State
+
+ROWS = "envs"
+"""Axis of a mesh (`jax.set_mesh`) along which rows are shared out among devices."""
 
 
 class BatchEnv:
     """`num_envs` copies of one environment with automatic resets.
 
-    Pure: jit it, scan over it, or vmap it over a leading axis of seeds.
+    Pure: jit it, scan over it, or vmap it over a leading axis of seeds. Where there is a mesh with
+    an axis ROWS, each device steps its own share of the rows, on any backend; a number of rows that
+    cannot be shared out is stepped everywhere.
     """
 
     def __init__(self, env: Env, num_envs: int) -> None:
@@ -50,7 +56,7 @@ class BatchEnv:
           next_state: [N] where to act next; rows that finished hold a fresh episode.
           final_state: [N] what the step itself led to: true observation, rewards and flags.
         """
-        final_state = jax.vmap(self.env.step)(state, action)
+        final_state = self._step_rows(state, action)
         fresh = self.reset(key)
 
         def restart(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -58,3 +64,12 @@ class BatchEnv:
             return jnp.where(done, new, old)
 
         return jax.tree.map(restart, fresh, final_state), final_state
+
+    def _step_rows(self, state: State, action: jax.Array) -> State:
+        rows, mesh = jax.vmap(self.env.step), jax.sharding.get_abstract_mesh()
+        if ROWS not in mesh.axis_names:
+            return rows(state, action)
+        even = self.num_envs % mesh.shape[ROWS] == 0
+        spec = PartitionSpec(ROWS) if even else PartitionSpec()
+        apart = jax.shard_map(rows, in_specs=spec, out_specs=spec, check_vma=False)
+        return apart(state, action)

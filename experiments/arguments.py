@@ -1,4 +1,4 @@
-"""Arguments of the commands that go over many settings or runs."""
+"""Arguments of the commands, but of those that start runs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +8,29 @@ import tyro
 
 from farl_jax.config import HorizonConfig
 from farl_jax.methods import MAIN
+
+
+@dataclass(frozen=True)
+class PhaseArgs:
+    """Do one phase of a run that exists; its config.json says the rest."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    method: str = "farl"
+    """uni_o4 (gate off), farl, or another of farl_jax/methods.py; for `online`, `render` and
+    `diagnose`."""
+    resume: bool = False
+    """Keep what is finished and go on from the newest checkpoint."""
+    task: str | None = None
+    """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+
+
+@dataclass(frozen=True)
+class OnlineArgs(PhaseArgs):
+    """Fine-tune a run online by one method."""
+
+    devices: int = 1
+    """Spread environments over this many devices, those of all processes together."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,8 @@ class HorizonArgs:
     policy: Literal["newest", "offline"] = "newest"
     """Policy and world model: of the newest checkpoint, or of the offline phase, which fails
     more often and so says more in as many steps."""
+    task: str | None = None
+    """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)
 
 
@@ -82,3 +107,55 @@ class ReportArgs:
     by: tuple[str, ...] = ()
     """Settings, for example online.treatment, whose values make groups of their own. Without it,
     runs that differ in a setting from most of their group are left out."""
+
+
+@dataclass(frozen=True)
+class BenchArgs:
+    """Measure env steps per second of a jitted rollout with a policy."""
+
+    task: str = "bounded_push"
+    """A FailureBench task, or all."""
+    backends: tuple[str, ...] = ("native", "mjx")
+    """Backends to measure."""
+    num_envs: tuple[int, ...] = (64, 256)
+    """Batch sizes."""
+    out: Path | None = None
+    """JSON file for the rows."""
+    figure: Path | None = None
+    """Picture of env steps per second against batch size."""
+    metaworld: Path | None = None
+    """A Python with metaworld 3.1.1, to measure MetaWorld itself in the same run."""
+
+
+@dataclass(frozen=True)
+class BenchTrainArgs:
+    """Measure the whole online loop of `farl`, and what its parts take."""
+
+    task: str = "bounded_push"
+    """A FailureBench task, or all."""
+    backends: tuple[str, ...] = ("native",)
+    """Backends to measure."""
+    num_envs: tuple[int, ...] = (128,)
+    """Batch sizes."""
+    seconds: float = 30.0
+    """Of updates for one row; two at least."""
+    cold: bool = True
+    """Also compile with an empty cache, in a process of its own for each row."""
+    out: Path | None = None
+    """JSON file for the rows, for example results/bench/train.json."""
+    figure: Path | None = None
+    """Picture of the parts' shares."""
+
+
+@dataclass(frozen=True)
+class TasksArgs:
+    """Measure each task's scripted controllers and its normalisation references."""
+
+    task: str = "all"
+    """A FailureBench task, or all."""
+    episodes: int = 1000
+    """Episodes for each controller."""
+    out: Path | None = None
+    """JSON file for the rows."""
+    sheet: Path | None = None
+    """PNG of start, success, failure and recovery; drawn instead of measuring."""

@@ -11,11 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import tyro
 from rich.console import Console
 
 from experiments import signals
-from experiments.arguments import HorizonArgs, ReportArgs, SweepArgs
+from experiments.arguments import (
+    BenchArgs,
+    BenchTrainArgs,
+    HorizonArgs,
+    OnlineArgs,
+    PhaseArgs,
+    ReportArgs,
+    SweepArgs,
+    TasksArgs,
+)
 from experiments.presets import RunSettings, check, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
@@ -35,6 +45,8 @@ class StartArgs:
     """How many seeds, each in a folder of its own; one after the other, but for --together."""
     together: bool = False
     """Train all seeds of a method online at once, as one compiled program."""
+    devices: int = 1
+    """Spread the online phase over this many devices: seeds of --together, then environments."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     out: Path | None = None
@@ -42,51 +54,6 @@ class StartArgs:
     resume: bool = False
     """Keep what is finished and go on from the newest checkpoint."""
     config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
-
-
-@dataclass(frozen=True)
-class PhaseArgs:
-    """Do one phase of a run that exists; its config.json says the rest."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
-    method: str = "farl"
-    """uni_o4 (gate off), farl, or another of farl_jax/methods.py; for `online`, `render` and
-    `diagnose`."""
-    resume: bool = False
-    """Keep what is finished and go on from the newest checkpoint."""
-
-
-@dataclass(frozen=True)
-class BenchArgs:
-    """Measure env steps per second of a jitted rollout with a policy."""
-
-    task: str = "bounded_push"
-    """A FailureBench task, or all."""
-    backends: tuple[str, ...] = ("native", "mjx")
-    """Backends to measure."""
-    num_envs: tuple[int, ...] = (64, 256)
-    """Batch sizes."""
-    out: Path | None = None
-    """JSON file for the rows."""
-    figure: Path | None = None
-    """Picture of env steps per second against batch size."""
-    metaworld: Path | None = None
-    """A Python with metaworld 3.1.1, to measure MetaWorld itself in the same run."""
-
-
-@dataclass(frozen=True)
-class TasksArgs:
-    """Measure each task's scripted controllers and its normalisation references."""
-
-    task: str = "all"
-    """A FailureBench task, or all."""
-    episodes: int = 1000
-    """Episodes for each controller."""
-    out: Path | None = None
-    """JSON file for the rows."""
-    sheet: Path | None = None
-    """PNG of start, success, failure and recovery; drawn instead of measuring."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +113,8 @@ def _dispatch(words: list[str]) -> int:
     if arguments is None:
         return 0
     prepare_jax()
+    if jax.distributed.is_initialized() and name != "online":
+        raise UserError(f"several processes share `farl online` only: run farl {name} in one")
     with disk_errors(Path(".")):
         return command(arguments) or 0
 
@@ -187,8 +156,9 @@ def _user_line(error: Exception) -> str | None:
     from envs_mjx import EnvError
     from farl_jax.checkpoint import CheckpointError
     from farl_jax.dataset import DatasetError
+    from farl_jax.devices import DeviceError
 
-    if isinstance(error, UserError | EnvError | CheckpointError | DatasetError):
+    if isinstance(error, UserError | EnvError | CheckpointError | DatasetError | DeviceError):
         return " ".join(str(error).split())
     return None
 
@@ -223,16 +193,19 @@ def command_run(args: StartArgs) -> None:
     from experiments import run_eval, run_online, run_render
     from experiments.judge import Judge
     from experiments.run import start_runs
+    from farl_jax import devices
 
     started = time.perf_counter()
     root, runs = _seed_folders(args)
     for _, settings in runs:
         check(settings)
+    together = len(runs) if args.together else 1
+    devices.check(args.devices, together, args.config.online.num_envs)
     console, judge = _console(), None
     for group in [runs] if args.together else [[one] for one in runs]:
         with start_runs(group, console, resume=args.resume) as seeds:
             judge = judge or Judge(seeds[0], args.config)
-            run_online.all_phases(seeds, judge)
+            run_online.all_phases(seeds, judge, num_devices=args.devices)
             if group[0] == runs[0]:
                 run_render.film(seeds[0], "farl")
     run_eval.compare(root, [path for path, _ in runs], console)
@@ -303,7 +276,8 @@ def command_demos(args: StartArgs) -> None:
 def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
     from experiments.run import open_run
 
-    run, folder = open_run(args.run, _console(), resume=getattr(args, "resume", True))
+    resume = getattr(args, "resume", True)
+    run, folder = open_run(args.run, _console(), resume=resume, task=args.task)
     with folder:
         phase(run)
 
@@ -315,11 +289,12 @@ def command_offline(args: PhaseArgs) -> None:
     _on_run(args, run_offline.fit)
 
 
-def command_online(args: PhaseArgs) -> None:
+def command_online(args: OnlineArgs) -> None:
     """The online phase of a run, one method."""
     from experiments import run_online
 
-    _on_run(args, lambda run: run_online.fine_tune([run], args.method))
+    tune = lambda run: run_online.fine_tune([run], args.method, num_devices=args.devices)
+    _on_run(args, tune)
 
 
 def command_evaluate(args: PhaseArgs) -> None:
@@ -358,6 +333,13 @@ def command_bench(args: BenchArgs) -> None:
     )
 
 
+def command_bench_train(args: BenchTrainArgs) -> None:
+    """Throughput of the whole online loop."""
+    from experiments import bench_train
+
+    bench_train.run(args, _console())
+
+
 def command_tasks(args: TasksArgs) -> None:
     """Scripted controllers of the tasks."""
     from experiments import bench_tasks, task_sheet
@@ -380,11 +362,12 @@ COMMANDS = {
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
     "demos": (StartArgs, command_demos, "demonstrations only"),
     "offline": (PhaseArgs, command_offline, "offline learning of a run"),
-    "online": (PhaseArgs, command_online, "online fine-tuning of a run, one method"),
+    "online": (OnlineArgs, command_online, "online fine-tuning of a run, one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "diagnose": (PhaseArgs, command_diagnose, "what the world model foresees, as training goes"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
+    "bench train": (BenchTrainArgs, command_bench_train, "the whole online loop and its parts"),
     "tasks": (
         TasksArgs,
         command_tasks,

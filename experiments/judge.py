@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from experiments.run import Run
-from farl_jax import evaluate, online
+from farl_jax import devices, evaluate, online
 from farl_jax.config import FarlConfig
 from farl_jax.methods import METHODS, Method
 from farl_jax.safety import Gate
@@ -48,7 +48,7 @@ class Judge:
         if not method.gated:
             method, gate = METHODS["farl"], gate.off()
         judged = seeds.lift(self._program(method))(seeds.join(keys), learnt, gate)
-        rows = seeds.split(jax.device_get(judged))
+        rows = seeds.split(devices.fetch(judged))
         return [{k: float(v) for k, v in row.items()} for row in rows]
 
     def many(

@@ -249,6 +249,40 @@ def throughput_figure(
     return path
 
 
+def shares_figure(path: Path, rows: Sequence[Row], names: Sequence[str], command: str) -> Path:
+    """Draw what share of the time each part takes, one bar for each row, stacked.
+
+    Args:
+        path: the picture to write.
+        rows: of `bench_train.run`, with `shares` by part.
+        names: parts from left to right. What is below 0 is left out.
+        command: for the footer.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 1.8 + 0.45 * len(rows)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    labels = [f"{r['task']}, {r['backend']}, {r['num_envs']} environments" for r in rows]
+    left = np.zeros(len(rows))
+    for name, color in zip(names, _COLORS, strict=False):
+        width = np.array([max(0.0, 100 * row["shares"][name]) for row in rows])
+        axis.barh(range(len(rows)), width, left=left, color=color, label=name.replace("_", " "))
+        left += width
+    for i, row in enumerate(rows):
+        axis.annotate(f" {row['steps_per_second']:,.0f}/s", (left[i], i), va="center", fontsize=8)
+    axis.set_yticks(range(len(rows)), labels, fontsize=8)
+    axis.set_xlim(0.0, 1.15 * left.max())
+    axis.invert_yaxis()
+    dress(axis, "Where the online loop's time goes", "% of the time of an update", "")
+    figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=len(names))
+    figure.supxlabel(command, fontsize=7, color=_GREY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
 def _by_seed(rows: Sequence[Row]) -> list[list[Row]]:
     """Split rows by their `seed`, in order of appearance."""
     seeds: dict[Any, list[Row]] = {}

@@ -1,8 +1,10 @@
 """One run: its folder, its settings, its random streams, and its phases' artefacts."""
 
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from rich.console import Console
 from envs_mjx import BatchEnv, make
 from experiments.presets import PROTOCOL, RunSettings
 from experiments.runtime import RunFolder, UserError, read_json
-from farl_jax import checkpoint
+from farl_jax import checkpoint, devices
 from farl_jax.offline import Networks
 from farl_jax.types import OfflineResult
 
@@ -63,13 +65,27 @@ class Run:
         return items["result"]
 
 
-def open_run(path: Path, console: Console, *, resume: bool = True) -> tuple[Run, RunFolder]:
-    """Go on in an existing run's folder; its config.json says what it is."""
+def open_run(
+    path: Path, console: Console, *, resume: bool = True, task: str | None = None
+) -> tuple[Run, AbstractContextManager]:
+    """Go on in an existing run's folder; its config.json says what it is.
+
+    A task that is an import path must be given as `task`, too: a file alone makes nothing run.
+    Of several processes that share the run, all but the first work in a copy that they throw away.
+    """
     config = path / "config.json"
     if not config.is_file():
         raise UserError(f"no run at {path}: start one with `farl run` or `farl demos`")
     saved = read_json(config)
     settings = RunSettings.from_json(saved)
+    if ":" in settings.task and settings.task != task:
+        raise UserError(
+            f"{config} names code, {settings.task}: if you trust it, add --task {settings.task}"
+        )
+    if not devices.leads():
+        folder = tempfile.TemporaryDirectory()
+        path = Path(shutil.copytree(path, Path(folder.name) / path.name))
+        return Run(path, settings, resume, Console(quiet=True)), folder
     folder = RunFolder.create(path, saved, resume=True)
     return Run(path, settings, resume, console), folder
 

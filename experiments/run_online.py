@@ -17,15 +17,15 @@ import numpy as np
 
 from experiments import collect_demos, faults, run_offline, signals
 from experiments.judge import Judge
+from experiments.online_rows import result_row
 from experiments.run import Run
 from experiments.runtime import UserError, free_memory, read_json, write_json
-from farl_jax import checkpoint, costs, offline, online
+from farl_jax import checkpoint, costs, devices, offline, online
 from farl_jax.config import FarlConfig, OnlineConfig
-from farl_jax.constrained import ConstrainedLearners
 from farl_jax.methods import MAIN, METHODS, Method
 from farl_jax.metrics import MetricsWriter, read_metrics
 from farl_jax.risk_critic import RiskData
-from farl_jax.safety import ALARMS, Gate
+from farl_jax.safety import Gate
 from farl_jax.saver import Part, Saver
 from farl_jax.seeds import Seeds, group_sizes, seed_bytes
 from farl_jax.types import OfflineResult, Params
@@ -90,12 +90,14 @@ class Training:
         return ask(self.parts, self.seeds, [run.key(key) for run in self.runs], learnt, gate)
 
 
-def fine_tune(runs: Sequence[Run], method: str, judge: Judge | None = None) -> list[dict[str, Any]]:
+def fine_tune(
+    runs: Sequence[Run], method: str, judge: Judge | None = None, num_devices: int = 1
+) -> list[dict[str, Any]]:
     """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`.
 
     The runs differ in seed alone and train in one compiled program, in groups where memory asks
-    for it; what is written and returned is each run's own. One `judge` for all methods and seeds of
-    a process compiles its programs once.
+    for it, over `num_devices`; what is written and returned is each run's own. One `judge` for all
+    methods and seeds of a process compiles its programs once.
     """
     parts = find_method(method)
     todo = [run for run in runs if not (run.resume and _result_file(run, method).is_file())]
@@ -107,8 +109,10 @@ def fine_tune(runs: Sequence[Run], method: str, judge: Judge | None = None) -> l
         config = runs[0].settings.config
         env = runs[0].env(config.online.num_envs)
         phase = online.make_online(env, runs[0].networks(), config, parts)
-        for group in _groups(todo, parts, phase):
-            _fine_tune_group(group, method, phase, judge)
+        for group in _groups(todo, parts, phase, num_devices):
+            devices.check(num_devices, len(group), config.online.num_envs)
+            with devices.use(num_devices, len(group)):
+                _fine_tune_group(group, method, phase, judge)
     return [read_json(_result_file(run, method)) for run in runs]
 
 
@@ -116,7 +120,9 @@ def _result_file(run: Run, method: str) -> Path:
     return run.path / method / "result.json"
 
 
-def _groups(runs: list[Run], parts: Method, phase: online.OnlinePhase) -> list[list[Run]]:
+def _groups(
+    runs: list[Run], parts: Method, phase: online.OnlinePhase, num_devices: int
+) -> list[list[Run]]:
     """The runs in groups that memory has room for, said where it is more than one run."""
     if len(runs) == 1:
         return [runs]
@@ -130,7 +136,7 @@ def _groups(runs: list[Run], parts: Method, phase: online.OnlinePhase) -> list[l
     rollout = jax.eval_shape(phase.collect, state, frozen, gate)[1]
     evaluation = env.episode_limit * env.num_envs / phase.steps_per_update
     each = seed_bytes(state, (frozen, gate, rehearsal), rollout, max(1.0, evaluation))
-    free = free_memory()
+    free = free_memory(num_devices)
     sizes = group_sizes(len(runs), each, free)
     room = "" if free is None else f" of {free / 1e9:.1f} GB free"
     way = "" if len(sizes) == 1 else f"; {' + '.join(map(str, sizes))}, one group after the other"
@@ -151,9 +157,12 @@ def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, ju
     if phase.adapt is not None:
         (every, *_), demos = zip(*(_rehearsal(*own, parts) for own in each), strict=True)
         demos = seeds.join(demos)
-    phase, joined = seeds.lift_phase(phase), seeds.join(frozen)
-    training = Training(runs, method, phase, joined, seeds.join(gates), (every, demos), judge)
-    state = phase.init(joined, seeds.join([run.key("online") for run in runs]), cost_value)
+    phase, keys = seeds.lift_phase(phase), [run.key("online") for run in runs]
+    joined, gate, keys, cost_value, demos = devices.place(
+        (seeds.join(frozen), seeds.join(gates), seeds.join(keys), cost_value, demos), len(runs)
+    )
+    training = Training(runs, method, phase, joined, gate, (every, demos), judge)
+    state = phase.init(joined, keys, cost_value)
     with ExitStack() as stack:
         writers = [stack.enter_context(MetricsWriter(training.folder(run))) for run in runs]
         state, seconds = _restore(training, state, writers)
@@ -171,13 +180,13 @@ def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, ju
 
 
 def all_phases(
-    runs: Sequence[Run], judge: Judge, methods: Sequence[str] = MAIN
+    runs: Sequence[Run], judge: Judge, methods: Sequence[str] = MAIN, num_devices: int = 1
 ) -> list[list[dict[str, Any]]]:
     """Demonstrations and offline phase of each run, then the methods of all; each run's rows."""
     for run in runs:
         run_offline.demos(run)
         run_offline.fit(run)
-    by_method = [fine_tune(runs, method, judge) for method in methods]
+    by_method = [fine_tune(runs, method, judge, num_devices) for method in methods]
     return [list(rows) for rows in zip(*by_method, strict=True)]
 
 
@@ -219,7 +228,8 @@ def _restore(
     for run in training.runs:
         rows = read_metrics(training.folder(run) / "metrics.jsonl")
         seconds.append(rows[-1]["wall_seconds"] if rows else 0.0)
-    return training.seeds.join([own for _, own in found]), seconds
+    restored = training.seeds.join([own for _, own in found])
+    return devices.place_state(restored, len(training.runs)), seconds
 
 
 def _newest_state(training: Training, run: Run, abstract: dict[str, Any]) -> tuple[int, Any]:
@@ -245,7 +255,7 @@ def _train(
     """
     config, phase, seeds, runs = training.config, training.phase, training.seeds, training.runs
     every = lambda steps: max(1, steps // phase.steps_per_update)
-    before, updates = seeds.split(jax.device_get(state.counters)), []
+    before, updates = seeds.split(devices.fetch(state.counters)), []
     rows, trouble = [{} for _ in runs], {}
     number = int(np.max(state.env_steps)) // phase.steps_per_update
     if number == 0:
@@ -264,8 +274,8 @@ def _train(
         due = number % every(config.eval_every) == 0 or last
         saving = number % every(config.checkpoint_every) == 0 or last or stop
         if due or saving or number % LOG_UPDATES == 0:
-            sound = seeds.split(jax.device_get(seeds.lift(online.sound)(state)))
-            now = seeds.split(jax.device_get((state.counters, updates)))
+            sound = seeds.split(devices.fetch(seeds.lift(online.sound)(state)))
+            now = seeds.split(devices.fetch((state.counters, updates)))
             values = [online.summarize(*own) for own in _since(before, now)]
             spent, started = time.perf_counter() - started, time.perf_counter()
             seconds = [s + spent / len(runs) for s in seconds]
@@ -292,7 +302,8 @@ def _parts(
     training: Training, state: Any, metadata: list[Any], scores: list[Any], going: list[int]
 ) -> list[Part]:
     """What the runs that are still going save."""
-    folders, states = map(training.folder, training.runs), training.seeds.split(state)
+    folders = map(training.folder, training.runs)
+    states = devices.gather(training.seeds.split(state))
     parts = [
         Part(folder / "checkpoints", {"state": own}, about, score)
         for folder, own, about, score in zip(folders, states, metadata, scores, strict=True)
@@ -355,42 +366,6 @@ def _final(training: Training, state: online.OnlineState) -> list[dict[str, Any]
     first, last = judged(training.frozen, gate), judged(now, gate)
     bare = judged(now, gate.off()) if gated else last
     scores = zip(first, last, bare, strict=True)
-    own = zip(training.runs, seeds.split(state), seeds.split(gate), scores, strict=True)
-    return [_row(run, training.method, *parts) for run, *parts in own]
-
-
-def _row(run: Run, method: str, state: online.OnlineState, gate: Gate, scores: Any):
-    totals, gated = online.summarize(state.counters, None, []), METHODS[method].gated
-    first, last, bare = scores
-    names = ("episodes", "failure_episodes", "failing_steps", "recovered_steps", "successes")
-    return {
-        "task": run.settings.task,
-        "method": method,
-        "seed": run.settings.seed,
-        "preset": run.settings.preset,
-        "online_steps": int(state.env_steps),
-        **{name: int(totals[name]) for name in (*names, "diverged")},
-        "causes": {name: int(totals[name]) for name in ALARMS} if gated else None,
-        "initial_return": first["normalized_return"],
-        "final_return": last["normalized_return"],
-        "final_return_se": last["normalized_return_se"],
-        "initial_success": first["success"],
-        "final_success": last["success"],
-        "final_failure_rate": last["failure_episodes"],
-        "final_return_without_gate": bare["normalized_return"],
-        "final_success_without_gate": bare["success"],
-        "max_risk": float(gate.max_risk) if gated else None,
-        **_constraint(run, state),
-        "backend": run.env(1).backend,
-    }
-
-
-def _constraint(run: Run, state: online.OnlineState) -> dict[str, float]:
-    """What a constrained method's row says besides: its limit, and J_C at the end."""
-    if not isinstance(state.learners, ConstrainedLearners):
-        return {}
-    limit = run.settings.config.constraint.limit
-    return {
-        "cost_limit": limit,
-        "cost_rate": float(state.learners.costs.rate.estimate(limit)),
-    }
+    states, gates = devices.gather((seeds.split(state), seeds.split(gate)))
+    own = zip(training.runs, states, gates, scores, strict=True)
+    return [result_row(run, training.method, *parts) for run, *parts in own]

@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import jax
 
+from farl_jax.devices import join_processes
+
 CONFIG = "config.json"
 ENVIRONMENT = "env.json"
 LOCK = "run.lock"
@@ -45,12 +47,15 @@ class UserError(Exception):
 
 
 def prepare_jax(cache_dir: Path | None = None) -> None:
-    """Set matrix products to full float32 and keep compiled programs on disk.
+    """Join other processes if the environment names them (`farl_jax.devices`), set matrix products
+
+    to full float32, and keep compiled programs on disk.
 
     The cache lies in `cache_dir`, else in `$FARL_CACHE_DIR`, else in `~/.cache/farl-jax/xla`.
     Where that cannot be written, a warning says so and JAX goes without. Call it before
     anything is compiled.
     """
+    join_processes()
     jax.config.update("jax_default_matmul_precision", "highest")  # TF32 changes results
     default = Path("~/.cache/farl-jax/xla")
     folder = Path(cache_dir or os.environ.get("FARL_CACHE_DIR") or default).expanduser()
@@ -138,11 +143,11 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def free_memory() -> int | None:
-    """Return the bytes that JAX's default device has left, None where nothing tells."""
-    stats = jax.devices()[0].memory_stats() or {}
+def free_memory(num_devices: int = 1) -> int | None:
+    """Return the bytes that JAX's first devices have left together, None where nothing tells."""
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+        return num_devices * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from farl_jax import devices
+
 PyTree = Any
 
 FORMAT = 1
@@ -49,7 +51,7 @@ def save(
     Leaves are arrays, numbers or typed PRNG keys; None and empty nodes are free. `metadata` is
     JSON. A step of the same number is replaced. Afterwards the newest `keep` intact steps and the
     one of the highest `score` remain; later steps belong to a continuation that was abandoned, and
-    go as well.
+    go as well. Of several processes all call this, each with whole leaves, and the first writes.
 
     Raises:
         CheckpointError: a leaf or the metadata cannot be stored, or the disk refuses.
@@ -60,20 +62,19 @@ def save(
     folder = Path(folder).absolute()
     final, staging = folder / str(step), folder / f"{step}{STAGING}"
     body = {"format": FORMAT, "step": step, "metadata": _as_json(metadata), "score": score}
+    stored = {  # Orbax stores no empty arrays and no empty items
+        item: {path: leaf for path, leaf in tree.items() if leaf.size}
+        for item, tree in leaves.items()
+    }
     try:
+        if jax.process_index() > 0:
+            _write_items(staging / "orbax", stored, body["metadata"])
+            return devices.path_of_first(final)
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"*{STAGING}*"):  # of a save that was killed
             shutil.rmtree(leftover)
         staging.mkdir()
-        stored = {  # Orbax stores no empty arrays and no empty items
-            item: {path: leaf for path, leaf in tree.items() if leaf.size}
-            for item, tree in leaves.items()
-        }
-        ocp.save_checkpointables(
-            staging / "orbax",
-            {item: tree for item, tree in stored.items() if tree},
-            custom_metadata=body["metadata"],
-        )
+        _write_items(staging / "orbax", stored, body["metadata"])
         body["items"] = {
             item: {path: _spec(leaf) for path, leaf in tree.items()}
             for item, tree in leaves.items()
@@ -87,12 +88,10 @@ def save(
         _prune(folder, step, keep)
     except Exception as error:
         shutil.rmtree(staging, ignore_errors=True)
-        reason = _root_cause(error)
-        raise CheckpointError(
-            f"cannot save step {step} in {folder}: {reason}; older steps are intact, --resume "
-            "goes on from them"
-        ) from error
-    return final
+        way = "older steps are intact, --resume goes on from them"
+        reason = f"cannot save step {step} in {folder}: {_root_cause(error)}; {way}"
+        raise CheckpointError(reason) from error
+    return devices.path_of_first(final)
 
 
 def restore(
@@ -151,7 +150,8 @@ def latest_step(folder: Path) -> int | None:
 
 def best_step(folder: Path) -> int | None:
     """Return the step of the highest score, the later of equal ones; None where none has any."""
-    return _best(_scores(Path(folder)))
+    judged = [(score, step) for step, score in _scores(Path(folder)).items() if score is not None]
+    return max(judged)[1] if judged else None
 
 
 def _steps(folder: Path) -> list[int]:
@@ -345,6 +345,12 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
     return restored
 
 
+def _write_items(folder: Path, items: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Through Orbax, for which all of several processes must take part, in one folder."""
+    filled = {item: tree for item, tree in items.items() if tree}
+    ocp.save_checkpointables(devices.path_of_first(folder), filled, custom_metadata=metadata)
+
+
 def _unplaced(array: jax.Array) -> jax.Array:
     """The same array as if just made, not tied to its device: JAX compiles a program anew for
     arguments that are."""
@@ -359,7 +365,7 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
     leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
@@ -367,8 +373,7 @@ def _prune(folder: Path, step: int, keep: int) -> None:
     """Leave the best and the newest `keep` steps that look intact, nothing later than `step`."""
     for later in (found for found in _steps(folder) if found > step):
         shutil.rmtree(folder / str(later))
-    scores = _scores(folder)
-    oldest, best = sorted(scores)[-keep:][0], _best(scores)
+    oldest, best = sorted(_scores(folder))[-keep:][0], best_step(folder)
     for older in (found for found in _steps(folder) if found < oldest and found != best):
         shutil.rmtree(folder / str(older))
 
@@ -384,11 +389,6 @@ def _scores(folder: Path) -> dict[int, float | None]:
             continue
         scores[step] = manifest.get("score")
     return scores
-
-
-def _best(scores: Mapping[int, float | None]) -> int | None:
-    judged = [(score, step) for step, score in scores.items() if score is not None]
-    return max(judged)[1] if judged else None
 
 
 def _root_cause(error: BaseException) -> str:

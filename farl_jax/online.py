@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from farl_jax import constrained, ppo
+from farl_jax import constrained, devices, ppo
 from farl_jax.adaptation import Adaptation, make_adaptation
 from farl_jax.config import FarlConfig
 from farl_jax.methods import Method
@@ -200,7 +200,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         # copied: the state is donated at every step, `frozen` is not
         own, own_cost_value = jax.tree.map(jnp.copy, (frozen, cost_value))
         values = (own.value, own_cost_value) if method.constrained else (own.value,)
-        return OnlineState(
+        state = OnlineState(
             learners=init_learners(own.policy, *values),
             env_state=env.reset(key_reset),
             memory=start_memory(config, method, env),
@@ -209,6 +209,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
         )
+        return devices.settle(state)
 
     # Jitted apart from the rest of the state: the same program for every method.
     update_learners = jax.jit(update_learners, donate_argnums=0)
@@ -271,7 +272,7 @@ def _make_collect(
             counters=state.counters.add(steps),
             env_steps=state.env_steps + steps.reward.size,
         )
-        return state, steps
+        return devices.settle(state), steps
 
     return collect
 

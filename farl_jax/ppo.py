@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from farl_jax import distributions, ope
+from farl_jax import devices, distributions, ope
 from farl_jax.config import OfflinePPOConfig, OnlineConfig, Treatment
 from farl_jax.dataset import DeviceData
 from farl_jax.iql import Critics, advantage
@@ -265,7 +265,7 @@ def scan_minibatches(
         shuffled = jax.tree.map(
             lambda x: x[order].reshape(config.minibatches, minibatch, *x.shape[1:]), batch
         )
-        return jax.lax.scan(step, carry, shuffled)
+        return jax.lax.scan(step, carry, devices.spread(shuffled, axis=1))
 
     return jax.lax.scan(epoch, carry, jax.random.split(key, config.epochs))
 

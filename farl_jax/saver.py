@@ -52,6 +52,8 @@ class Saver:
         self.wait()
         copies = [(part, snapshot(part.items)) for part in parts]
         self._step, self._pending = step, self._worker.submit(_write, step, copies)
+        if jax.process_count() > 1:  # all save together: the same collectives in the same order
+            self.wait()
 
     def wait(self) -> None:
         """Return when all that was given to `save` is on disk, or raise what went wrong."""

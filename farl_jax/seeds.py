@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from farl_jax import devices
 from farl_jax.online import OnlinePhase
 
 PyTree = Any
@@ -50,7 +51,9 @@ class Seeds:
 
     def lift(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """The same function of joined arguments."""
-        return function if self.number == 1 else jax.vmap(function)
+        if self.number == 1:
+            return function
+        return jax.vmap(function, spmd_axis_name=devices.SEEDS if devices.active() else None)
 
     def lift_phase(self, phase: OnlinePhase) -> OnlinePhase:
         """The same phase of joined states; `steps_per_update` stays that of one seed."""
