@@ -27,6 +27,7 @@ def asked(name: str, body: str, words: str, first: str = "pass") -> tuple[int, s
 import os, signal, sys, time
 from experiments import signals
 signals.GRACE = 1.0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 def command():
     {first}
     print("ready", flush=True)
