@@ -38,7 +38,8 @@ def test_a_save_is_of_its_moment_though_the_state_is_donated_at_once(tmp_path):
     state = {"w": jnp.zeros(1000), "key": jax.random.key(5)}
     abstract = jax.eval_shape(lambda: {"x": state})
     with Saver(quiet) as saver:
-        saver.save(7, [Part(tmp_path, {"x": state}, {"task": "toy"})])
+        first = Part(tmp_path / "first", small(0), {})  # keeps the worker busy for a while
+        saver.save(7, [first, Part(tmp_path, {"x": state}, {"task": "toy"})])
         for _ in range(50):
             state = advance(state)
         jax.block_until_ready(state)
