@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.plots import diagnosis_figure
 from experiments.run import Run
-from experiments.run_online import find_method, make_gate, newest
+from experiments.run_online import find_method, newest
 from experiments.runtime import UserError, write_json
 from farl_jax import dataset, diagnosis, online, safety
 from farl_jax.config import FarlConfig
@@ -32,7 +32,7 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
     if parts.gate != "world_model":
         raise UserError(f"{method} has no world model's gate to diagnose: choose --method farl")
     frozen = run.offline_result()
-    step, latest = newest(run, method, frozen)
+    step, latest, gate = newest(run, method, frozen)
     pairs = {"offline policy, offline model": frozen}
     if step > 0:
         pairs[f"policy of step {step:,}, offline model"] = latest.replace(
@@ -40,19 +40,15 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
         )
         if config.adaptation.every > 0:
             pairs[f"policy of step {step:,}, its model"] = latest
-    watch, max_risk = (
-        _make_watch(run, config, parts),
-        float(make_gate(config, frozen, parts).max_risk),
-    )
-    reports = {}
+    watch, max_risk, reports = _make_watch(run, config, parts), float(gate.max_risk), {}
     for name, learnt in pairs.items():
         reports[name] = report = _judge(run, config, learnt, watch, max_risk)
-        gate = report["gate"]
+        acts = report["gate"]
         run.say(
             f"{name}: AUROC step 1 {report['foresight']['auroc'][0]:.3f}, step "
             f"{config.safety.horizon} {report['foresight']['auroc'][-1]:.3f}; at eps_safe "
-            f"{max_risk:.2g} recall {gate['recall']:.2f}, precision {gate['precision']:.2f}, "
-            f"trigger rate {gate['trigger_rate']:.3f}, lead {gate['lead']:.0f} steps; "
+            f"{max_risk:.2g} recall {acts['recall']:.2f}, precision {acts['precision']:.2f}, "
+            f"trigger rate {acts['trigger_rate']:.3f}, lead {acts['lead']:.0f} steps; "
             f"{report['failure_episodes']} failure episodes"
         )
     folder: Path = run.path / method
@@ -111,14 +107,16 @@ def _judge(run: Run, config: Any, learnt: OfflineResult, watch: Any, max_risk: f
     """All measures of one pair; every pair sees the same starts and the same noise."""
     steps, probability = watch(learnt, run.key("diagnosis"))
     gate, done = config.safety, np.asarray(steps.done)
-    labels, known = diagnosis.later_failures(steps.failure, done, gate.horizon)
+    window = config.world_model.failure_window
+    labels, known = diagnosis.later_failures(steps.failure, done, gate.horizon + window - 1)
+    foretold = *diagnosis.within(labels, known, window), labels[0]
     cost = steps.decision.horizon_cost
     report = lambda eps: diagnosis.gate_report(cost, labels, done, eps, gate.lead_time)
     return {
         "episodes": int(done.sum()),
         "failure_episodes": int(steps.first_failure.sum()),
-        "foresight": diagnosis.foresight(probability, labels, known),
-        "reliability": diagnosis.reliability(cost, labels, known, gate.gamma_risk),
+        "foresight": diagnosis.foresight(probability, *foretold),
+        "reliability": diagnosis.reliability(cost, *foretold, gate.gamma_risk),
         "gate": report(max_risk),
         "thresholds": [report(eps) for eps in THRESHOLDS],
         "decoder_m": diagnosis.decoder_errors(

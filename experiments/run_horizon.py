@@ -35,7 +35,7 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     if find_method(method).gate != "world_model":
         raise UserError(f"{method} has no world model's gate to study: choose --method farl")
     frozen = run.offline_result()
-    step, learnt = (0, frozen) if offline else newest(run, method, frozen)
+    step, learnt = (0, frozen) if offline else newest(run, method, frozen)[:2]
     settings = run.settings.config
     safety = dataclasses.replace(settings.safety, horizon=max(config.horizons))
     settings = dataclasses.replace(settings, safety=safety)

@@ -190,17 +190,19 @@ def all_phases(
     return [list(rows) for rows in zip(*by_method, strict=True)]
 
 
-def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult]:
-    """(online step, `frozen` with task policy and what its gate asks of the newest checkpoint)."""
-    folder = run.path / method / "checkpoints"
+def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult, Gate]:
+    """(online step, `frozen` with what the newest checkpoint has learnt since, its gate)."""
+    folder, parts = run.path / method / "checkpoints", find_method(method)
+    gate = make_gate(run.settings.config, frozen, parts)
     if checkpoint.latest_step(folder) is None:
-        return 0, frozen
+        return 0, frozen, gate
     env = run.env(run.settings.config.online.num_envs)
-    phase = online.make_online(env, run.networks(), run.settings.config, find_method(method))
+    phase = online.make_online(env, run.networks(), run.settings.config, parts)
     # V_C has V's network
     abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)}
     step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
-    return step, online.current(items["state"], frozen)
+    state = items["state"]
+    return step, online.current(state, frozen), gate.tightened(state.slack)
 
 
 def _restore(
@@ -313,8 +315,8 @@ def _parts(
 
 def _judged(training: Training, state: online.OnlineState) -> list[dict[str, float]]:
     """Each seed's point of the learning curve."""
-    learnt = online.current(state, training.frozen)
-    scores = training.evaluate("learning_curve_evaluation", learnt, training.gate)
+    learnt, gate = online.current(state, training.frozen), training.gate.tightened(state.slack)
+    scores = training.evaluate("learning_curve_evaluation", learnt, gate)
     return [{"eval_return": s["normalized_return"], "eval_success": s["success"]} for s in scores]
 
 
@@ -360,10 +362,11 @@ def _progress(training: Training, run: Run, step: int, values: dict, row: dict) 
 
 def _final(training: Training, state: online.OnlineState) -> list[dict[str, Any]]:
     """Each run's row: its training, and first and last policy on held-out keys, both ways."""
-    gate, seeds, gated = training.gate, training.seeds, training.parts.gated
+    seeds, gated = training.seeds, training.parts.gated
+    gate = training.gate.tightened(state.slack)
     now = online.current(state, training.frozen)
     judged = partial(training.evaluate, "final_evaluation", final=True)
-    first, last = judged(training.frozen, gate), judged(now, gate)
+    first, last = judged(training.frozen, training.gate), judged(now, gate)
     bare = judged(now, gate.off()) if gated else last
     scores = zip(first, last, bare, strict=True)
     states, gates = devices.gather((seeds.split(state), seeds.split(gate)))

@@ -8,7 +8,7 @@ import numpy as np
 from envs_mjx import render
 from experiments import run_offline
 from experiments.run import Run
-from experiments.run_online import find_method, make_gate, newest
+from experiments.run_online import find_method, newest
 from farl_jax import online
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
@@ -40,7 +40,7 @@ def film(run: Run, method: str) -> None:
         return steps, extra
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
-    gate, (trained, learnt) = make_gate(config, frozen, parts), newest(run, method, frozen)
+    trained, learnt, gate = newest(run, method, frozen)
     steps, (qpos, goal) = jax.device_get(roll(learnt, gate, run.key("film")))
     max_risk = float(gate.max_risk) if parts.gated else None
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)

@@ -33,6 +33,7 @@ class Adaptation:
     """The learning world model and what it has seen of this run."""
 
     model: ModelState
+    past: dict[str, jax.Array]  # name -> [P, N, ...], steps before the next rollout
     recent: Ring  # windows of any kind
     failing: Ring  # windows with a failure
 
@@ -85,18 +86,20 @@ def draw(ring: Ring, key: jax.Array, batch: int) -> dict[str, jax.Array]:
     return {name: jnp.moveaxis(kept[row], 0, 1) for name, kept in ring.fields.items()}
 
 
-def usable_windows(steps: Transition, length: int, cap: int) -> tuple[jax.Array, jax.Array]:
+def usable_windows(
+    steps: dict[str, jax.Array], length: int, cap: int
+) -> tuple[jax.Array, jax.Array]:
     """(usable, usable and with a failure), both [T - L + 1, N] bool, by a window's first step.
 
     A window lies inside one episode, holds no step at which the simulation gave up, and does not
-    begin deeper than `cap` failing steps into its episode.
+    begin deeper than `cap` failing steps into its episode. `steps` are `seen_steps`.
     """
-    starts = steps.done.shape[0] - length + 1
+    starts = steps["done"].shape[0] - length + 1
     inside = lambda mask, steps: jnp.stack([mask[i : i + starts] for i in range(steps)]).any(0)
-    crosses = inside(steps.done, length - 1)
-    shallow = steps.failing_steps[:starts] <= cap
-    usable = shallow & ~crosses & ~inside(steps.diverged, length)
-    return usable, usable & inside(steps.failure, length)
+    crosses = inside(steps["done"], length - 1)
+    shallow = steps["failing_steps"][:starts] <= cap
+    usable = shallow & ~crosses & ~inside(steps["unusable"], length)
+    return usable, usable & inside(steps["failure"], length)
 
 
 def mixed_batch(
@@ -136,10 +139,52 @@ def window_fields(
     }
 
 
+def seen_steps(
+    steps: Transition, normalizer: Normalizer, reward_scale: float
+) -> dict[str, jax.Array]:
+    """All that windows are cut by and hold, name -> [T, N, ...]."""
+    return window_fields(steps, normalizer, reward_scale) | {
+        "done": steps.done,
+        "failing_steps": steps.failing_steps,
+        "unusable": steps.diverged,
+    }
+
+
+def start_past(
+    rollout: tuple[int, int], window: int, observation_size: int, action_size: int
+) -> dict[str, jax.Array]:
+    """Unusable steps, name -> [P, N, ...]: as many rollouts [T, N] as a failure may lie ahead."""
+    length, num_envs = rollout
+    past = -(-(window - 1) // length) * length
+    fields = create_ring(past, num_envs, observation_size, action_size).fields
+    none = jnp.zeros((past, num_envs), bool)
+    return fields | {"done": none, "failing_steps": none.astype(jnp.int32), "unusable": ~none}
+
+
+def with_labels(
+    past: dict[str, jax.Array], steps: dict[str, jax.Array], window: int
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """(the oldest T steps of past and rollout, `failure` within `window` steps; the new past).
+
+    By then it is known whether a failure follows. With a window of 1 that is the rollout itself.
+    """
+    length = len(steps["done"])
+    all_steps = {k: jnp.concatenate([past[k], steps[k]]) for k in steps}
+    label = world_model.failure_within(all_steps["failure"], all_steps["done"], window)
+    oldest = {k: v[:length] for k, v in (all_steps | {"failure": label}).items()}
+    return oldest, {k: v[length:] for k, v in all_steps.items()}
+
+
 def make_adaptation(
-    model: LatentModel, config: AdaptationConfig, world: WorldModelConfig, reward_scale: float
+    model: LatentModel,
+    config: AdaptationConfig,
+    world: WorldModelConfig,
+    reward_scale: float,
+    rollout: tuple[int, int],
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Build `init(params)`, `observe(adaptation, steps, normalizer, key)` and `learn`.
+
+    `rollout` is (T, N) of the steps that are observed.
 
     `learn(adaptation, key, rehearsal) -> adaptation` takes one chunk of gradient steps; it calls
     the very program that fitted the model offline. The logit shift stays that of the offline phase:
@@ -149,18 +194,22 @@ def make_adaptation(
     rates = jnp.full(world.chunk, config.learning_rate)
 
     def init(params: Params) -> Adaptation:
-        sizes = (world.train_horizon, model.observation_size, model.action_size)
-        rings = (create_ring(n, *sizes) for n in (config.windows, config.failing_windows))
-        return Adaptation(world_model.model_state(params, world), *rings)
+        wide = model.observation_size, model.action_size
+        past = start_past(rollout, world.failure_window, *wide)
+        sizes = config.windows, config.failing_windows
+        rings = (create_ring(n, world.train_horizon, *wide) for n in sizes)
+        return Adaptation(world_model.model_state(params, world), past, *rings)
 
     def observe(
         adaptation: Adaptation, steps: Transition, normalizer: Normalizer, key: jax.Array
     ) -> Adaptation:
         key_recent, key_failing = jax.random.split(key)
-        usable, failing = usable_windows(steps, world.train_horizon, world.failing_run_cap)
-        fields = window_fields(steps, normalizer, reward_scale)
+        seen = seen_steps(steps, normalizer, reward_scale)
+        fields, past = with_labels(adaptation.past, seen, world.failure_window)
+        usable, failing = usable_windows(fields, world.train_horizon, world.failing_run_cap)
         most = min(config.windows_per_rollout, usable.size)
         return adaptation.replace(
+            past=past,
             recent=store(adaptation.recent, fields, usable, key_recent, most),
             failing=store(adaptation.failing, fields, failing, key_failing, most),
         )

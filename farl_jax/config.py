@@ -80,6 +80,9 @@ class WorldModelConfig:
     width: int = 128
     train_horizon: int = 13
     """Steps per window: heads learn on latents rolled this far, so C_H may use H below it."""
+    failure_window: int = 1
+    """The failure head foretells a failure at its step or within the `failure_window` - 1 that
+    follow in the episode. 1 is the paper's; more where what fails is settled long before."""
     steps: int = 3000
     batch: int = 96
     learning_rate: float = 1e-3
@@ -134,6 +137,12 @@ class SafetyConfig:
     gamma_risk: float = 0.95
     max_risk: float | None = 1e-2
     """eps_safe; None takes the value calibrated on held-out episodes, mostly more cautious."""
+    failure_limit: float | None = None
+    """Share of episodes that may fail: while more do, eps_safe falls, to `min_risk` at least, and
+    while fewer do it rises, to `max_risk` at most. None leaves it at `max_risk`."""
+    limit_rate: float = 2.5
+    """Change of log eps_safe per rollout and unit of share beyond the limit."""
+    min_risk: float = 1e-2
     min_recovery_steps: int = 1
     """A recovery, once begun, lasts at least this long."""
     max_recovery_steps: int = 25

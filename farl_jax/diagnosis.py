@@ -41,12 +41,25 @@ def later_failures(
     return labels, known
 
 
-def foresight(probability: np.ndarray, labels: np.ndarray, known: np.ndarray) -> dict[str, Any]:
+def within(labels: np.ndarray, known: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `later_failures` says of `window` steps at a time: [H + window, T, N] -> [H + 1, T, N].
+
+    That is what a failure head of that `failure_window` foretells.
+    """
+    steps = range(len(labels) - window + 1)
+    some = np.stack([labels[i : i + window].any(0) for i in steps])
+    return some, some | known[window - 1 :]
+
+
+def foresight(
+    probability: np.ndarray, labels: np.ndarray, known: np.ndarray, failing: np.ndarray
+) -> dict[str, Any]:
     """AUROC, AUPRC, calibration error and base rate per imagined step, over steps not failing.
 
-    All [H + 1, T, N]; `probability` is p_i of what the policy does next, imagined.
+    All [H + 1, T, N]; `probability` is p_i of what the policy does next, imagined. `failing` [T, N]
+    are the steps that are left out.
     """
-    calm = ~labels[0]
+    calm = ~failing
     report: dict[str, list[float]] = {"auroc": [], "auprc": [], "ece": [], "rate": []}
     for i in range(1, len(labels)):
         use = calm & known[i]
@@ -59,10 +72,15 @@ def foresight(probability: np.ndarray, labels: np.ndarray, known: np.ndarray) ->
 
 
 def reliability(
-    cost: np.ndarray, labels: np.ndarray, known: np.ndarray, gamma_risk: float, bins: int = 10
+    cost: np.ndarray,
+    labels: np.ndarray,
+    known: np.ndarray,
+    failing: np.ndarray,
+    gamma_risk: float,
+    bins: int = 10,
 ) -> dict[str, list[float]]:
     """Predicted C_H [T, N] against the realised sum gamma^i c_{t+i}, in bins of equal size."""
-    use = ~labels[0] & known.all(0)
+    use = ~failing & known.all(0)
     weight = gamma_risk ** np.arange(len(labels))
     realised = np.tensordot(weight, labels, axes=1)[use]
     order = np.argsort(cost[use], kind="stable")

@@ -297,7 +297,8 @@ def held_out_report(
     probability = predict(
         nets.latent, params, logit_shift, rows["obs"][starts], rows["action"][index]
     )
-    return evaluate.failure_report(np.asarray(probability), held_out["failure"][index])
+    labels = world_model.foretold(held_out, config.world_model.failure_window)
+    return evaluate.failure_report(np.asarray(probability), labels[index])
 
 
 def calibrate(

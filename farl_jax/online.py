@@ -29,6 +29,7 @@ from farl_jax.safety import (
     GateMemory,
     Recovery,
     Risk,
+    adjust,
     gated_controller,
     make_imagined_risk,
     policy_recovery,
@@ -87,6 +88,7 @@ class OnlineState:
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
     adaptation: Adaptation | RiskLearning | None  # None: what the gate asks is frozen, or no gate
+    slack: jax.Array  # [] in (0, 1], eps_safe now over `Gate.max_risk`; see `safety.adjust`
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32
@@ -178,8 +180,9 @@ def _make_learning(
         )
         return lambda own: init(own.risk_critic), observe, learn
     if method.gate == "world_model" and config.adaptation.every > 0:
+        rollout = config.online.rollout, config.online.num_envs
         init, observe, fit = make_adaptation(
-            nets.latent, config.adaptation, config.world_model, config.iql.reward_scale
+            nets.latent, config.adaptation, config.world_model, config.iql.reward_scale, rollout
         )
         learn = lambda adaptation, key, demos, policy: fit(adaptation, key, demos)
         return lambda own: init(own.world_model), observe, learn
@@ -205,6 +208,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             env_state=env.reset(key_reset),
             memory=start_memory(config, method, env),
             adaptation=start_learning(own) if adapts else None,
+            slack=jnp.ones(()),
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
@@ -222,6 +226,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             state.learners, frozen.normalizer, steps, key_update, rest
         )
         metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
+        metrics["slack"] = jnp.copy(state.slack)  # the state is donated at the next step
         state = state.replace(learners=learners, key=key)
         if adapts:
             seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
@@ -261,14 +266,16 @@ def _make_collect(
 
     def collect(state: OnlineState, frozen: OfflineResult, gate: Gate):
         key, key_roll = jax.random.split(state.key)
-        controller = controller_of(current(state, frozen), gate)
+        controller = controller_of(current(state, frozen), gate.tightened(state.slack))
         memory, env_state, steps, _ = unroll(
             env, controller, state.memory, state.env_state, key_roll, config.online.rollout
         )
+        failing = steps.first_failure.sum() / jnp.maximum(steps.done.sum(), 1)
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=key,
+            slack=adjust(state.slack, failing, gate.max_risk, config.safety),
             counters=state.counters.add(steps),
             env_steps=state.env_steps + steps.reward.size,
         )

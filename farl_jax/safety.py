@@ -44,6 +44,10 @@ class Gate:
         """From Python numbers."""
         return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
 
+    def tightened(self, slack: jax.Array) -> "Gate":
+        """The same gate at the share `slack` [] of its eps_safe."""
+        return self.replace(max_risk=self.max_risk * slack)
+
     def off(self) -> "Gate":
         """The same gate, never acting."""
         return self.replace(max_risk=jnp.full_like(self.max_risk, jnp.inf))
@@ -175,6 +179,29 @@ def recover(
     due = risky | ((recovering > 0) & (recovering < config.min_recovery_steps))
     acts = due & (recovering < config.max_recovery_steps) & (memory.alarmed < config.patience)
     return acts, jnp.where(acts, recovering + 1, 0)
+
+
+def adjust(
+    slack: jax.Array, failing: jax.Array, max_risk: jax.Array, config: SafetyConfig
+) -> jax.Array:
+    """eps_safe / max_risk, [] in (0, 1], after a rollout.
+
+        log slack <- log slack + limit_rate (failure_limit - failing),  eps_safe >= min_risk
+
+    Integral control of the failure rate: a threshold that suits the practised policy never lets a
+    beginner learn, and one that suits the beginner lets the practised policy graze the danger.
+
+    Args:
+        slack: before the rollout.
+        failing: [] failure episodes in it, for each that ended.
+        max_risk: [] eps_safe where there is all slack.
+        config: limit, rate and floor.
+    """
+    if config.failure_limit is None:
+        return slack
+    least = jnp.clip(config.min_risk / max_risk, 1e-6, 1.0)
+    moved = slack * jnp.exp(config.limit_rate * (config.failure_limit - failing))
+    return jnp.clip(moved, least, 1.0)
 
 
 def make_imagined_risk(

@@ -5,7 +5,8 @@
              + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + rho^i BCE(F(z_i, a_i), c_i)
              + 10 |dec(z_i) - s_i|^2
 
-The failure head is trained on ROLLED latents, which is what C_H evaluates.
+The failure head is trained on ROLLED latents, which is what C_H evaluates. c_i is C(s_i, a_i), or
+with `failure_window` > 1 whether any of that many steps fails.
 """
 
 from collections.abc import Callable
@@ -31,12 +32,32 @@ class Windows:
     next_obs: jax.Array  # [P, D]
     action: jax.Array  # [P, A]
     reward: jax.Array  # [P] scaled
-    failure: jax.Array  # [P] bool
+    failure: jax.Array  # [P] bool, what the failure head learns
     terminated: jax.Array  # [P] bool
     starts: jax.Array  # [S] i32 first steps of all windows
     failing: jax.Array  # [F] i32 first steps of windows with a failure
     num_starts: jax.Array  # [] i32
     num_failing: jax.Array  # [] i32
+
+
+def failure_within(failure: jax.Array, done: jax.Array, window: int) -> jax.Array:
+    """Whether a step or one of the `window` - 1 after it in its episode fails: [T, ...] bool.
+
+    Args:
+        failure: C(s, a) in time order, [T, ...] bool. What lies beyond T counts as safe.
+        done: [T, ...] bool, the last steps of episodes.
+        window: K.
+    """
+    now = jnp.arange(len(failure)).reshape(-1, *[1] * (failure.ndim - 1))
+    upcoming = lambda event: jax.lax.cummin(jnp.where(event, now, 2**30), reverse=True)
+    failing = upcoming(failure)
+    return (failing < now + window) & (failing <= upcoming(done))
+
+
+def foretold(data: Dataset, window: int) -> np.ndarray:
+    """`failure_within` of a dataset's episodes, [M] bool."""
+    last = np.append(data["episode"][1:] != data["episode"][:-1], True)
+    return np.asarray(failure_within(data["failure"], last, window))
 
 
 def failing_run_index(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
@@ -70,7 +91,7 @@ def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np
     """
     starts = window_starts(data, config.train_horizon, config.failing_run_cap)
     inside = starts[:, None] + np.arange(config.train_horizon)
-    counts = data["failure"][inside].sum(axis=1)
+    counts = foretold(data, config.failure_window)[inside].sum(axis=1)
     failing = starts[counts > 0]
     if len(failing) == 0:
         return starts, failing, 0.0
@@ -89,8 +110,9 @@ def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]
         raise ValueError(
             f"no episode has {config.train_horizon} steps: shorten world_model.train_horizon"
         )
+    labelled = data | {"failure": foretold(data, config.failure_window)}
     fields = {
-        k: jnp.asarray(pad_to_power_of_two(data[k]))
+        k: jnp.asarray(pad_to_power_of_two(labelled[k]))
         for k in ("obs", "next_obs", "action", "reward", "failure", "terminated")
     }
     windows = Windows(

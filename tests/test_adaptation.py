@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from farl_jax import checkpoint, world_model
-from farl_jax.adaptation import create_ring, draw, make_adaptation, store, usable_windows
+from farl_jax.adaptation import (
+    create_ring,
+    draw,
+    make_adaptation,
+    seen_steps,
+    start_past,
+    store,
+    usable_windows,
+    with_labels,
+)
 from farl_jax.config import AdaptationConfig, WorldModelConfig
 from farl_jax.dataset import from_rollout
 from farl_jax.latent import LatentModel
@@ -78,7 +87,7 @@ def test_nothing_is_stored_where_nothing_is_eligible():
 
 
 def test_windows_lie_in_one_episode_and_do_not_begin_deep_in_a_failure(steps):
-    usable, failing = map(np.asarray, usable_windows(steps, 3, cap=2))
+    usable, failing = map(np.asarray, usable_windows(seen_steps(steps, IDENTITY, 1.0), 3, cap=2))
     host = jax.device_get(steps)
     expected = np.zeros_like(usable)
     for t in range(58):
@@ -93,15 +102,36 @@ def test_windows_lie_in_one_episode_and_do_not_begin_deep_in_a_failure(steps):
 
 def test_a_window_in_which_the_simulation_gave_up_is_left_out(steps):
     broken = steps.replace(diverged=steps.diverged.at[30].set(True))
-    usable, _ = usable_windows(broken, 3, cap=100)
+    usable, _ = usable_windows(seen_steps(broken, IDENTITY, 1.0), 3, cap=100)
     assert not usable[28:31].any() and usable[27].any() and usable[31].any()
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 12])
+def test_steps_are_labelled_once_it_is_known_what_follows_them(steps, window):
+    """In rollouts of 6 steps, against a count over the whole 60 of them."""
+    whole = seen_steps(steps, IDENTITY, 1.0)
+    past, labelled = start_past((6, 16), window, 2, 1), []
+    for t in range(0, 60, 6):
+        oldest, past = with_labels(past, {k: v[t : t + 6] for k, v in whole.items()}, window)
+        labelled.append(jax.device_get(oldest))
+    seen = {k: np.concatenate([part[k] for part in labelled]) for k in whole}
+    late = 6 * -(-(window - 1) // 6)
+    assert seen["unusable"][:late].all() and not seen["unusable"][late:].any()
+    failure, done = np.asarray(steps.failure), np.asarray(steps.done)
+    for t in range(60 - late):
+        for n in range(16):
+            end = t + int(np.argmax(done[t:, n])) + 1 if done[t:, n].any() else 60
+            expected = failure[t : min(end, t + window), n].any()
+            assert seen["failure"][late + t, n] == expected
+    np.testing.assert_array_equal(seen["obs"][late:], np.asarray(whole["obs"])[: 60 - late])
+    assert 20 < seen["failure"].sum() < seen["failure"][late:].size / 2
 
 
 @pytest.mark.slow  # half a minute, most of it compiling
 def test_the_model_learns_from_what_it_observes(steps, demos):
     params = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
     params = jax.tree.map(jnp.asarray, params)
-    init, observe, learn = make_adaptation(MODEL, ADAPT, WORLD, reward_scale=0.1)
+    init, observe, learn = make_adaptation(MODEL, ADAPT, WORLD, 0.1, (60, 16))
     adaptation = observe(init(params), steps, IDENTITY, jax.random.key(1))
     assert int(adaptation.recent.stored) == int(adaptation.failing.stored) == 8
     assert np.asarray(adaptation.failing.fields["failure"])[:8].any(axis=1).all()

@@ -192,6 +192,25 @@ def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(gated, ung
     assert_identical(metrics, ungated_metrics)
 
 
+def test_eps_safe_follows_the_failure_rate(frozen, risk):
+    """Half of the walkers' episodes fail: far above the limit, so that C_H may be less and less."""
+    safety = dataclasses.replace(GATED.safety, failure_limit=0.1, min_risk=0.5 * risk)
+    config = dataclasses.replace(GATED, safety=safety)
+    phase = make_online(make_toy(ENVS), NETS, config, METHODS["farl"])
+    state, slack = phase.init(frozen, jax.random.key(7)), 1.0
+    for _ in range(6):
+        limit = slack * risk
+        state, steps = phase.collect(state, frozen, gate(risk))
+        cost, acted = steps.decision.horizon_cost, steps.decision.intervened
+        assert (acted <= (cost > limit * (1 - 1e-6))).all() and acted.any()
+        failing = float(steps.first_failure.sum() / steps.done.sum())
+        slack = min(1.0, max(0.5, slack * np.exp(2.5 * (0.1 - failing))))
+        np.testing.assert_allclose(state.slack, slack, rtol=1e-5)
+        state, metrics = phase.update(state, frozen, steps)
+        assert metrics["slack"] == state.slack
+    assert slack < 1.0
+
+
 def test_a_negative_threshold_recovers_every_step(gated, frozen):
     state, metrics, steps = run(gated, frozen, -1.0, rounds=2)
     assert steps.decision.intervened.all()

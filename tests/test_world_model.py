@@ -13,7 +13,7 @@ from farl_jax.dataset import from_rollout, split_by_episode
 from farl_jax.evaluate import auroc
 from farl_jax.latent import LatentModel
 from farl_jax.rollout import plain_decision, unroll
-from farl_jax.world_model import Windows, failing_run_index, prior_shift, window_starts
+from farl_jax.world_model import Windows, failing_run_index, foretold, prior_shift, window_starts
 from tests.parameters import random_parameters
 from tests.toy import make_toy
 
@@ -41,6 +41,14 @@ def test_windows_do_not_start_deep_in_a_failing_run():
     np.testing.assert_array_equal(window_starts(data, 2, cap=2), [0, 1, 2, 5, 6])
 
 
+def test_a_failure_is_foretold_in_its_own_episode_only():
+    data = rows([0, 0, 0, 1, 0, 0, 0, 1, 0, 0], [0] * 5 + [1] * 5)
+    said = lambda window: np.flatnonzero(foretold(data, window)).tolist()
+    assert said(1) == [3, 7]
+    assert said(2) == [2, 3, 6, 7]
+    assert said(4) == said(100) == [0, 1, 2, 3, 5, 6, 7]
+
+
 # three episodes of 3 and one of 3 that fails at its end: 4 windows, 12 steps, 1 of them failing
 SMALL = rows([0] * 11 + [1], np.repeat(np.arange(4), 3))
 
@@ -53,6 +61,18 @@ def test_prior_shift_by_hand():
     np.testing.assert_array_equal(failing, [9])
     np.testing.assert_allclose(shift, np.log(1 / 11) - np.log(7 / 41), rtol=1e-6)
     assert prior_shift(SMALL, WorldModelConfig(train_horizon=3, failure_share=0.0))[2] == 0.0
+
+
+def test_windows_hold_what_the_head_is_to_foretell():
+    """With a window of 2 two of four windows' three steps count: rate 2/12, of failing ones 2/3."""
+    config = WorldModelConfig(train_horizon=3, failure_share=0.25, failure_window=2)
+    shift = prior_shift(SMALL, config)[2]
+    batch = 0.25 * 2 / 3 + 0.75 * 2 / 12
+    np.testing.assert_allclose(shift, np.log(1 / 5) - np.log(batch / (1 - batch)), rtol=1e-6)
+    names = ("obs", "next_obs", "action", "reward")
+    data = SMALL | {k: np.zeros((12, 1), np.float32) for k in names} | {"terminated": np.zeros(12)}
+    label = np.asarray(world_model.to_windows(data, config)[0].failure)
+    assert np.flatnonzero(label).tolist() == [10, 11]
 
 
 def test_no_shift_without_failures():
