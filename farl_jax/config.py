@@ -140,8 +140,9 @@ class SafetyConfig:
     failure_limit: float | None = None
     """Share of episodes that may fail: while more do, eps_safe falls, to `min_risk` at least, and
     while fewer do it rises, to `max_risk` at most. None leaves it at `max_risk`."""
-    limit_rate: float = 2.5
-    """Change of log eps_safe per rollout and unit of share beyond the limit."""
+    limit_rate: float = 0.03
+    """How far each episode that fails lowers log eps_safe; each that ends raises it by
+    `failure_limit` times as much."""
     min_risk: float = 1e-2
     min_recovery_steps: int = 1
     """A recovery, once begun, lasts at least this long."""

@@ -91,19 +91,21 @@ def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15
     return float(np.abs(gap).sum() / size.sum())
 
 
-def failure_report(probability: np.ndarray, failure: np.ndarray) -> dict[str, float]:
+def failure_report(
+    probability: np.ndarray, failure: np.ndarray, fresh: np.ndarray
+) -> dict[str, float]:
     """How well the failure head foresees, per horizon step, on held-out windows.
 
     Args:
         probability: p_i along logged actions [L, M].
-        failure: C(s, a) [L, M] bool.
+        failure: what it was to foretell, [L, M] bool.
+        fresh: [M] bool, the window does not begin at a failing step.
 
     Returns:
-        auroc_i, auprc_i, ece_i over all windows, and onset_auroc_i over windows that begin before a
-        failure (not failing at step 0), the harder and more useful question.
+        auroc_i, auprc_i, ece_i over all windows, and onset_auroc_i over the fresh ones, the harder
+        and more useful question.
     """
     report = {}
-    fresh = ~failure[0]
     for i in range(len(failure)):
         report[f"auroc_{i}"] = auroc(probability[i], failure[i])
         report[f"auprc_{i}"] = average_precision(probability[i], failure[i])

@@ -298,7 +298,8 @@ def held_out_report(
         nets.latent, params, logit_shift, rows["obs"][starts], rows["action"][index]
     )
     labels = world_model.foretold(held_out, config.world_model.failure_window)
-    return evaluate.failure_report(np.asarray(probability), labels[index])
+    fresh = ~held_out["failure"][starts]
+    return evaluate.failure_report(np.asarray(probability), labels[index], fresh)
 
 
 def calibrate(

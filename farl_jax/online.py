@@ -270,12 +270,12 @@ def _make_collect(
         memory, env_state, steps, _ = unroll(
             env, controller, state.memory, state.env_state, key_roll, config.online.rollout
         )
-        failing = steps.first_failure.sum() / jnp.maximum(steps.done.sum(), 1)
+        ends = steps.first_failure.sum(), steps.done.sum()
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=key,
-            slack=adjust(state.slack, failing, gate.max_risk, config.safety),
+            slack=adjust(state.slack, *ends, gate.max_risk, config.safety),
             counters=state.counters.add(steps),
             env_steps=state.env_steps + steps.reward.size,
         )

@@ -182,26 +182,31 @@ def recover(
 
 
 def adjust(
-    slack: jax.Array, failing: jax.Array, max_risk: jax.Array, config: SafetyConfig
+    slack: jax.Array,
+    failed: jax.Array,
+    ended: jax.Array,
+    max_risk: jax.Array,
+    config: SafetyConfig,
 ) -> jax.Array:
     """eps_safe / max_risk, [] in (0, 1], after a rollout.
 
-        log slack <- log slack + limit_rate (failure_limit - failing),  eps_safe >= min_risk
+        log slack <- log slack + limit_rate (failure_limit ended - failed),  eps_safe >= min_risk
 
     Integral control of the failure rate: a threshold that suits the practised policy never lets a
     beginner learn, and one that suits the beginner lets the practised policy graze the danger.
 
     Args:
         slack: before the rollout.
-        failing: [] failure episodes in it, for each that ended.
+        failed: [] episodes that failed in it, each counted at its first failing step.
+        ended: [] episodes that ended in it.
         max_risk: [] eps_safe where there is all slack.
         config: limit, rate and floor.
     """
     if config.failure_limit is None:
         return slack
     least = jnp.clip(config.min_risk / max_risk, 1e-6, 1.0)
-    moved = slack * jnp.exp(config.limit_rate * (config.failure_limit - failing))
-    return jnp.clip(moved, least, 1.0)
+    change = config.limit_rate * (config.failure_limit * ended - failed)
+    return jnp.clip(slack * jnp.exp(change), least, 1.0)
 
 
 def make_imagined_risk(

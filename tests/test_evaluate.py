@@ -83,7 +83,7 @@ def test_calibration_error_of_honest_and_of_shifted_probabilities():
 def test_failure_report_takes_each_step_apart_and_onsets_only_from_safe_starts():
     failure = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], bool)
     probability = np.array([[0.9, 0.2, 0.1, 0.3], [0.1, 0.8, 0.9, 0.2]])
-    report = evaluate.failure_report(probability, failure)
+    report = evaluate.failure_report(probability, failure, ~failure[0])
     assert set(report) == {f"{k}_{i}" for k in ("auroc", "auprc", "ece") for i in (0, 1)} | {
         "onset_auroc_1"
     }

@@ -186,24 +186,25 @@ def _gated(max_risk, spoil=1.0):
     return task, recovery, *_decide(learnt, max_risk)
 
 
-def test_too_many_failures_lower_eps_safe_and_fewer_raise_it_again():
-    config = SafetyConfig(failure_limit=0.02, limit_rate=2.0, min_risk=0.1)
-    move = lambda slack, failing: float(
-        adjust(jnp.float32(slack), failing, jnp.float32(0.5), config)
+def test_failures_lower_eps_safe_and_episodes_without_raise_it_again():
+    config = SafetyConfig(failure_limit=0.02, limit_rate=0.5, min_risk=0.1)
+    most = jnp.float32(0.5)
+    move = lambda slack, failed, ended: float(
+        adjust(jnp.float32(slack), failed, ended, most, config)
     )
-    np.testing.assert_allclose(move(0.8, 0.12), 0.8 * np.exp(-0.2), rtol=1e-6)
-    np.testing.assert_allclose(move(0.8, 0.0), 0.8 * np.exp(0.04), rtol=1e-6)
-    assert move(0.8, 0.02) == np.float32(0.8)
-    assert move(0.21, 1.0) == np.float32(0.2)  # eps_safe 0.1
-    assert move(0.99, 0.0) == 1.0
-    assert float(adjust(jnp.float32(0.5), 1.0, jnp.float32(0.5), SafetyConfig())) == 0.5
+    np.testing.assert_allclose(move(0.8, 1, 10), 0.8 * np.exp(-0.5 + 0.1), rtol=1e-6)
+    np.testing.assert_allclose(move(0.8, 0, 10), 0.8 * np.exp(0.1), rtol=1e-6)
+    assert move(0.8, 0, 0) == move(0.8, 1, 50) == np.float32(0.8)
+    assert move(0.21, 9, 9) == np.float32(0.2)  # eps_safe 0.1
+    assert move(0.99, 0, 100) == 1.0
+    assert float(adjust(jnp.float32(0.5), 9, 9, most, SafetyConfig())) == 0.5
 
 
 def test_a_gate_that_is_off_stays_off_however_little_fails():
     config, slack = SafetyConfig(failure_limit=0.1), jnp.float32(1.0)
     gate = Gate.create(3, 0.95, 1.0).off()
-    for failing in (1.0, 0.0, 1.0) * 20:
-        slack = adjust(slack, failing, gate.max_risk, config)
+    for failed in (100, 0, 100) * 20:
+        slack = adjust(slack, failed, 100, gate.max_risk, config)
         assert gate.tightened(slack).max_risk == jnp.inf
 
 
@@ -211,7 +212,7 @@ def test_the_failure_rate_settles_at_the_limit():
     """Where eps_safe lets a share of 0.2 eps_safe fail, and 0.05 may, it settles at 0.25."""
     config, slack, most = SafetyConfig(failure_limit=0.05), jnp.float32(1.0), jnp.float32(1.0)
     for _ in range(400):
-        slack = adjust(slack, 0.2 * slack * most, most, config)
+        slack = adjust(slack, 100 * 0.2 * slack * most, 100, most, config)
     np.testing.assert_allclose(slack, 0.25, rtol=1e-3)
 
 
