@@ -1,6 +1,7 @@
 """`farl reproduce`: the paper's two main figures beside ours, from runs that it makes or finds."""
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +11,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from envs_mjx import TASKS
 from experiments.judge import Judge
 from experiments.paper_figures import failures_figure, returns_figure, save
 from experiments.presets import RunSettings, preset
 from experiments.run import start_runs
 from experiments.run_eval import paired
 from experiments.run_online import all_phases
-from experiments.runtime import read_json, write_rows
-from farl_jax.methods import MAIN
+from experiments.runtime import UserError, read_json, write_rows
+from farl_jax.methods import MAIN, METHODS
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
 DRAWS = 10_000
 FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
-    *("causes", "wall_seconds", "backend"),
+    *("causes", "max_risk", "wall_seconds", "backend"),
 )
 Row = dict[str, Any]
 
@@ -47,14 +49,51 @@ def reproduce(
 ) -> None:
     """Run what is missing, go on with what was cut off, skip what is done; then draw.
 
-    Writes `<out>/main.jsonl`, one row a run, and `failures` and `returns` as PNG and PDF.
+    Writes `<out>/main.jsonl`, one row a run, and `failures` and `returns` as PNG and PDF. Rows of
+    other tasks, methods and seeds that it holds stay, if only those tell them from this plan's.
     """
-    rows = []
+    out.mkdir(parents=True, exist_ok=True)
+    path, rows = out / "main.jsonl", []
+    kept = still_valid(path, plan.preset, console)
     for task in plan.tasks:
         rows += _complete(plan, task, console)
-    out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "main.jsonl", rows)
-    show(rows, figures, out, command, console)
+        new = {_name(row) for row in rows}
+        everything = [row for row in kept if _name(row) not in new] + rows
+        write_rows(path, sorted(everything, key=_order))
+    show(sorted(everything, key=_order), figures, out, command, console)
+
+
+def _name(row: Row) -> tuple[str, str, int]:
+    return row["task"], row["method"], row["seed"]
+
+
+def _order(row: Row) -> tuple[int, str, int, int]:
+    """FailureBench's tasks as everywhere, then others; the baseline before ours."""
+    tasks, methods = list(TASKS), list(METHODS)
+    place = tasks.index(row["task"]) if row["task"] in tasks else len(tasks)
+    return place, row["task"], row["seed"], methods.index(row["method"])
+
+
+def fingerprint(task: str, name: str) -> str:
+    """Eight hexadecimal digits that stand for all settings of a task's preset but the seed."""
+    settings = RunSettings(task, name, 0, None, preset(name, task)).to_json()
+    return f"{zlib.crc32(json.dumps(settings, sort_keys=True).encode()):08x}"
+
+
+def still_valid(path: Path, name: str, console: Console) -> list[Row]:
+    """The rows of `path` that were made with the settings that preset `name` has now."""
+    if not path.is_file():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        good = [r for r in rows if r.get("settings") == fingerprint(r["task"], name)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): move it away, or name another --out"
+        ) from error
+    if old := len(rows) - len(good):
+        console.print(f"{path}: {old} of {len(rows)} rows are of other settings and left out")
+    return good
 
 
 def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
@@ -71,7 +110,8 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
         for run, own in zip(runs, results, strict=True):
             command = f"farl run --task {task} --preset {plan.preset} --seed {run.settings.seed}"
             git = (read_json(run.path / "env.json").get("git") or {}).get("commit")
-            rows += [{k: r[k] for k in FIELDS} | {"command": command, "git": git} for r in own]
+            about = {"command": command, "git": git, "settings": fingerprint(task, plan.preset)}
+            rows += [{k: r[k] for k in FIELDS} | about for r in own]
     return rows
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from experiments import reproduce
 from experiments.paper_figures import bootstrap_interval
+from experiments.runtime import UserError
 
 
 def row(task, method, seed, failures, final):
@@ -49,6 +50,22 @@ def test_the_mean_reduction_averages_tasks_and_its_interval_keeps_seeds_together
     assert mean == pytest.approx((75.0 + 50.0) / 2)  # totals 400 -> 100, and 50 -> 25
     # seeds of the first task reduce by 60 and 80 %; the second has one seed: no spread
     assert low == pytest.approx((60.0 + 50.0) / 2) and high == pytest.approx((80.0 + 50.0) / 2)
+
+
+def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
+    text, path = io.StringIO(), tmp_path / "main.jsonl"
+    now = reproduce.fingerprint("bounded_push", "quick")
+    assert now != reproduce.fingerprint("bounded_push", "paper")
+    assert now != reproduce.fingerprint("obstructed_push", "quick")
+    rows = [ROWS[0] | {"settings": now}, ROWS[1] | {"settings": "00000000"}, ROWS[2]]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    console = Console(file=text, width=200)
+    assert reproduce.still_valid(path, "quick", console) == rows[:1]
+    assert "2 of 3 rows are of other settings" in text.getvalue()
+    assert reproduce.still_valid(tmp_path / "none.jsonl", "quick", console) == []
+    path.write_text("{broken")
+    with pytest.raises(UserError, match="damaged"):
+        reproduce.still_valid(path, "quick", console)
 
 
 def test_one_seed_has_no_interval():
