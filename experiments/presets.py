@@ -74,7 +74,10 @@ PRESETS: dict[str, FarlConfig] = {
 
 
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
-    "obstructed_push": {"online": {"success_bonus": 1000.0}, "safety": {"max_risk": 1.0}},
+    "obstructed_push": {
+        "online": {"success_bonus": 1000.0},
+        "safety": {"max_risk": 1.0, "failure_limit": 0.015, "min_risk": 0.03},
+    },
     "fragile_push_wall": {"safety": {"max_risk": 0.1}},
     "bounded_soccer": {
         "world_model": {"train_horizon": 25, "batch": 64},

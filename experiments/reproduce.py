@@ -18,7 +18,7 @@ from experiments.presets import RunSettings, preset
 from experiments.run import start_runs
 from experiments.run_eval import paired
 from experiments.run_online import all_phases
-from experiments.runtime import UserError, read_json, write_rows
+from experiments.runtime import UserError, read_json, write_json, write_rows
 from farl_jax.methods import MAIN, METHODS
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
@@ -49,17 +49,19 @@ def reproduce(
 ) -> None:
     """Run what is missing, go on with what was cut off, skip what is done; then draw.
 
-    Writes `<out>/main.jsonl`, one row a run, and `failures` and `returns` as PNG and PDF. Rows of
-    other tasks, methods and seeds that it holds stay, if only those tell them from this plan's.
+    Writes `<out>/main.jsonl`, one row a run, `settings.json`, and `failures` and `returns` as PNG
+    and PDF. Rows of other tasks, methods and seeds stay where the preset still has their settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path, rows = out / "main.jsonl", []
-    kept = still_valid(path, plan.preset, console)
+    rows, (kept, settings) = [], still_valid(out, plan.preset, console)
     for task in plan.tasks:
         rows += _complete(plan, task, console)
         new = {_name(row) for row in rows}
         everything = [row for row in kept if _name(row) not in new] + rows
-        write_rows(path, sorted(everything, key=_order))
+        own = settings_of(task, plan.preset)
+        settings[fingerprint(own)] = own
+        write_json(out / "settings.json", settings)
+        write_rows(out / "main.jsonl", sorted(everything, key=_order))
     show(sorted(everything, key=_order), figures, out, command, console)
 
 
@@ -74,26 +76,36 @@ def _order(row: Row) -> tuple[int, str, int, int]:
     return place, row["task"], row["seed"], methods.index(row["method"])
 
 
-def fingerprint(task: str, name: str) -> str:
-    """Eight hexadecimal digits that stand for all settings of a task's preset but the seed."""
-    settings = RunSettings(task, name, 0, None, preset(name, task)).to_json()
+def settings_of(task: str, name: str) -> dict[str, Any]:
+    """All settings of a task's preset as JSON, of whatever seed and backend."""
+    return RunSettings(task, name, 0, None, preset(name, task)).to_json()
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Eight hexadecimal digits by which a row names its settings in `settings.json`."""
     return f"{zlib.crc32(json.dumps(settings, sort_keys=True).encode()):08x}"
 
 
-def still_valid(path: Path, name: str, console: Console) -> list[Row]:
-    """The rows of `path` that were made with the settings that preset `name` has now."""
-    if not path.is_file():
-        return []
+def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict[str, Any]]:
+    """The rows of `out` made with the settings that preset `name` has now, and their settings.
+
+    A setting that a later version added had its default.
+    """
+    path, known = out / "main.jsonl", out / "settings.json"
+    if not path.is_file() or not known.is_file():
+        return [], {}
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        good = [r for r in rows if r.get("settings") == fingerprint(r["task"], name)]
+        made = {k: RunSettings.from_json(saved) for k, saved in read_json(known).items()}
+        now = {r["task"]: RunSettings.from_json(settings_of(r["task"], name)) for r in rows}
+        good = [r for r in rows if made.get(r["settings"]) == now[r["task"]]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): move it away, or name another --out"
         ) from error
     if old := len(rows) - len(good):
         console.print(f"{path}: {old} of {len(rows)} rows are of other settings and left out")
-    return good
+    return good, {k: made[k].to_json() for k in {r["settings"] for r in good}}
 
 
 def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
@@ -110,7 +122,11 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
         for run, own in zip(runs, results, strict=True):
             command = f"farl run --task {task} --preset {plan.preset} --seed {run.settings.seed}"
             git = (read_json(run.path / "env.json").get("git") or {}).get("commit")
-            about = {"command": command, "git": git, "settings": fingerprint(task, plan.preset)}
+            about = {
+                "command": command,
+                "git": git,
+                "settings": fingerprint(settings_of(task, plan.preset)),
+            }
             rows += [{k: r[k] for k in FIELDS} | about for r in own]
     return rows
 

@@ -54,18 +54,20 @@ def test_the_mean_reduction_averages_tasks_and_its_interval_keeps_seeds_together
 
 def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
     text, path = io.StringIO(), tmp_path / "main.jsonl"
-    now = reproduce.fingerprint("bounded_push", "quick")
-    assert now != reproduce.fingerprint("bounded_push", "paper")
-    assert now != reproduce.fingerprint("obstructed_push", "quick")
-    rows = [ROWS[0] | {"settings": now}, ROWS[1] | {"settings": "00000000"}, ROWS[2]]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     console = Console(file=text, width=200)
-    assert reproduce.still_valid(path, "quick", console) == rows[:1]
+    now = reproduce.settings_of("bounded_push", "quick")
+    other = reproduce.settings_of("bounded_push", "paper")
+    assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
+    rows = [ROWS[0] | {"settings": "a"}, ROWS[1] | {"settings": "b"}, ROWS[2] | {"settings": "c"}]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    older = json.loads(json.dumps(now))
+    del older["config"]["safety"]["failure_limit"]  # a version that did not have it
+    (tmp_path / "settings.json").write_text(json.dumps({"a": older, "b": other}))
+    assert reproduce.still_valid(tmp_path, "quick", console) == (rows[:1], {"a": now})
     assert "2 of 3 rows are of other settings" in text.getvalue()
-    assert reproduce.still_valid(tmp_path / "none.jsonl", "quick", console) == []
     path.write_text("{broken")
     with pytest.raises(UserError, match="damaged"):
-        reproduce.still_valid(path, "quick", console)
+        reproduce.still_valid(tmp_path, "quick", console)
 
 
 def test_one_seed_has_no_interval():
