@@ -78,7 +78,10 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
         "online": {"success_bonus": 1000.0},
         "safety": {"max_risk": 1.0, "failure_limit": 0.015, "min_risk": 0.03},
     },
-    "fragile_push_wall": {"safety": {"max_risk": 0.1}},
+    "fragile_push_wall": {
+        "demos": {"task_episodes": 6},
+        "safety": {"max_risk": 0.1, "failure_limit": 0.002, "limit_rate": 0.1, "min_risk": 0.01},
+    },
     "bounded_soccer": {
         "world_model": {"train_horizon": 25, "batch": 64},
         "safety": {"horizon": 24, "hold": 4},
