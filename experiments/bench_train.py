@@ -250,7 +250,7 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
         horizon, hold = config.safety.horizon, config.safety.hold
         both = (nets.policy, nets.latent)
         risk = make_imagined_risk(both, frozen, setup.gate, max_horizon=horizon, hold=hold)
-        recover = policy_recovery(nets.policy, frozen.recovery)
+        recover = policy_recovery(nets.recovery, frozen.recovery)
         ask = lambda obs, action: (risk(obs, action), recover(None, obs, None, None)[1])
         return jax.lax.map(lambda at: ask(*at), (frozen.normalizer(obs), actions))
 

@@ -83,11 +83,32 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
         "safety": {"max_risk": 0.1, "failure_limit": 0.002, "limit_rate": 0.1, "min_risk": 0.01},
     },
     "bounded_soccer": {
-        "world_model": {"train_horizon": 25, "batch": 64},
-        "safety": {"horizon": 24, "hold": 4},
+        "network": {"recovery_motion": 30.0},
+        "world_model": {
+            "failure_window": 250,
+            "failure_weight": 5.0,
+            "train_horizon": 5,
+            "batch": 256,
+        },
+        "safety": {
+            "horizon": 4,
+            "hold": 1,
+            "max_risk": 1.0,
+            "min_recovery_steps": 20,
+            "max_recovery_steps": 60,
+        },
+        "mppi": {"horizon": 4},
     },
 }
 """Task -> group -> settings in which it differs from every preset."""
+
+BUDGETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+    ("paper", "bounded_soccer"): {
+        "demos": {"num_envs": 256, "policy_episodes": 1024, "dagger_rounds": 3},
+        "recovery_bc": {"members": 1, "steps": 5000, "batch": 512},
+    },
+}
+"""(Preset, task) -> group -> settings in which the task differs from that preset alone."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +146,10 @@ def preset(name: str, task: str) -> FarlConfig:
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
-    for group, settings in TASKS.get(task, {}).items():
-        changed = dataclasses.replace(getattr(config, group), **settings)
-        config = dataclasses.replace(config, **{group: changed})
+    for own in (TASKS.get(task, {}), BUDGETS.get((name, task), {})):
+        for group, settings in own.items():
+            changed = dataclasses.replace(getattr(config, group), **settings)
+            config = dataclasses.replace(config, **{group: changed})
     return config
 
 
@@ -196,20 +218,41 @@ def check(settings: RunSettings) -> None:
         )
     _check_constraint(config.constraint)
     _check_recoveries(config)
-    if config.safety.hold < 1:
+    _check_gate(config)
+
+
+def _check_gate(config: FarlConfig) -> None:
+    safety, world = config.safety, config.world_model
+    if safety.hold < 1:
+        raise UserError(f"safety.hold is {safety.hold}: an imagined action lasts at least 1 step")
+    if safety.patience < 1:
         raise UserError(
-            f"safety.hold is {config.safety.hold}: an imagined action lasts at least 1 step"
-        )
-    if config.safety.patience < 1:
-        raise UserError(
-            f"safety.patience is {config.safety.patience}: below 1 recovery would never act; "
+            f"safety.patience is {safety.patience}: below 1 recovery would never act; "
             "for a run without a gate use --method uni_o4"
         )
-    if settings.config.safety.horizon >= settings.config.world_model.train_horizon:
+    if safety.horizon >= world.train_horizon:
         raise UserError(
-            f"safety.horizon is {settings.config.safety.horizon}, but the failure head is "
-            f"trained on world_model.train_horizon = {settings.config.world_model.train_horizon} "
+            f"safety.horizon is {safety.horizon}, but the failure head is "
+            f"trained on world_model.train_horizon = {world.train_horizon} "
             "steps: raise that above it"
+        )
+    if world.failure_window < 1:
+        raise UserError(
+            f"world_model.failure_window is {world.failure_window}: 1 step is the least"
+        )
+    if safety.failure_limit is None:
+        return
+    if not 0 < safety.failure_limit < 1:
+        raise UserError(
+            f"safety.failure_limit is {safety.failure_limit}: it is a share of episodes, between "
+            "0 and 1, or none"
+        )
+    if not (safety.limit_rate > 0 and safety.min_risk > 0):
+        raise UserError("safety.limit_rate and safety.min_risk must be above 0")
+    if safety.max_risk is not None and safety.max_risk < safety.min_risk:
+        raise UserError(
+            f"safety.max_risk is {safety.max_risk}, below safety.min_risk = {safety.min_risk}: "
+            "eps_safe moves between the two"
         )
 
 

@@ -20,6 +20,9 @@ class NetworkConfig:
     critic_depth: int = 2
     min_std: float = 0.3
     """Floor of the policy's standard deviation, in actions; keeps exploration and ratios sane."""
+    recovery_motion: float = 0.0
+    """Gain of the change since the observation's earlier frame, which the recovery policy then
+    sees besides: a ball that rolls by 1 mm a step moves a normalised position by 0.01 only."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,12 @@ from farl_jax.networks import GaussianPolicy
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import BatchedEnv, Controller, Decision, Normalizer, Params
 
+Policies = tuple[GaussianPolicy, GaussianPolicy]
+"""Networks of the task policy and of the recovery policy."""
+
 
 def taking_turns(
-    policy: GaussianPolicy,
+    policies: Policies,
     task: Params,
     recovery: Params,
     normalizer: Normalizer,
@@ -35,10 +38,10 @@ def taking_turns(
     def act(cloned: jax.Array, state: Any, key: jax.Array) -> tuple[jax.Array, Decision]:
         key_explore, key_turn = jax.random.split(key)
         obs = normalizer(state.obs)
-        wanted = distributions.sample(key_explore, *policy.apply(task, obs))
+        wanted = distributions.sample(key_explore, *policies[0].apply(task, obs))
         over = jax.random.bernoulli(key_turn, 1.0 / turn, cloned.shape)
         cloned = (cloned ^ over) & (state.step_count > 0)
-        action = jnp.where(cloned[:, None], policy.apply(recovery, obs)[0], wanted)
+        action = jnp.where(cloned[:, None], policies[1].apply(recovery, obs)[0], wanted)
         answer = jnp.clip(env.recovery(state.obs), -1.0, 1.0)
         return cloned, plain_decision(answer).replace(action=action, intervened=cloned)
 
@@ -46,7 +49,7 @@ def taking_turns(
 
 
 def make_collect(
-    policy: GaussianPolicy, env: BatchedEnv, turn: float
+    policies: Policies, env: BatchedEnv, turn: float
 ) -> Callable[[Params, Params, Normalizer, jax.Array], Dataset]:
     """Build `collect(task, recovery, normalizer, key) -> Dataset` of one episode's time of N.
 
@@ -55,7 +58,7 @@ def make_collect(
 
     def roll(task: Params, recovery: Params, normalizer: Normalizer, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
-        controller = taking_turns(policy, task, recovery, normalizer, env, turn)
+        controller = taking_turns(policies, task, recovery, normalizer, env, turn)
         nobody = jnp.zeros(env.num_envs, bool)
         state = env.reset(key_reset)
         return unroll(env, controller, nobody, state, key_roll, env.episode_limit)[2]
@@ -70,7 +73,7 @@ def make_collect(
 
 def clone_recovery(
     env: BatchedEnv,
-    policy: GaussianPolicy,
+    policies: Policies,
     task: Params,
     data: Dataset,
     normalizer: Normalizer,
@@ -81,7 +84,7 @@ def clone_recovery(
 
     Args:
         env: where task policy and clone take turns, and whose `recovery` answers.
-        policy: network of both.
+        policies: networks of both.
         task: the task policy.
         data: recovery demonstrations.
         normalizer: of observations.
@@ -93,8 +96,8 @@ def clone_recovery(
     """
     demos, rounds = config.demos, config.demos.dagger_rounds
     rows = len(data["episode"]) + rounds * env.num_envs * env.episode_limit
-    clone = bc.make_clone(policy, config.recovery_bc, rows)
-    collect = make_collect(policy, env, demos.dagger_turn)
+    clone = bc.make_clone(policies[1], config.recovery_bc, rows)
+    collect = make_collect(policies, env, demos.dagger_turn)
     key, key_fit = jax.random.split(key)
     clones, nll = clone(key_fit, data, normalizer)
     for i, key_round in enumerate(jax.random.split(key, rounds)):

@@ -6,6 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+FRAME = 18
+"""Numbers of one of the two frames, now and one step ago, that an observation begins with."""
+
 
 def _scaled_normal(scale: float) -> nn.initializers.Initializer:
     """Truncated normal of variance scale^2 / inputs.
@@ -44,10 +47,15 @@ class GaussianPolicy(nn.Module):
     width: int
     depth: int
     min_log_std: float
+    motion_gain: float = 0.0
+    """If not 0, the change between an observation's frames, times this, is an input, too."""
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised observations [..., D] -> mean, log_std [..., A]."""
+        if self.motion_gain:
+            change = obs[..., :FRAME] - obs[..., FRAME : 2 * FRAME]
+            obs = jnp.concatenate([obs, self.motion_gain * change], axis=-1)
         mean, raw = jnp.split(
             MLP(self.width, self.depth, 2 * self.action_size, output_scale=0.1)(obs), 2, axis=-1
         )

@@ -32,6 +32,7 @@ class Networks:
     """All networks of one run; they hold sizes, never parameters."""
 
     policy: GaussianPolicy
+    recovery: GaussianPolicy
     value: Value
     critic: DoubleCritic
     transition: TransitionModel
@@ -42,8 +43,10 @@ class Networks:
     def create(cls, config: FarlConfig, observation_size: int, action_size: int) -> "Networks":
         """Networks of the configured sizes."""
         net = config.network
+        shape = action_size, net.width, net.depth, float(np.log(net.min_std))
         return cls(
-            policy=GaussianPolicy(action_size, net.width, net.depth, float(np.log(net.min_std))),
+            policy=GaussianPolicy(*shape),
+            recovery=GaussianPolicy(*shape, net.recovery_motion),
             value=Value(net.width, net.critic_depth),
             critic=DoubleCritic(net.width, net.critic_depth),
             transition=TransitionModel(net.width, net.critic_depth),
@@ -56,12 +59,11 @@ class Networks:
 
         def build() -> OfflineResult:
             key, obs, action = jax.random.key(0), jnp.zeros((1, self.sizes[0])), self.sizes[1]
-            policy = self.policy.init(key, obs)
             number = jnp.zeros(())
             return OfflineResult(
-                policy=policy,
+                policy=self.policy.init(key, obs),
                 value=self.value.init(key, obs),
-                recovery=policy,
+                recovery=self.recovery.init(key, obs),
                 world_model=self.latent.init(key, obs, jnp.zeros((1, action))),
                 normalizer=Normalizer(obs[0], obs[0]),
                 calibration=FailureCalibration(number, number),
@@ -111,8 +113,7 @@ def run_offline(
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
-    seen = np.concatenate([part["obs"] for part in demos.values()])
-    normalizer = fit_normalizer(seen)
+    normalizer = fit_normalizer(np.concatenate([part["obs"] for part in demos.values()]))
     clones, nll = bc.make_clone(nets.policy, config.bc)(key_bc, demos["task"], normalizer)
     report("clone", {"nll": nll})
 
@@ -127,16 +128,17 @@ def run_offline(
     )
     report("transition_ensemble", {"mse": float(error)})
 
-    improve = _make_improve(nets, config, rows=len(scaled["episode"]))
-    policy, critics, metrics = improve(key_task, clones, scaled, ensemble, normalizer)
+    improve = _make_improve(nets, config, ensemble, normalizer, rows=len(scaled["episode"]))
+    policy, critics, metrics = improve(nets.policy, key_task, clones, scaled)
     report("task_policy", metrics)
     key_clone, key_improve = jax.random.split(key_recovery)
+    actors = nets.policy, nets.recovery
     clones, nll = dagger.clone_recovery(
-        env, nets.policy, policy, demos["recovery"], normalizer, config, key_clone
+        env, actors, policy, demos["recovery"], normalizer, config, key_clone
     )
     margins = resolve_margins(config.demos, env)
     rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
-    recovery, _, metrics = improve(key_improve, clones, rewarded, ensemble, normalizer)
+    recovery, _, metrics = improve(nets.recovery, key_improve, clones, rewarded)
     report("recovery_policy", metrics | {"nll": nll})
     model_params, calibration = fit_world_model(
         nets, policy, (scripted, own), normalizer, config, key_model, report
@@ -151,19 +153,23 @@ def run_offline(
     )
 
 
-def _make_improve(nets: Networks, config: FarlConfig, rows: int) -> Callable[..., Any]:
+def _make_improve(
+    nets: Networks, config: FarlConfig, ensemble: Params, normalizer: Normalizer, rows: int
+) -> Callable[..., Any]:
     """IQL and offline PPO, for both policies: data padded to one size shares compiled programs."""
     fit_critics = iql.make_fit(nets.value, nets.critic, config.iql, nets.sizes)
-    improve = ppo.make_improve_offline(
-        (nets.policy, nets.value, nets.critic, nets.transition), config.offline_ppo
-    )
+    rest = nets.value, nets.critic, nets.transition
+    improve = {
+        policy: ppo.make_improve_offline((policy, *rest), config.offline_ppo)
+        for policy in {nets.policy, nets.recovery}
+    }
 
-    def run(key, clones, data, ensemble, normalizer):
+    def run(policy, key, clones, data):
         key_critics, key_improve = jax.random.split(key)
         device = to_normalized(data, normalizer, iql.FIELDS, least=rows)
         critics, losses = fit_critics(key_critics, device)
-        policy, metrics = improve(key_improve, clones, critics, ensemble, device)
-        return policy, critics, {k: float(v) for k, v in (losses | metrics).items()}
+        params, metrics = improve[policy](key_improve, clones, critics, ensemble, device)
+        return params, critics, {k: float(v) for k, v in (losses | metrics).items()}
 
     return run
 

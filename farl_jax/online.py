@@ -147,7 +147,7 @@ def make_controller(
             return mppi_recovery(nets.latent, learnt, config.mppi)
         if method.recovery == "zero":
             return zero_recovery(nets.sizes[1])
-        return policy_recovery(nets.policy, learnt.recovery)
+        return policy_recovery(nets.recovery, learnt.recovery)
 
     def build(learnt: OfflineResult, gate: Gate) -> Controller:
         if not method.gated:

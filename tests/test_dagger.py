@@ -23,7 +23,9 @@ def params(seed: int):
 def steps():
     """2000 steps of 32 toys in which task policy and clone take turns of 5."""
     env = make_toy(32)
-    act = dagger.taking_turns(NETS.policy, params(0), params(1), NORMALIZER, env, 5.0)
+    act = dagger.taking_turns(
+        (NETS.policy, NETS.policy), params(0), params(1), NORMALIZER, env, 5.0
+    )
     state = env.reset(jax.random.key(2))
     roll = jax.jit(lambda s, k: unroll(env, act, jnp.zeros(32, bool), s, k, 2000)[2])
     return jax.device_get(roll(state, jax.random.key(3)))
@@ -68,7 +70,7 @@ def test_answers_reach_where_the_demonstrations_do_not():
             demos=DemosConfig(dagger_rounds=rounds, dagger_turn=5.0),
         )
         clones, _ = dagger.clone_recovery(
-            env, NETS.policy, params(0), data, NORMALIZER, config, jax.random.key(0)
+            env, (NETS.policy, NETS.policy), params(0), data, NORMALIZER, config, jax.random.key(0)
         )
         return float(jax.vmap(lambda p: NETS.policy.apply(p, here)[0])(clones).mean())
 

@@ -7,7 +7,7 @@ import pytest
 
 from farl_jax.config import WorldModelConfig
 from farl_jax.latent import LatentModel, mish, simnorm, symexp, symlog, two_hot, two_hot_mean
-from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.networks import FRAME, DoubleCritic, GaussianPolicy, TransitionModel, Value
 from tests.parameters import random_parameters
 
 FLOOR = float(np.log(0.2))
@@ -40,6 +40,17 @@ def test_std_depends_on_the_state(policy):
     net, params = policy
     _, log_std = net.apply(params, jnp.array([[1.0, 0, 0], [0, 0, 3.0]]))
     assert np.abs(log_std[0] - log_std[1]).min() > 1e-4
+
+
+def test_a_policy_may_see_the_change_between_the_frames():
+    """A linear one that reads the change of number 4 alone: tanh(gain (now - before))."""
+    net = GaussianPolicy(action_size=1, width=1, depth=0, min_log_std=FLOOR, motion_gain=30.0)
+    obs = np.random.default_rng(1).normal(size=(5, 39)).astype(np.float32)
+    kernel = np.zeros((39 + FRAME, 2), np.float32)
+    kernel[39 + 4, 0] = 1.0
+    params = {"params": {"MLP_0": {"Dense_0": {"kernel": kernel, "bias": np.zeros(2)}}}}
+    mean, _ = net.apply(params, obs)
+    np.testing.assert_allclose(mean[:, 0], np.tanh(30.0 * (obs[:, 4] - obs[:, 22])), rtol=1e-4)
 
 
 def test_each_critic_head_has_its_own_parameters_and_gradient():
