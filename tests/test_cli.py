@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from envs_mjx import TASKS
 from experiments.cli import StartArgs, _parse, main
-from experiments.presets import PRESETS, RunSettings, preset
+from experiments.presets import PRESETS, RunSettings, check, preset
 from experiments.runtime import UserError
 from farl_jax import dataset
 from farl_jax.metrics import read_metrics
@@ -75,6 +76,16 @@ def test_a_task_may_differ_from_the_presets():
     own = preset("quick", "obstructed_push")
     assert own.online.success_bonus > 0 == PRESETS["quick"].online.success_bonus
     assert own.online.env_steps == PRESETS["quick"].online.env_steps
+    small, large = preset("smoke", "bounded_soccer"), preset("paper", "bounded_soccer")
+    assert small.network.recovery_motion == large.network.recovery_motion > 0
+    assert small.demos == PRESETS["smoke"].demos  # no budget of the paper's size
+    assert large.demos.num_envs > PRESETS["paper"].demos.num_envs
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_preset_is_accepted_on_every_task(name, task):
+    check(RunSettings(task, name, 0, None, preset(name, task)))
 
 
 def test_the_command_line_knows_the_tasks_settings():
