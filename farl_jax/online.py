@@ -270,12 +270,14 @@ def _make_collect(
         memory, env_state, steps, _ = unroll(
             env, controller, state.memory, state.env_state, key_roll, config.online.rollout
         )
-        ends = steps.first_failure.sum(), steps.done.sum()
+        slack, ends = state.slack, (steps.first_failure.sum(), steps.done.sum())
+        if method.gated:
+            slack = adjust(slack, *ends, gate.max_risk, config.safety)
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=key,
-            slack=adjust(state.slack, *ends, gate.max_risk, config.safety),
+            slack=slack,
             counters=state.counters.add(steps),
             env_steps=state.env_steps + steps.reward.size,
         )
