@@ -203,6 +203,7 @@ def test_eps_safe_follows_the_failure_rate(frozen, risk):
         state, steps = phase.collect(state, frozen, gate(risk))
         cost, acted = steps.decision.horizon_cost, steps.decision.intervened
         assert (acted <= (cost > limit * (1 - 1e-6))).all() and acted.any()
+        assert (acted & (cost <= risk * (1 - 1e-6))).any() == (slack < 1.0)
         failed, ended = int(steps.first_failure.sum()), int(steps.done.sum())
         slack = min(1.0, max(0.5, slack * np.exp(0.03 * (0.1 * ended - failed))))
         np.testing.assert_allclose(state.slack, slack, rtol=1e-5)
