@@ -92,13 +92,14 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     A setting that a later version added had its default.
     """
     path, known = out / "main.jsonl", out / "settings.json"
-    if not path.is_file() or not known.is_file():
+    if not path.is_file():
         return [], {}
+    saved_settings = read_json(known) if known.is_file() else {}
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        made = {k: RunSettings.from_json(saved) for k, saved in read_json(known).items()}
+        made = {k: RunSettings.from_json(saved) for k, saved in saved_settings.items()}
         now = {r["task"]: RunSettings.from_json(settings_of(r["task"], name)) for r in rows}
-        good = [r for r in rows if made.get(r["settings"]) == now[r["task"]]]
+        good = [r for r in rows if made.get(r.get("settings")) == now[r["task"]]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): move it away, or name another --out"

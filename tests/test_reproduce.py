@@ -60,6 +60,8 @@ def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
     assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
     rows = [ROWS[0] | {"settings": "a"}, ROWS[1] | {"settings": "b"}, ROWS[2] | {"settings": "c"}]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
+    assert "3 of 3 rows are of other settings" in text.getvalue()  # not dropped in silence
     older = json.loads(json.dumps(now))
     del older["config"]["safety"]["failure_limit"]  # a version that did not have it
     (tmp_path / "settings.json").write_text(json.dumps({"a": older, "b": other}))
