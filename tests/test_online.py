@@ -1,6 +1,7 @@
 """The online loop on the toy: honest counts, exact gate limits, exact resume, and it learns."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ from farl_jax.config import (
 )
 from farl_jax.methods import METHODS
 from farl_jax.offline import Networks
-from farl_jax.online import Counters, make_online, summarize, train
-from farl_jax.safety import ALARMS, Gate
+from farl_jax.online import Counters, make_controller, make_online, summarize, train
+from farl_jax.safety import ALARMS, Gate, GateMemory
 from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.parameters import random_parameters
 from tests.toy import make_toy
@@ -221,6 +222,27 @@ def test_a_negative_threshold_recovers_every_step(gated, frozen):
     assert metrics["used"] == 0.0  # masked: nothing left to learn a policy from ...
     assert_identical(state.learners.actor.params, frozen.policy)  # ... and nothing learnt
     assert np.isfinite(metrics["value_loss"])
+
+
+def test_recovery_acts_by_its_own_network():
+    """One that sees motion, which the task policy does not: MetaWorld's 39 numbers, 4 actions."""
+    network = dataclasses.replace(GATED.network, recovery_motion=30.0)
+    config = dataclasses.replace(GATED, network=network)
+    nets = Networks.create(config, 39, 4)
+    obs, action = np.random.default_rng(0).normal(size=(5, 39)), np.zeros((5, 4))
+    learnt = OfflineResult(
+        policy=random_parameters(nets.policy, obs, seed=0),
+        value=None,
+        recovery=random_parameters(nets.recovery, obs, seed=2),
+        world_model=random_parameters(nets.latent, obs, action, seed=3),
+        normalizer=Normalizer(np.zeros(39), np.ones(39)),
+        calibration=FailureCalibration(np.float32(0), np.float32(0)),
+    )
+    act = make_controller(nets, config, METHODS["farl"], explore=False)(learnt, gate(-1.0))
+    state = SimpleNamespace(obs=jnp.asarray(obs), step_count=jnp.zeros(5, jnp.int32))
+    _, decision = act(GateMemory.create(5), state, jax.random.key(0))
+    wanted = nets.recovery.apply(learnt.recovery, jnp.asarray(obs))[0]
+    np.testing.assert_allclose(decision.action, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_the_first_ratio_of_a_loaded_policy_is_one(gated, frozen, risk):
