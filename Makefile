@@ -10,6 +10,10 @@ test: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest
 
+# The kill harness in its short form: five times SIGKILL and resumed, no number differs (a minute).
+kills: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -n 0 -m slow tests/test_kill_harness.py
+
 # Known vulnerabilities are looked up where pip-audit is installed; it must reach its database.
 audit: $(VENV)/installed
 	$(VENV)/bin/python -m pip check
@@ -29,4 +33,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test audit lock
+.PHONY: run test kills audit lock

@@ -76,21 +76,21 @@ PRESETS: dict[str, FarlConfig] = {
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "obstructed_push": {
         "online": {"success_bonus": 1000.0},
-        "safety": {"max_risk": 1.0, "failure_limit": 0.015, "min_risk": 0.03},
+        "safety": {"max_risk": 1.0, "failure_limit": 0.015, "min_risk": 0.03},  # rows 65, 73
     },
     "fragile_push_wall": {
-        "demos": {"task_episodes": 6},
+        "demos": {"task_episodes": 6},  # row 79, as what follows; eps_safe also 67
         "safety": {"max_risk": 0.1, "failure_limit": 0.002, "limit_rate": 0.1, "min_risk": 0.01},
     },
     "bounded_soccer": {
-        "network": {"recovery_motion": 30.0},
-        "world_model": {
+        "network": {"recovery_motion": 30.0},  # row 80
+        "world_model": {  # rows 74 to 76
             "failure_window": 250,
             "failure_weight": 5.0,
             "train_horizon": 5,
             "batch": 256,
         },
-        "safety": {
+        "safety": {  # rows 76 to 78, 82, 83
             "horizon": 4,
             "hold": 1,
             "max_risk": 1.0,
@@ -100,11 +100,14 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
         "mppi": {"horizon": 4},
     },
 }
-"""Task -> group -> settings in which it differs from every preset."""
+"""Task -> group -> settings in which it differs from every preset.
+
+The rows named are those of docs/experiments.md that chose them.
+"""
 
 BUDGETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     ("paper", "bounded_soccer"): {
-        "demos": {"num_envs": 256, "policy_episodes": 1024, "dagger_rounds": 3},
+        "demos": {"num_envs": 256, "policy_episodes": 1024, "dagger_rounds": 3},  # row 80
         "recovery_bc": {"members": 1, "steps": 5000, "batch": 512},
     },
 }

@@ -13,10 +13,7 @@ from farl_jax.types import Params
 
 @struct.dataclass
 class Learner:
-    """Parameters with their optimiser's state, which sees them as one long vector.
-
-    One vector instead of some fifty arrays: the same numbers, a third fewer kernels to compile.
-    """
+    """Parameters with their optimiser's state."""
 
     params: Params
     opt_state: optax.OptState
@@ -24,7 +21,7 @@ class Learner:
     @classmethod
     def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "Learner":
         """Fresh optimiser state for these parameters."""
-        return cls(params=params, opt_state=optax.flatten(optimizer).init(params))
+        return cls(params=params, opt_state=optimizer.init(params))
 
     def apply_gradient(
         self,
@@ -33,8 +30,7 @@ class Learner:
         rate: jax.Array | float = 1.0,
     ) -> "Learner":
         """One optimiser step; `rate` [] scales it where the optimiser itself has no step size."""
-        flat = optax.flatten(optimizer)
-        updates, opt_state = flat.update(gradient, self.opt_state, self.params)
+        updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
         updates = jax.tree.map(lambda u: rate * u, updates)
         return Learner(optax.apply_updates(self.params, updates), opt_state)
 
