@@ -131,25 +131,27 @@ def failure_probabilities(
             policy at every step.
     """
     call = lambda name, *args: model.apply(params, *args, method=name)
-    failing = lambda z, a: jax.nn.sigmoid(call("failure", z, a) + logit_shift)
 
     def steps(z: jax.Array, a: jax.Array, number: int) -> tuple[jax.Array, list[jax.Array]]:
-        probability = []
+        latents = []
         for _ in range(number):
-            probability.append(failing(z, a))
+            latents.append(z)
             z = call("next", z, a)
-        return z, probability
+        return z, latents
 
     def imagine(carry: tuple[jax.Array, jax.Array], _: None):
         z, a = carry
-        z, probability = steps(z, a, hold)
-        return (z, mean_action(call("decode", z))), jnp.stack(probability)
+        z, latents = steps(z, a, hold)
+        return (z, mean_action(call("decode", z))), (jnp.stack(latents), jnp.stack([a] * hold))
 
     start = call("encode", obs), jnp.clip(action, -1.0, 1.0)
-    (z, a), blocks = jax.lax.scan(imagine, start, None, max_horizon // hold)
+    (z, a), imagined = jax.lax.scan(imagine, start, None, max_horizon // hold)
     z, rest = steps(z, a, max_horizon % hold)
-    blocks = blocks.reshape(-1, *blocks.shape[2:])
-    return jnp.concatenate([blocks, jnp.stack([*rest, failing(z, a)])])
+    last = jnp.stack([*rest, z]), jnp.stack([a] * (len(rest) + 1))
+    join = lambda blocks, end: jnp.concatenate([blocks.reshape(-1, *end.shape[1:]), end])
+    latents, actions = jax.tree.map(join, imagined, last)
+    # one call for all steps: the head of a single one is too small to keep the processor busy
+    return jax.nn.sigmoid(call("failure", latents, actions) + logit_shift)
 
 
 def imagine(
