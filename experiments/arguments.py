@@ -139,6 +139,8 @@ class BenchTrainArgs:
     """Batch sizes."""
     seconds: float = 30.0
     """Of updates for one row; two at least."""
+    seeds: int = 1
+    """Also time this many seeds in one program, over a single one."""
     cold: bool = True
     """Also compile with an empty cache, in a process of its own for each row."""
     out: Path | None = None

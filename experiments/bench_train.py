@@ -39,6 +39,7 @@ from farl_jax.offline import Networks
 from farl_jax.online import OnlinePhase, make_online, train
 from farl_jax.rollout import plain_decision, policy_controller, unroll
 from farl_jax.safety import Gate, make_imagined_risk, policy_recovery
+from farl_jax.seeds import Seeds
 from farl_jax.types import Normalizer, OfflineResult
 from farl_jax.world_model import to_windows
 
@@ -60,14 +61,14 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
     tasks = tuple(TASKS) if args.task == "all" else (args.task,)
     if args.task != "all" and args.task not in TASKS and ":" not in args.task:
         raise UserError(f"unknown task {args.task!r}: choose all or one of {', '.join(TASKS)}")
-    if min(args.num_envs, default=0) < 1 or args.seconds <= 0:
-        raise UserError("--num-envs and --seconds must be above 0")
+    if min(args.num_envs, default=0) < 1 or args.seeds < 1 or args.seconds <= 0:
+        raise UserError("--num-envs, --seeds and --seconds must be above 0")
     rows = []
     for wanted in ((t, b, n) for t in tasks for b in args.backends for n in args.num_envs):
         name = "{} {} {} envs".format(*wanted)
         console.print(f"[dim]{name} ...[/dim]", highlight=False)
         try:
-            rows.append(_in_own_processes(*wanted, args.seconds, cold=args.cold))
+            rows.append(_in_own_processes(*wanted, args))
         except UserError as error:
             console.print(f"{name}: {error}", highlight=False, soft_wrap=True)
     if not rows:
@@ -83,11 +84,12 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
 
 
 def _in_own_processes(
-    task: str, backend: str, num_envs: int, seconds: float, *, cold: bool
+    task: str, backend: str, num_envs: int, args: BenchTrainArgs
 ) -> dict[str, Any]:
     """One row; with `cold`, an empty compile cache is filled first, then found full."""
-    ask = {"task": task, "backend": backend, "num_envs": num_envs, "seconds": seconds}
-    if not cold:
+    ask = {"task": task, "backend": backend, "num_envs": num_envs}
+    ask |= {"seconds": args.seconds, "seeds": args.seeds}
+    if not args.cold:
         return _worker(ask) | {"cold": None}
     with tempfile.TemporaryDirectory() as cache:
         first = _worker(ask | {"seconds": 0.0}, FARL_CACHE_DIR=cache)
@@ -177,6 +179,9 @@ def measure(ask: dict[str, Any]) -> dict[str, Any]:
     if ask["seconds"] > 0:
         row |= {k: ask[k] for k in ("task", "backend", "num_envs")}
         row |= parts(setup, (state, steps, demos), ask["seconds"])
+        if ask["seeds"] > 1:
+            alone, together = (loop(setup, n, demos, ask["seconds"]) for n in (1, ask["seeds"]))
+            row |= {"seeds": ask["seeds"], "seeds_over_one": together / alone}
         row |= {"peak_memory_gb": peak_memory_gb(), "device_memory_gb": device_memory_gb()}
         row |= roofline(setup, row["seconds"]["gate"])
     return row
@@ -207,21 +212,17 @@ def rehearsal(setup: Setup, steps: Any) -> Any:
 def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str, Any]:
     """Env steps per second of the loop, and the seconds of its parts, all per policy update."""
     state, steps, demos = begun
-    phase, every = setup.phase, setup.config.adaptation.every
+    phase, every = setup.phase, max(setup.config.adaptation.every, 1)
     taken = {k: least(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
-    adapting = [timed(phase.adapt, state, demos)]
-    loop: list[float] = []
-    state, goal = adapting[0][0], NEVER
-    turns = train(phase, state, setup.frozen, setup.gate, goal, (NEVER, demos))
-    while len(loop) < 2 or (len(loop) < 2 * ROUNDS and sum(loop) < seconds):
-        (state, _), spent = timed(next, turns)
-        loop.append(spent)
-    updating = []
+    (state, _), _ = timed(phase.update, state, setup.frozen, steps)
+    updating, adapting = [], []
     for _ in range(ROUNDS):
         (state, _), spent = timed(phase.update, state, setup.frozen, steps)
         updating.append(spent)
-    taken |= {"update": min(updating), "world_model": adapting[0][1] / max(every, 1)}
-    whole = float(np.median(loop)) + taken["world_model"]
+        state, spent = timed(phase.adapt, state, demos)
+        adapting.append(spent)
+    taken |= {"update": min(updating), "world_model": min(adapting) / every}
+    whole = loop(setup, 1, demos, seconds)
     taken["rest"] = whole - sum(taken.values())
     return {
         "steps_per_second": phase.steps_per_update / whole,
@@ -229,6 +230,22 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
         "seconds": taken,
         "shares": {name: taken[name] / whole for name in PARTS},
     }
+
+
+def loop(setup: Setup, number: int, demos: Any, seconds: float) -> float:
+    """Seconds of a policy update of `number` seeds in step, with what the world model learns."""
+    seeds, every = Seeds(number), max(setup.config.adaptation.every, 1)
+    phase = seeds.lift_phase(setup.phase)
+    copies = lambda tree: seeds.join([tree] * number)
+    frozen, gate, demos = map(copies, (setup.frozen, setup.gate, demos))
+    keys = seeds.join(list(jax.random.split(jax.random.key(2), number)))
+    turns = train(phase, phase.init(frozen, keys), frozen, gate, NEVER, (every, demos))
+    cycle = lambda: [jax.block_until_ready(next(turns)) for _ in range(every)][-1]
+    timed(cycle)  # compiles
+    taken: list[float] = []
+    while len(taken) < 2 or (len(taken) < 2 * ROUNDS and sum(taken) < seconds):
+        taken.append(timed(cycle)[1])
+    return float(np.median(taken)) / every
 
 
 def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, ...]]:
@@ -301,6 +318,7 @@ def device_memory_gb() -> float | None:
 def _table(rows: list[dict[str, Any]]) -> Table:
     parts = (name.removeprefix("world_") for name in PARTS)
     names = ("task", "backend", "envs", "steps/s", *parts, "compile s", "GB", "gate/matmul")
+    names += ("seeds",)
     title = "online loop of FARL; parts in % of its time"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in names:
@@ -313,6 +331,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             *(f"{100 * row['shares'][name]:.0f}" for name in PARTS),
             *(" / ".join(f"{s:.0f}" for s in compiling), f"{memory:.1f}"),
             f"{row['gate_share_of_matmul']:.2f}",
+            f"{row['seeds']}: {row['seeds_over_one']:.1f}x" if "seeds" in row else "",
         )
     return table
 

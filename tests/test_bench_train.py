@@ -65,7 +65,8 @@ def test_the_figure_has_a_bar_for_each_row(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["--task", "bounded_pusch"], ["--num-envs", "0"], ["--seconds", "0"]]
+    "words",
+    [["--task", "bounded_pusch"], ["--num-envs", "0"], ["--seconds", "0"], ["--seeds", "0"]],
 )
 def test_bad_words_are_one_line(words, capsys):
     assert main(["bench", "train", *words]) == 2
@@ -75,7 +76,8 @@ def test_bad_words_are_one_line(words, capsys):
 @pytest.mark.slow
 def test_a_row_of_native(tmp_path, capsys):
     out = tmp_path / "bench" / "train.json"
-    words = ["--num-envs", "16", "--seconds", "0.5", "--no-cold", "--out", str(out)]
+    words = ["--num-envs", "16", "--seconds", "0.5", "--no-cold", "--seeds", "2"]
+    words += ["--out", str(out)]
     assert main(["bench", "train", *words, "--backends", "native", "nothing"]) == 0
     assert "unknown physics backend 'nothing'" in capsys.readouterr().out
     (row,) = json.loads(out.read_text())["rows"]
@@ -83,3 +85,4 @@ def test_a_row_of_native(tmp_path, capsys):
     np.testing.assert_allclose(sum(row["shares"].values()), 1.0)
     assert all(row["seconds"][name] > 0 for name in PARTS if name != "rest")
     assert min(row["warm"].values()) > 0 and row["cold"] is None
+    assert row["seeds"] == 2 and row["seeds_over_one"] > 1.0
