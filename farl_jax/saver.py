@@ -50,9 +50,10 @@ class Saver:
         if self._pending is not None and not self._pending.done():
             self._say(f"  waiting for the checkpoint of step {self._step:,}")
         self.wait()
-        copies = [(part, snapshot(part.items)) for part in parts]
+        several = jax.process_count() > 1
+        copies = [(part, part.items if several else snapshot(part.items)) for part in parts]
         self._step, self._pending = step, self._worker.submit(_write, step, copies)
-        if jax.process_count() > 1:  # all save together: the same collectives in the same order
+        if several:  # all save together: arrays of all, the same collectives in the same order
             self.wait()
 
     def wait(self) -> None:

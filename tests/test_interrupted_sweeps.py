@@ -158,7 +158,8 @@ def test_jobs_lose_a_process_a_node_and_their_time(undisturbed, out, cluster):
     wait_until("Slurm to notice", lambda: "down" in cluster.states()[node], 120)
     cluster.start_node(node)
 
-    cluster.command("scancel", "--signal=USR2", next_job(len(RISKS) // 2))  # as when its time is up
+    # as when its time is up, when it is the controller that sends it
+    cluster.command("scancel", "--ctld", "--signal=USR2", next_job(len(RISKS) // 2))
 
     assert waiting.wait() == 0
     logs = {name: (out / "slurm" / f"{job}_0_log.out").read_text() for name, job in jobs.items()}
