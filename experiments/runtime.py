@@ -217,7 +217,7 @@ def describe_environment() -> dict[str, Any]:
     """Return versions, machine, device, git state and command line, as JSON."""
     device = jax.devices()[0]
     return {
-        "command": sys.argv,
+        "command": ["farl", *sys.argv[1:]],
         "packages": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),

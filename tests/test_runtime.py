@@ -34,13 +34,13 @@ def test_create_then_resume(tmp_path):
     environment = read_json(path / "env.json")
     assert environment["packages"]["jax"] == jax.__version__
     assert environment["device"]["kind"] == jax.devices()[0].device_kind
-    assert environment["command"] == sys.argv and environment["cpu_count"] >= 1
+    assert environment["command"] == ["farl", *sys.argv[1:]] and environment["cpu_count"] >= 1
     (path / "metrics.jsonl").write_text("")
     refused("holds this run already; add --resume", RunFolder.create, path, CONFIG)
     for _ in range(2):
         RunFolder.create(path, CONFIG, resume=True).close()
     assert len(read_json(path / "env.json")["resumed"]) == 2
-    assert read_json(path / "env.json")["command"] == sys.argv
+    assert read_json(path / "env.json")["command"] == ["farl", *sys.argv[1:]]
 
 
 def test_another_run_is_refused_and_the_difference_named(tmp_path):
