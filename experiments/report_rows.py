@@ -25,12 +25,6 @@ NUMBERS = ("initial_return", "final_return", "initial_success", "final_success")
 CURVES = ("eval_return", "failure_episodes", "recovered_steps")
 VARIED = ("constraint.limit",)
 """Settings that always set groups apart: the cost limit of the safe-RL baselines."""
-OWN_SETTINGS = {
-    "constraint": ("ppo_lagrangian", "p3o", "cpo"),
-    "risk_critic": ("simple_critic",),
-    "mppi": ("mppi",),
-}
-"""Groups of settings that decide the numbers of these methods alone."""
 _SKIPPED = {"checkpoints", "demos", "offline", "tb"}
 
 Row = Mapping[str, Any]
@@ -183,7 +177,8 @@ def _read(path: Path, findings: Findings) -> Entry:
         env = {}
     settings = _flatten(asdict(FarlConfig())) | _flatten(saved.get("config", {}))
     settings["backend"] = row.get("backend")  # None in config.json is what the machine had
-    settings = {k: v for k, v in settings.items() if _concerns(k.split(".")[0], row["method"])}
+    if method := METHODS.get(row["method"]):
+        settings = {k: v for k, v in settings.items() if method.reads(k.split(".")[0])}
     return Entry(str(path.parent), row, settings, _well_formed(env))
 
 
@@ -193,13 +188,6 @@ def _well_formed(env: Any) -> Row:
     env = env if isinstance(env, dict) else {}
     kept = {k: v for k, v in env.items() if isinstance(v, kinds.get(k, str | int))}
     return kept | {"resumed": [_well_formed(e) for e in kept.get("resumed", [])]}
-
-
-def _concerns(group: str, method: str) -> bool:
-    """Whether a group of settings can change a method's numbers."""
-    if group in ("safety", "adaptation"):
-        return method not in METHODS or METHODS[method].gated
-    return method in OWN_SETTINGS.get(group, (method,))
 
 
 def _list_unfinished(folder: Path, findings: Findings) -> None:

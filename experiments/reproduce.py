@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ def fingerprint(settings: dict[str, Any]) -> str:
 def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict[str, Any]]:
     """The rows of `out` made with the settings that preset `name` has now, and their settings.
 
-    A setting that a later version added had its default.
+    Settings that a row's method does not read may differ, and one that a later version added had
+    its default.
     """
     path, known = out / "main.jsonl", out / "settings.json"
     if not path.is_file():
@@ -99,7 +100,7 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         made = {k: RunSettings.from_json(saved) for k, saved in saved_settings.items()}
         now = {r["task"]: RunSettings.from_json(settings_of(r["task"], name)) for r in rows}
-        good = [r for r in rows if made.get(r.get("settings")) == now[r["task"]]]
+        good = [r for r in rows if _alike(made.get(r.get("settings")), now[r["task"]], r["method"])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): move it away, or name another --out"
@@ -107,6 +108,15 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     if old := len(rows) - len(good):
         console.print(f"{path}: {old} of {len(rows)} rows are of other settings and left out")
     return good, {k: made[k].to_json() for k in {r["settings"] for r in good}}
+
+
+def _alike(made: RunSettings | None, now: RunSettings, method: str) -> bool:
+    """Whether two settings give the same numbers of a method."""
+    if made is None:
+        return False
+    reads = METHODS[method].reads
+    own = lambda settings: {k: v for k, v in vars(settings.config).items() if reads(k)}
+    return replace(made, config=now.config) == now and own(made) == own(now)
 
 
 def _complete(plan: Plan, task: str, console: Console) -> list[Row]:

@@ -31,6 +31,17 @@ class Method:
         """Whether failures enter the policy's update as a cost with a limit."""
         return self.constraint != "none"
 
+    def reads(self, group: str) -> bool:
+        """Whether a group of settings (a field of FarlConfig) can change the method's numbers."""
+        owners = {
+            "safety": self.gated,
+            "adaptation": self.gate == "world_model",
+            "risk_critic": self.gate == "critic",
+            "mppi": self.recovery == "mppi",
+            "constraint": self.constrained,
+        }
+        return owners.get(group, True)
+
 
 METHODS = {
     "uni_o4": Method("Uni-O4 (gate off)"),

@@ -72,6 +72,28 @@ def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
         reproduce.still_valid(tmp_path, "quick", console)
 
 
+def test_rows_stay_where_only_settings_differ_that_their_method_does_not_read(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    rows = [
+        {"task": "bounded_push", "method": method, "settings": "a"}
+        for method in ("uni_o4", "farl", "simple_critic", "mppi", "cpo")
+    ]
+    (tmp_path / "main.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+    def kept(group, field, value):
+        changed = json.loads(json.dumps(reproduce.settings_of("bounded_push", "quick")))
+        changed["config"][group][field] = value
+        (tmp_path / "settings.json").write_text(json.dumps({"a": changed}))
+        return [r["method"] for r in reproduce.still_valid(tmp_path, "quick", console)[0]]
+
+    assert kept("constraint", "limit", 0.5) == ["uni_o4", "farl", "simple_critic", "mppi"]
+    assert kept("safety", "patience", 7) == ["uni_o4", "cpo"]
+    assert kept("adaptation", "every", 0) == ["uni_o4", "simple_critic", "cpo"]
+    assert kept("risk_critic", "max_risk", 0.5) == ["uni_o4", "farl", "mppi", "cpo"]
+    assert kept("mppi", "samples", 8) == ["uni_o4", "farl", "simple_critic", "cpo"]
+    assert kept("online", "rollout", 8) == []
+
+
 def test_one_seed_has_no_interval():
     assert bootstrap_interval([3.0]) == (3.0, 3.0)
     low, high = bootstrap_interval([0.0, 1.0] * 50)
