@@ -194,13 +194,16 @@ def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return result, time.perf_counter() - started
 
 
-def least(function: Callable[..., Any], *args: Any, seconds: float) -> float:
-    """Seconds of the quickest call, of ROUNDS or as many as fit, after one that compiles."""
+def usual(function: Callable[..., Any], *args: Any, seconds: float) -> float:
+    """Median seconds of ROUNDS calls, or as many as fit, after one that compiles.
+
+    As in `loop`: a part's quickest call beside the loop's usual one would leave `rest` too large.
+    """
     timed(function, *args)
     taken: list[float] = []
     while len(taken) < 2 or (len(taken) < ROUNDS and sum(taken) < seconds):
         taken.append(timed(function, *args)[1])
-    return min(taken)
+    return float(np.median(taken))
 
 
 def rehearsal(setup: Setup, steps: Any) -> Any:
@@ -213,7 +216,7 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
     """Env steps per second of the loop, and the seconds of its parts, all per policy update."""
     state, steps, demos = begun
     phase, every = setup.phase, max(setup.config.adaptation.every, 1)
-    taken = {k: least(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
+    taken = {k: usual(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
     (state, _), _ = timed(phase.update, state, setup.frozen, steps)
     updating, adapting = [], []
     for _ in range(ROUNDS):
@@ -221,7 +224,10 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
         updating.append(spent)
         state, spent = timed(phase.adapt, state, demos)
         adapting.append(spent)
-    taken |= {"update": min(updating), "world_model": min(adapting) / every}
+    taken |= {
+        "update": np.median(updating).item(),
+        "world_model": np.median(adapting).item() / every,
+    }
     whole = loop(setup, 1, demos, seconds)
     taken["rest"] = whole - sum(taken.values())
     return {
@@ -299,7 +305,7 @@ def roofline(setup: Setup, gate_seconds: float) -> dict[str, float]:
     """What the gate takes beside what its arithmetic would take at the speed of one big matmul."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     square = jnp.ones((size, size))
-    peak = 2 * size**3 / least(jax.jit(jnp.matmul), square, square, seconds=5.0)
+    peak = 2 * size**3 / usual(jax.jit(jnp.matmul), square, square, seconds=5.0)
     flop = gate_flop(setup) * setup.phase.steps_per_update
     return {
         "gate_flop_per_step": gate_flop(setup),

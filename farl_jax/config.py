@@ -265,9 +265,9 @@ class ConstraintConfig:
     fit_learning_rate: float = 1e-3
     multiplier_rate: float = 0.5
     """PPO-Lagrangian: lambda's rise per update and unit of J_C - d."""
-    multiplier_cap: float = 1.0
-    """Both advantages are standardised, so at 1 the cost weighs as much as the reward. More kept
-    soccer's policy from ever learning the task (docs/experiments.md, row 90)."""
+    multiplier_cap: float = 1.5
+    """Both advantages are standardised: at 1 the cost weighs as much as the reward, so the cap must
+    lie above it. Far above, soccer's policy never learns the task (docs/experiments.md, row 90)."""
     penalty: float = 20.0
     """P3O's kappa."""
     max_kl: float = 0.01
