@@ -145,10 +145,11 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
 def show(
     rows: Sequence[Row], figures: Sequence[str], out: Path, command: str, console: Console
 ) -> None:
-    """Table and figures from rows alone."""
+    """Tables and figures from rows alone."""
     paper = json.loads(PAPER.read_text())
     by_task = group(rows)
-    console.print(_table(by_task))
+    for task, methods in by_task.items():
+        console.print(_table(task, methods))
     low, mean, high = mean_reduction(by_task)
     console.print(
         f"failure episodes: {mean:.1f} % fewer, mean over {len(by_task)} task(s), 95 % over seeds "
@@ -189,30 +190,28 @@ def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, flo
     return float(low), float(means[0]), float(high)
 
 
-def _table(by_task: dict[str, dict[str, list[Row]]]) -> Table:
-    table = Table(title="mean over seeds")
-    for name in ("task", "method", "seeds", "episodes", "failures", "rate", "failing\nsteps"):
-        table.add_column(name)
-    for name in ("recovered\nsteps", "success", "return", "fewer\nfailures", "return\ndiff."):
-        table.add_column(name, justify="right")
-    for task, methods in by_task.items():
-        for method, rows in methods.items():
-            pair = paired(methods[MAIN[0]], rows)
-            mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
-            low, high = pair["reduction_interval"]
-            ours = method != MAIN[0]
-            table.add_row(
-                task,
-                method,
-                str(len(rows)),
-                f"{mean('episodes'):.0f}",
-                f"{mean('failure_episodes'):.0f}",
-                f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
-                f"{mean('failing_steps'):.0f}",
-                f"{mean('recovered_steps') / mean('online_steps'):.1%}",
-                f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
-                f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
-                f"{pair['reduction_percent']:.0f} % [{low:.0f}, {high:.0f}]" if ours else "",
-                f"{pair['return_difference']:+.1f}" if ours else "",
-            )
+def _table(task: str, methods: dict[str, list[Row]]) -> Table:
+    table = Table(title=f"{task}, means over seeds", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    names = ("seeds", "episodes", "failures", "rate", "failing\nsteps", "recovered\nsteps")
+    for name in (*names, "success", "return", "fewer\nfailures", "return\ndiff."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for method, rows in methods.items():
+        pair = paired(methods[MAIN[0]], rows)
+        mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
+        low, high = pair["reduction_interval"]
+        ours = method != MAIN[0]
+        table.add_row(
+            method,
+            str(len(rows)),
+            f"{mean('episodes'):.0f}",
+            f"{mean('failure_episodes'):.0f}",
+            f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
+            f"{mean('failing_steps'):.0f}",
+            f"{mean('recovered_steps') / mean('online_steps'):.1%}",
+            f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
+            f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
+            f"{pair['reduction_percent']:.0f} % [{low:.0f}, {high:.0f}]" if ours else "",
+            f"{pair['return_difference']:+.1f}" if ours else "",
+        )
     return table
