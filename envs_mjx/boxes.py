@@ -46,8 +46,9 @@ def fit_box(vertices: np.ndarray) -> Box:
     leans = leans[np.argsort(np.abs(leans), kind="stable")]  # upright wins a tie
     y, z = vertices[:, 1], vertices[:, 2]
     cos, sin = np.cos(leans)[:, None], np.sin(leans)[:, None]
-    planes = np.stack([cos * y + sin * z, cos * z - sin * y], axis=-1)  # [leans, N, 2]
-    low, high = planes.min(axis=1), planes.max(axis=1)  # [leans, 2]
+    turned = cos * y + sin * z, cos * z - sin * y  # [leans, N] each
+    low = np.stack([x.min(axis=1) for x in turned], axis=-1)  # [leans, 2]
+    high = np.stack([x.max(axis=1) for x in turned], axis=-1)
     best = int(np.argmin(np.prod(high - low, axis=1)))
     lean = leans[best]
     middle_y, middle_z = (low[best] + high[best]) / 2.0

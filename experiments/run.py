@@ -6,18 +6,25 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 from rich.console import Console
 
-from envs_mjx import BatchEnv, make
+from envs_mjx import BatchEnv, SawyerEnv, make
 from experiments.presets import PROTOCOL, RunSettings
 from experiments.runtime import RunFolder, UserError, read_json
 from farl_jax import checkpoint, devices
 from farl_jax.offline import Networks
 from farl_jax.types import OfflineResult
+
+
+@cache
+def _environment(task: str, backend: str | None) -> SawyerEnv:
+    """One for the whole process: it is pure, and takes most of a second to build."""
+    return make(task, backend)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Run:
 
     def env(self, num_envs: int) -> BatchEnv:
         """The run's environment, `num_envs` at once."""
-        return BatchEnv(make(self.settings.task, self.settings.backend), num_envs)
+        return BatchEnv(_environment(self.settings.task, self.settings.backend), num_envs)
 
     @property
     def task_name(self) -> str:
