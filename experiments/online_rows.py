@@ -3,6 +3,7 @@
 from typing import Any
 
 from experiments.run import Run
+from experiments.runtime import describe_environment
 from farl_jax import online
 from farl_jax.constrained import ConstrainedLearners
 from farl_jax.methods import METHODS
@@ -35,6 +36,7 @@ def result_row(
         "max_risk": float(gate.max_risk) if gated else None,
         **_constraint(run, state),
         "backend": run.env(1).backend,
+        "git": describe_environment()["git"],  # the folder's own may be an earlier method's
     }
 
 

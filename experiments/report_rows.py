@@ -175,11 +175,13 @@ def _read(path: Path, findings: Findings) -> Entry:
     except UserError as error:
         findings.notes.append((str(path.parent), f"versions and command unknown: {error}"))
         env = {}
+    env = env if isinstance(env, dict) else {}
     settings = _flatten(asdict(FarlConfig())) | _flatten(saved.get("config", {}))
     settings["backend"] = row.get("backend")  # None in config.json is what the machine had
     if method := METHODS.get(row["method"]):
         settings = {k: v for k, v in settings.items() if method.reads(k.split(".")[0])}
-    return Entry(str(path.parent), row, settings, _well_formed(env))
+    env = _well_formed(env | {"git": row["git"]} if row.get("git") else env)
+    return Entry(str(path.parent), row, settings, env)
 
 
 def _well_formed(env: Any) -> Row:

@@ -15,7 +15,7 @@ from envs_mjx import TASKS
 from experiments.judge import Judge
 from experiments.paper_figures import failures_figure, returns_figure, save
 from experiments.presets import RunSettings, preset
-from experiments.run import start_runs
+from experiments.run import Run, start_runs
 from experiments.run_eval import paired
 from experiments.run_online import all_phases
 from experiments.runtime import UserError, read_json, write_json, write_rows
@@ -131,15 +131,20 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
             judge = judge or Judge(runs[0], config)
             results = all_phases(runs, judge, plan.methods)
         for run, own in zip(runs, results, strict=True):
-            command = f"farl run --task {task} --preset {plan.preset} --seed {run.settings.seed}"
-            git = (read_json(run.path / "env.json").get("git") or {}).get("commit")
-            about = {
-                "command": command,
-                "git": git,
-                "settings": fingerprint(settings_of(task, plan.preset)),
-            }
-            rows += [{k: r[k] for k in FIELDS} | about for r in own]
+            rows += [_row(run, result, plan.preset) for result in own]
     return rows
+
+
+def _row(run: Run, result: Row, name: str) -> Row:
+    """What the figures need of a result, and how to get it again."""
+    task, method, seed = (result[k] for k in ("task", "method", "seed"))
+    words = "run" if method in MAIN else f"reproduce --method {method} --seeds 1"
+    git = result.get("git") or read_json(run.path / "env.json").get("git") or {}
+    return {k: result[k] for k in FIELDS} | {
+        "command": f"farl {words} --task {task} --preset {name} --seed {seed}",
+        "git": git.get("commit"),
+        "settings": fingerprint(settings_of(task, name)),
+    }
 
 
 def show(

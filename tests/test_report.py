@@ -251,6 +251,15 @@ def test_versions_that_differ_are_noted_and_kept(tmp_path):
     assert "package versions" in notes and "uncommitted changes" in notes
 
 
+def test_a_result_that_names_its_commit_is_of_that_commit_not_of_its_folders(tmp_path):
+    pairs(tmp_path, seeds=(0,))
+    later = result(TASK, "farl", 0, 10, 50.0) | {"git": {"commit": "e" * 40, "dirty": False}}
+    write_run(tmp_path / "seed0", later)
+    collect([tmp_path], (), findings := Findings())
+    notes = " ".join(text for name, text in findings.notes if name == TASK)
+    assert f"eeeeeeeeeeee: {tmp_path / 'seed0/farl'}" in notes
+
+
 def test_damaged_curves_and_environments_cost_themselves_only(tmp_path):
     pairs(tmp_path)
     write(tmp_path / "seed1/env.json", "{")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +99,23 @@ def test_one_seed_has_no_interval():
     assert bootstrap_interval([3.0]) == (3.0, 3.0)
     low, high = bootstrap_interval([0.0, 1.0] * 50)
     assert low == pytest.approx(0.4, abs=0.03) and high == pytest.approx(0.6, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "commit", "words"),
+    [
+        ("farl", {}, "b" * 40, "run --task"),  # before results named it
+        ("cpo", {"git": {"commit": "c" * 40}}, "c" * 40, "reproduce --method cpo --seeds 1 --task"),
+        ("cpo", {"git": None}, "b" * 40, "reproduce --method cpo --seeds 1 --task"),
+    ],
+)
+def test_a_row_names_the_commit_and_command_that_made_it(tmp_path, method, own, commit, words):
+    (tmp_path / "env.json").write_text(json.dumps({"git": {"commit": "b" * 40}}))
+    about = {"causes": None, "max_risk": None, "wall_seconds": 1.0, "backend": "native"}
+    result = row("bounded_push", method, 3, 5, 9.0) | about | own
+    made = reproduce._row(SimpleNamespace(path=tmp_path), result, "quick")
+    assert made["git"] == commit
+    assert made["command"] == f"farl {words} bounded_push --preset quick --seed 3"
 
 
 def test_figures_and_table_come_from_rows_alone(tmp_path):
