@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from experiments.arguments import SweepArgs
 from experiments.presets import RunSettings, check, parse_setting, preset, with_settings
 from experiments.run_online import find_method
 from experiments.runtime import UserError, read_json
+from farl_jax.methods import Method
 
 CALIBRATION = (
     *("horizon", "hold", "gamma_risk"),
     *("target_recall", "target_trigger_rate", "lead_time"),
 )
 """Safety settings that the offline phase reads, to calibrate the eps_safe of max_risk = None."""
+ONLINE = ("online", "adaptation", "risk_critic", "mppi", "constraint")
+"""Groups of settings that the shared offline phase does not read. Methods that need a critic of
+failures fit it to the demonstrations when they start."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +92,27 @@ def plan(args: SweepArgs) -> list[Cell]:
 def base_settings(settings: RunSettings) -> RunSettings:
     """Settings of the run that `settings` may take demonstrations and offline checkpoint from.
 
-    What only the online phase reads is the preset's: the groups online and adaptation, and safety,
-    of which the calibration settings count where eps_safe is the calibrated one.
+    What the offline phase does not read is the preset's; of safety, the calibration settings count
+    where eps_safe is the calibrated one.
     """
-    default, own = preset(settings.preset, settings.task), settings.config
-    safety = default.safety
-    if own.safety.max_risk is None:
-        read = {name: getattr(own.safety, name) for name in CALIBRATION}
-        safety = dataclasses.replace(safety, **read)
-    parts = {"online": default.online, "adaptation": default.adaptation, "safety": safety}
-    return dataclasses.replace(settings, config=dataclasses.replace(own, **parts))
+    default, own = preset(settings.preset, settings.task).safety, settings.config.safety
+    if own.max_risk is None:
+        read = {name: getattr(own, name) for name in CALIBRATION}
+        default = dataclasses.replace(default, **read)
+    based = _as_preset(settings, ONLINE)
+    return dataclasses.replace(based, config=dataclasses.replace(based.config, safety=default))
 
 
-def ungated_settings(settings: RunSettings) -> RunSettings:
-    """`settings` without what a method that has no gate does not read."""
+def settings_read(settings: RunSettings, method: Method) -> RunSettings:
+    """`settings` but for what `method` does not read: equal ones give the same result."""
+    groups = [f.name for f in dataclasses.fields(settings.config) if not method.reads(f.name)]
+    return _as_preset(settings, groups)
+
+
+def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
+    """`settings` with the preset's own values in these groups."""
     default = preset(settings.preset, settings.task)
-    parts = {"adaptation": default.adaptation, "safety": default.safety}
+    parts = {name: getattr(default, name) for name in groups}
     return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **parts))
 
 

@@ -175,12 +175,13 @@ def _read(path: Path, findings: Findings) -> Entry:
     except UserError as error:
         findings.notes.append((str(path.parent), f"versions and command unknown: {error}"))
         env = {}
-    env = env if isinstance(env, dict) else {}
     settings = _flatten(asdict(FarlConfig())) | _flatten(saved.get("config", {}))
     settings["backend"] = row.get("backend")  # None in config.json is what the machine had
     if method := METHODS.get(row["method"]):
         settings = {k: v for k, v in settings.items() if method.reads(k.split(".")[0])}
-    env = _well_formed(env | {"git": row["git"]} if row.get("git") else env)
+    env = _well_formed(env)
+    if isinstance(git := row.get("git"), dict):  # the folder may have been made by another commit
+        env = env | {"git": git}
     return Entry(str(path.parent), row, settings, env)
 
 

@@ -27,8 +27,8 @@ from experiments.grid import (
     base_settings,
     holds,
     plan,
+    settings_read,
     text_of,
-    ungated_settings,
 )
 from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
@@ -37,6 +37,7 @@ from experiments.run import Run, start_run
 from experiments.run_online import fine_tune
 from experiments.runtime import UserError, describe_environment, read_json, write_json, write_rows
 from farl_jax import checkpoint, metrics
+from farl_jax.config import FarlConfig
 from farl_jax.methods import METHODS
 
 Row = dict[str, Any]
@@ -143,11 +144,9 @@ class Sweep:
         return [cell for cell in todo if self._owner(cell, method) is cell]
 
     def _owner(self, cell: Cell, method: str) -> Cell:
-        """The cell whose training counts for this one: without a gate, cells may be equal."""
-        if METHODS[method].gated:
-            return cell
-        key = ungated_settings(cell.settings)
-        equal = [other for other in self.cells if ungated_settings(other.settings) == key]
+        """The cell whose training counts for this one: a method may not read what differs."""
+        read = lambda cell: settings_read(cell.settings, METHODS[method])
+        equal = [other for other in self.cells if read(other) == read(cell)]
         return next((other for other in equal if self._done(other, method)), equal[0])
 
     def _finish(self, cells: Sequence[Cell], method: str, *, train: bool = True) -> None:
@@ -210,10 +209,11 @@ class Sweep:
         return holds(path, settings) and checkpoint.latest_step(path / "offline") is not None
 
     def _judge(self, run: Run) -> Judge:
-        """One for all cells that differ only in the gate's traced numbers, or in seed."""
-        config = run.settings.config
-        traced = dataclasses.replace(config.safety, gamma_risk=0.0, max_risk=None)
-        key = dataclasses.replace(config, safety=traced)
+        """One for all cells that differ only in seed, the gate's traced numbers, or learning."""
+        config, default = run.settings.config, FarlConfig()
+        parts = {name: getattr(default, name) for name in ("adaptation", "constraint")}
+        parts["safety"] = dataclasses.replace(config.safety, gamma_risk=0.0, max_risk=None)
+        key = dataclasses.replace(config, **parts)
         if key not in self._judges:
             self._judges[key] = Judge(run, config)
         return self._judges[key]

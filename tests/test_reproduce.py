@@ -81,8 +81,8 @@ def test_rows_stay_where_only_settings_differ_that_their_method_does_not_read(tm
     ]
     (tmp_path / "main.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
-    def kept(group, field, value):
-        changed = json.loads(json.dumps(reproduce.settings_of("bounded_push", "quick")))
+    def kept(group, field, value, **other):
+        changed = json.loads(json.dumps(reproduce.settings_of("bounded_push", "quick"))) | other
         changed["config"][group][field] = value
         (tmp_path / "settings.json").write_text(json.dumps({"a": changed}))
         return [r["method"] for r in reproduce.still_valid(tmp_path, "quick", console)[0]]
@@ -93,6 +93,8 @@ def test_rows_stay_where_only_settings_differ_that_their_method_does_not_read(tm
     assert kept("risk_critic", "max_risk", 0.5) == ["uni_o4", "farl", "mppi", "cpo"]
     assert kept("mppi", "samples", 8) == ["uni_o4", "farl", "simple_critic", "cpo"]
     assert kept("online", "rollout", 8) == []
+    constraint = "constraint", "limit", 0.05  # its default
+    assert len(kept(*constraint)) == 5 and kept(*constraint, backend="mjx") == []
 
 
 def test_one_seed_has_no_interval():

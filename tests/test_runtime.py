@@ -8,8 +8,11 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from rich.console import Console
 
 from experiments import runtime
+from experiments.presets import RunSettings
+from experiments.run import Run
 from experiments.runtime import RunFolder, UserError, read_json, write_json
 
 CONFIG = {"task": "bounded_push", "ppo": {"lr": 3e-4, "layers": (256, 256)}, "seed": 0}
@@ -214,3 +217,10 @@ def test_git_state_is_of_this_checkout_only(tmp_path):
     (tmp_path / "new" / "file").write_text("")
     assert runtime._git_state(tmp_path)["dirty"] is True
     assert runtime._git_state(tmp_path / "new") is None
+
+
+def test_a_process_builds_the_environment_of_its_runs_once(tmp_path):
+    push, wall = RunSettings(), RunSettings(task="fragile_push_wall")
+    run = lambda settings: Run(tmp_path, settings, False, Console(quiet=True))
+    assert run(push).env(64).env is run(push).env(1).env
+    assert run(wall).env(1).env is not run(push).env(1).env

@@ -9,12 +9,13 @@ import pytest
 
 from experiments.cli import main
 from experiments.collect_demos import KINDS
-from experiments.grid import base_settings, expand, read_fields, ungated_settings
+from experiments.grid import base_settings, expand, read_fields, settings_read
 from experiments.presets import RunSettings, parse_setting, preset, with_settings
 from experiments.run import start_run
 from experiments.run_offline import run_metadata
 from experiments.runtime import UserError
 from farl_jax import checkpoint, dataset
+from farl_jax.methods import METHODS
 from farl_jax.metrics import MetricsWriter
 
 
@@ -94,7 +95,8 @@ def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
     base = lambda **changes: base_settings(settings(**changes))
     one = base()
     assert one == base(safety__horizon=3, safety__max_risk=0.5, online__epochs=2)
-    assert one == base(adaptation__every=0, safety__patience=9)
+    assert one == base(adaptation__every=0, safety__patience=9, constraint__limit=0.5)
+    assert one == base(mppi__samples=8, risk_critic__max_risk=0.5)
     assert one != base(world_model__train_horizon=9) != base(bc__steps=3) != one
     assert one != base_settings(dataclasses.replace(settings(), seed=1))
     calibrated = base(safety__max_risk=None)
@@ -105,10 +107,30 @@ def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
     assert base_settings(calibrated) == calibrated
 
 
-def test_without_a_gate_only_the_gates_settings_do_not_matter():
-    own = ungated_settings(settings(online__epochs=2))
-    assert own == ungated_settings(settings(online__epochs=2, safety__horizon=3))
-    assert own != ungated_settings(settings(online__epochs=3))
+@pytest.mark.parametrize(
+    ("method", "read"),
+    [
+        ("uni_o4", set()),
+        ("farl", {"safety", "adaptation"}),
+        ("simple_critic", {"safety", "risk_critic"}),
+        ("mppi", {"safety", "adaptation", "mppi"}),
+        ("cpo", {"constraint"}),
+    ],
+)
+def test_cells_are_equal_to_a_method_where_it_does_not_read_what_differs(method, read):
+    changes = {
+        "safety": {"safety__patience": 9},
+        "adaptation": {"adaptation__every": 0},
+        "risk_critic": {"risk_critic__max_risk": 0.5},
+        "mppi": {"mppi__samples": 8},
+        "constraint": {"constraint__limit": 0.5},
+        "online": {"online__epochs": 3},
+        "world_model": {"world_model__train_horizon": 9},
+    }
+    seen = lambda **change: settings_read(settings(**change), METHODS[method])
+    differing = {group for group, change in changes.items() if seen(**change) != seen()}
+    assert differing == read | {"online", "world_model"}
+    assert seen(online__epochs=3).config.online.epochs == 3
 
 
 def row_of(seed=0, failures=5) -> dict:
