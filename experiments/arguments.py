@@ -58,12 +58,13 @@ class SweepArgs:
     seeds: int = 1
     """How many seeds."""
     together: bool = False
-    """Train all seeds of a setting online at once, as one compiled program."""
+    """Train all seeds and thresholds (safety.max_risk, safety.gamma_risk, risk_critic.max_risk) of
+    a setting online at once, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     executor: Literal["local", "slurm"] = "local"
     """Where the runs are made: on this machine, or as jobs of Slurm, one for each run, or for all
-    seeds of a setting with --together."""
+    that trains --together."""
     workers: int = 1
     """With local: processes that work at once, each on its share of the cores."""
     submit_only: bool = False

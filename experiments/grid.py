@@ -76,7 +76,7 @@ def plan(args: SweepArgs) -> list[Cell]:
         find_method(method)
     config, cells = preset(args.preset, args.task), []
     for swept in expand(read_fields(args.set), paired=args.list):
-        label = ",".join(f"{name}={text_of(value)}" for name, value in swept.items())
+        label = label_of(swept)
         changed = with_settings(config, swept)
         check(RunSettings(args.task, args.preset, args.seed, args.backend, changed))
         for seed in range(args.seed, args.seed + args.seeds):
@@ -126,13 +126,18 @@ def base_name(settings: RunSettings) -> str:
     """Where a base lies in the sweep's folder: named by what differs from the preset."""
     default = dataclasses.asdict(preset(settings.preset, settings.task))
     own = dataclasses.asdict(settings.config)
-    differing = [
-        f"{group}.{name}={text_of(value)}"
+    differing = {
+        f"{group}.{name}": value
         for group, values in own.items()
         for name, value in values.items()
         if value != default[group][name]
-    ]
-    return f"base/{','.join(differing) or settings.preset}/seed{settings.seed}"
+    }
+    return f"base/{label_of(differing) or settings.preset}/seed{settings.seed}"
+
+
+def label_of(values: Mapping[str, Any]) -> str:
+    """Settings as they stand in folder names."""
+    return ",".join(f"{name}={text_of(value)}" for name, value in values.items())
 
 
 def text_of(value: Any) -> str:

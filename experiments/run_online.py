@@ -32,6 +32,8 @@ from farl_jax.types import OfflineResult, Params
 from farl_jax.world_model import Windows
 
 LOG_UPDATES = 10
+THRESHOLDS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
+"""Settings that a compiled program takes as numbers: runs that differ in them may train in step."""
 
 
 def find_method(name: str) -> Method:
@@ -53,7 +55,7 @@ def make_gate(config: FarlConfig, frozen: OfflineResult, method: Method) -> Gate
 
 @dataclass(frozen=True)
 class Training:
-    """Runs of one method, seed by seed, that train in step; one run alone is a list of one."""
+    """Runs of one method that train in step, each a seed here; one run alone is a list of one."""
 
     runs: list[Run]
     method: str
@@ -95,9 +97,10 @@ def fine_tune(
 ) -> list[dict[str, Any]]:
     """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`.
 
-    The runs differ in seed alone and train in one compiled program, in groups where memory asks
-    for it, over `num_devices`; what is written and returned is each run's own. One `judge` for all
-    methods and seeds of a process compiles its programs once.
+    The runs differ in seed and in the numbers of their gates (`THRESHOLDS`) alone and train in one
+    compiled program, in groups where memory asks for it, over `num_devices`; what is written and
+    returned is each run's own. One `judge` for all methods and seeds of a process compiles its
+    programs once.
     """
     parts = find_method(method)
     todo = [run for run in runs if not (run.resume and _result_file(run, method).is_file())]
@@ -140,7 +143,7 @@ def _groups(
     sizes = group_sizes(len(runs), each, free)
     room = "" if free is None else f" of {free / 1e9:.1f} GB free"
     way = "" if len(sizes) == 1 else f"; {' + '.join(map(str, sizes))}, one group after the other"
-    run.say(f"  {len(runs)} seeds together: about {len(runs) * each / 1e9:.1f} GB{room}{way}")
+    run.say(f"  {len(runs)} runs together: about {len(runs) * each / 1e9:.1f} GB{room}{way}")
     ends = np.cumsum(sizes)
     return [runs[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
@@ -176,7 +179,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, ju
             best = checkpoint.best_step(training.folder(runs[i]) / "checkpoints")
             runs[i].say(f"  best evaluation at step {best or 0:,}, whose checkpoint is kept")
     for i, error in trouble.items():
-        raise UserError(f"{runs[i].path}: {error}; the other seeds are finished")
+        raise UserError(f"{runs[i].path}: {error}; the other runs are finished")
 
 
 def all_phases(
@@ -214,11 +217,11 @@ def _restore(
     steps = [step for step, _ in found]
     if len(set(steps)) > 1:
         seen = ", ".join(
-            f"{run.path.name} at {max(step, 0):,}"
+            f"{_short(run)} at {max(step, 0):,}"
             for run, step in zip(training.runs, steps, strict=True)
         )
         raise UserError(
-            f"online {training.method}: not all seeds stopped at the same step ({seen}): "
+            f"online {training.method}: not all runs stopped at the same step ({seen}): "
             "--resume without --together finishes them one after the other"
         )
     for writer in writers:
@@ -348,12 +351,17 @@ def _cost_value(run: Run, frozen: OfflineResult) -> Params:
     return params
 
 
+def _short(run: Run) -> str:
+    """A run's name among those that train with it: its settings' folder and its own."""
+    return f"{run.path.parent.name}/{run.path.name}"
+
+
 def _progress(training: Training, run: Run, step: int, values: dict, row: dict) -> str:
     share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
-    seed = f" seed {run.settings.seed}" if len(training.runs) > 1 else ""
+    which = f" {_short(run)}" if len(training.runs) > 1 else ""
     diverged = f"  diverged {values['diverged']:.0f}" if values["diverged"] else ""
     return (
-        f"  [dim]{training.method}{seed}[/dim] step {step:>9,}  {rate:>6,.0f}/s"
+        f"  [dim]{training.method}{which}[/dim] step {step:>9,}  {rate:>6,.0f}/s"
         f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}{diverged}"
         f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
         f"  success {row.get('eval_success', float('nan')):.2f}"

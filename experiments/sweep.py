@@ -26,6 +26,7 @@ from experiments.grid import (
     base_name,
     base_settings,
     holds,
+    label_of,
     plan,
     settings_read,
     text_of,
@@ -34,7 +35,7 @@ from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
 from experiments.presets import RunSettings
 from experiments.run import Run, start_run
-from experiments.run_online import fine_tune
+from experiments.run_online import THRESHOLDS, fine_tune
 from experiments.runtime import UserError, describe_environment, read_json, write_json, write_rows
 from farl_jax import checkpoint, metrics
 from farl_jax.config import FarlConfig
@@ -64,7 +65,7 @@ class Sweep:
         self.cells = plan(args)
         self.args, self.command, self.console = args, command, console
         self.groups: dict[str, list[Cell]] = {}
-        """What one process makes at a time: a cell, or --together all seeds of a setting."""
+        """What one process makes at a time: a cell, or --together all that may train in step."""
         for cell in self.cells:
             self.groups.setdefault(self._group(cell), []).append(cell)
         self.rows: list[Row] = []
@@ -72,6 +73,7 @@ class Sweep:
         self._alone = alone
         self._bases: dict[RunSettings, Path | Exception] = {}
         self._judges: dict[Any, Judge] = {}
+        self._equal: dict[str, dict[str, list[Cell]]] = {}
 
     def run(self) -> list[Row]:
         """Run what is not finished, or gather it; the rows of what failed.
@@ -133,7 +135,10 @@ class Sweep:
         write_json(self.args.out / "manifest.json", body)
 
     def _group(self, cell: Cell) -> str:
-        return cell.name.rpartition("/")[0] if self.args.together else cell.name
+        """The cell's own name, or --together that of all seeds and thresholds of its setting."""
+        if not self.args.together:
+            return cell.name
+        return label_of({k: v for k, v in cell.swept.items() if k not in THRESHOLDS}) or "together"
 
     def _done(self, cell: Cell, method: str) -> bool:
         return (cell.path / method / "result.json").is_file()
@@ -145,13 +150,23 @@ class Sweep:
 
     def _owner(self, cell: Cell, method: str) -> Cell:
         """The cell whose training counts for this one: a method may not read what differs."""
-        read = lambda cell: settings_read(cell.settings, METHODS[method])
-        equal = [other for other in self.cells if read(other) == read(cell)]
+        if method not in self._equal:
+            groups: dict[RunSettings, list[Cell]] = {}
+            for other in self.cells:
+                read = settings_read(other.settings, METHODS[method])
+                groups.setdefault(read, []).append(other)
+            self._equal[method] = {c.name: own for own in groups.values() for c in own}
+        equal = self._equal[method][cell.name]
         return next((other for other in equal if self._done(other, method)), equal[0])
 
     def _finish(self, cells: Sequence[Cell], method: str, *, train: bool = True) -> None:
-        """Have a method done in cells that differ in seed: as in equal ones, else trained."""
-        todo = [cell for cell in cells if not self._done(cell, method)]
+        """Have a method done in the cells of a group: as in equal ones, else trained."""
+        owners = [cell for cell in cells if self._owner(cell, method) is cell]
+        for some in (owners, [cell for cell in cells if cell not in owners]):
+            if todo := [cell for cell in some if not self._done(cell, method)]:
+                self._make_in_step(todo, method, train=train)
+
+    def _make_in_step(self, todo: Sequence[Cell], method: str, *, train: bool) -> None:
         bases = [self._base(cell) for cell in todo]
         with ExitStack() as held:
             runs = []

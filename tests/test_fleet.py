@@ -21,7 +21,7 @@ GRID = ("safety.max_risk=1e-3,1e-2",)
 
 
 def sweep_of(out: Path, **changes) -> Sweep:
-    args = SweepArgs(out=out, set=GRID, preset="smoke", **changes)
+    args = SweepArgs(**{"out": out, "set": GRID, "preset": "smoke"} | changes)
     return Sweep(args, "farl sweep", Console(width=110), alone=False)
 
 
@@ -51,19 +51,42 @@ def test_what_is_missing_is_named_once_and_equal_runs_are_made_once(tmp_path):
     assert ungated.missing() == ([], [])
 
 
-def test_together_a_process_makes_all_seeds_of_a_setting(tmp_path):
-    sweep = sweep_of(tmp_path, seeds=2, together=True)
+def test_together_a_process_makes_all_seeds_and_thresholds_of_a_setting(tmp_path):
+    grid = (*GRID, "safety.horizon=3,6")
+    sweep = sweep_of(tmp_path, seeds=2, together=True, set=grid)
     bases, groups = sweep.missing()
-    assert (len(bases), groups) == (2, ["safety.max_risk=0.001", "safety.max_risk=0.01"])
-    for cell in (0, 1):
-        finish(sweep, cell, "uni_o4")
-        finish(sweep, cell, "farl")
+    assert (len(bases), groups) == (2, ["safety.horizon=3", "safety.horizon=6"])
+    risks = [cell.swept["safety.max_risk"] for cell in sweep.groups[groups[1]]]
+    assert risks == [0.001, 0.001, 0.01, 0.01]
+    for cell in sweep.groups[groups[0]]:
+        finish(sweep, sweep.cells.index(cell), "uni_o4")
+        finish(sweep, sweep.cells.index(cell), "farl")
     assert sweep.missing() == (bases, groups[1:])
     assert not sweep.make(groups[1])
     notes = [path.relative_to(tmp_path / "failed") for path in tmp_path.glob("failed/**/*.json")]
     assert notes == [Path(groups[1]) / "farl.json"]  # without a gate it is as the first
-    assert {row["cell"] for row in sweep.run()} == {f"{groups[1]}/seed{n}" for n in (0, 1)}
-    assert len(sweep.rows) == 4
+    assert {row["cell"] for row in sweep.run()} == {c.name for c in sweep.groups[groups[1]]}
+    assert len(sweep.rows) == 8
+    alone = sweep_of(tmp_path / "b", seeds=2, together=True)  # nothing but thresholds differs
+    assert alone.missing() == (bases, ["together"])
+
+
+def test_of_equal_cells_that_train_together_only_one_trains(tmp_path, monkeypatch):
+    sweep, trained = sweep_of(tmp_path, together=True, method=("uni_o4",)), []
+    monkeypatch.setattr(sweep, "_base", lambda cell: tmp_path)
+    monkeypatch.setattr("experiments.sweep.take", lambda *args: None)
+
+    def train(runs, method):
+        trained.extend(run.path.parent.name for run in runs)
+        for run in runs:
+            result = run.path / method / "result.json"
+            result.parent.mkdir()
+            result.write_text("{}")
+
+    monkeypatch.setattr(sweep, "_train", train)
+    sweep._finish(sweep.cells, "uni_o4")
+    assert trained == ["safety.max_risk=0.001"]
+    assert all((cell.path / "uni_o4" / "result.json").is_file() for cell in sweep.cells)
 
 
 def test_a_manifest_says_what_is_there_and_what_is_done(tmp_path):

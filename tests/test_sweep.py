@@ -236,3 +236,20 @@ def test_a_real_sweep_trains_resumes_and_survives_a_run_that_breaks(tmp_path):
     assert {k: v for k, v in after.items() if "wall" not in k} == {
         k: v for k, v in before.items() if "wall" not in k
     }
+
+
+@pytest.mark.slow  # seven real runs, most of it compiling
+@pytest.mark.timeout(1800)
+def test_thresholds_and_seeds_that_train_together_give_what_they_give_alone(tmp_path):
+    words = ["sweep", "--preset", "smoke", "--set", "safety.max_risk=1e-3,1e6"]
+    assert main([*words, "-o", str(tmp_path / "a"), "--seeds", "2", "--together"]) == 0
+    assert main([*words, "-o", str(tmp_path / "b"), "--method", "farl"]) == 0
+    joint, single = lines(tmp_path / "a" / "sweep.jsonl"), lines(tmp_path / "b" / "sweep.jsonl")
+    place = lambda row: (row["method"], row["seed"], row["safety.max_risk"])
+    assert len({place(row) for row in joint}) == 8
+    found = {place(row): row for row in joint}
+    acted = [found[place(row)]["recovered_steps"] for row in single]
+    assert acted == [row["recovered_steps"] for row in single] and acted[0] > acted[1] == 0
+    for row in single:
+        for name in ("episodes", "failure_episodes", "final_return"):
+            assert found[place(row)][name] == pytest.approx(row[name], rel=1e-3, abs=1e-3)
