@@ -122,14 +122,13 @@ def _split(rows: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """The runs' groups, and those sweeps' that go over a limit or threshold alone."""
-    points = {task: dict(keys) for task, keys in rows.items()}
+    """Panels: the runs of each task, and apart from them, whose settings may be others, each sweep
+    that goes over a limit or threshold alone."""
+    panels = {task: dict(keys) for task, keys in rows.items()}
     for sweep in sweeps:
         if sweep.settings and set(sweep.settings) <= set(TRADE_OFFS):
-            for task, keys in sweep.groups().items():
-                for key, own in keys.items():
-                    points.setdefault(task, {}).setdefault(key, own)
-    return points
+            panels |= {f"{task}, {sweep.name}": keys for task, keys in sweep.groups().items()}
+    return panels
 
 
 def _horizons(

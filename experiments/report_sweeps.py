@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_row, find
 from experiments.runtime import UserError, read_json
+from farl_jax.methods import METHODS
 
 FAILED = "failed.jsonl"
 _NUMBERS = ("seed", "failure_episodes", "final_return")
@@ -23,13 +24,15 @@ class Sweep:
     rows: tuple[Row, ...]
 
     def groups(self) -> dict[str, dict[str, list[Row]]]:
-        """task -> key (method and its settings) -> rows by seed."""
-        found: dict[str, dict[str, list[Row]]] = {}
+        """task -> key (method, and the settings that it reads) -> rows by seed, one for each."""
+        found: dict[str, dict[str, dict[int, Row]]] = {}
         for row in sorted(self.rows, key=lambda r: (r["task"], r["method"], r["seed"])):
-            variant = " ".join(f"{name}={row.get(name)}" for name in self.settings)
-            key = f"{row['method']} {variant}".strip()
-            found.setdefault(row["task"], {}).setdefault(key, []).append(row)
-        return found
+            method = METHODS.get(row["method"])
+            reads = lambda name, method=method: not method or method.reads(name.split(".")[0])
+            own = [f"{name}={row.get(name)}" for name in self.settings if reads(name)]
+            key = " ".join([row["method"], *own])
+            found.setdefault(row["task"], {}).setdefault(key, {}).setdefault(row["seed"], row)
+        return {t: {k: list(own.values()) for k, own in keys.items()} for t, keys in found.items()}
 
 
 def find_sweeps(folders: Sequence[Path], findings: Findings) -> list[Sweep]:

@@ -152,9 +152,9 @@ def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, ju
     """Train, evaluate and write the results of runs that fit into memory together."""
     config, parts, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
     frozen = [run_offline.start_of(run, parts, afresh=not run.resume) for run in runs]
-    gates = [make_gate(config, own, parts) for own in frozen]
     runs[0].say(f"online {method}: {config.online.env_steps:,} steps")
     each = list(zip(runs, frozen, strict=True))
+    gates = [make_gate(run.settings.config, own, parts) for run, own in each]
     cost_value = seeds.join([_cost_value(*own) for own in each]) if parts.constrained else None
     every, demos = 0, None
     if phase.adapt is not None:

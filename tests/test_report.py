@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from experiments import report
 from experiments.cli import main
 from experiments.report_rows import Findings, collect, curve
 from experiments.report_stats import difference, pareto_front, ranks, summary
@@ -312,12 +313,31 @@ def test_a_sweep_is_read_once_and_its_bad_cells_are_named(tmp_path):
     assert sweep.settings == ("safety.horizon",) and len(sweep.rows) == 8
     cells = sweep.groups()[TASK]
     assert [row["seed"] for row in cells["farl safety.horizon=6"]] == [0, 1]
+    assert [row["seed"] for row in cells["uni_o4"]] == [0, 1]  # it has no gate: equal at any H
+    assert len(cells) == 3
     told = " | ".join(f"{name}: {text}" for name, text in findings.left_out)
     for said in ("safety.horizon=12/seed0/farl: failed: UserError: no", "line 9: the same cell"):
         assert said in told
     for said in ("line 10: method is missing", "another budget: 10", "line 12: not JSON"):
         assert said in told
     assert collect([tmp_path], (), Findings()) == {}
+
+
+def test_a_sweep_of_limits_is_a_panel_of_its_own_with_each_baseline_once(tmp_path):
+    limited = lambda limit, *row: {"constraint.limit": limit} | result(TASK, *row)
+    rows = [limited(x, "cpo", 0, n, 50.0) for x, n in ((0.02, 2), (0.1, 10))]
+    rows += [limited(x, "uni_o4", 0, 20, 60.0) for x in (0.02, 0.1)]
+    for path, own in (("a", rows), ("b", sweep_rows())):
+        write(tmp_path / path / "sweep.jsonl", "\n".join(map(json.dumps, own)))
+    sweeps = find_sweeps([tmp_path], Findings())
+    panels = report._with_trade_offs(
+        {TASK: {"uni_o4": [result(TASK, "uni_o4", 7, 3, 1.0)]}}, sweeps
+    )
+    assert list(panels) == [TASK, f"{TASK}, {tmp_path / 'a'}"]  # horizons are no trade-off
+    assert [row["seed"] for row in panels[TASK]["uni_o4"]] == [7]
+    counts = {k: [r["failure_episodes"] for r in own] for k, own in panels.popitem()[1].items()}
+    expected = {"cpo constraint.limit=0.02": [2], "cpo constraint.limit=0.1": [10], "uni_o4": [20]}
+    assert counts == expected
 
 
 def test_damaged_studies_are_named(tmp_path):
@@ -353,6 +373,7 @@ class Reader(HTMLParser):
 
 COMMAND = """
 import sys
+from experiments import report
 from experiments.cli import main
 code = main()
 print("loaded:", *({"mujoco", "envs_mjx"} & {*sys.modules}))
