@@ -198,9 +198,9 @@ def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, flo
 def _table(task: str, methods: dict[str, list[Row]]) -> Table:
     table = Table(title=f"{task}, means over seeds", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
-    names = ("seeds", "episodes", "failures", "rate", "failing\nsteps", "recovered\nsteps")
+    names = ("seeds", "episodes", "failures", "rate", "gate\nacts")
     for name in (*names, "success", "return", "fewer\nfailures", "return\ndiff."):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     for method, rows in methods.items():
         pair = paired(methods[MAIN[0]], rows)
         mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
@@ -212,7 +212,6 @@ def _table(task: str, methods: dict[str, list[Row]]) -> Table:
             f"{mean('episodes'):.0f}",
             f"{mean('failure_episodes'):.0f}",
             f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
-            f"{mean('failing_steps'):.0f}",
             f"{mean('recovered_steps') / mean('online_steps'):.1%}",
             f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
             f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",

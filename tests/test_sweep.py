@@ -238,18 +238,25 @@ def test_a_real_sweep_trains_resumes_and_survives_a_run_that_breaks(tmp_path):
     }
 
 
-@pytest.mark.slow  # seven real runs, most of it compiling
+@pytest.mark.slow  # real runs, most of it compiling
 @pytest.mark.timeout(1800)
 def test_thresholds_and_seeds_that_train_together_give_what_they_give_alone(tmp_path):
-    words = ["sweep", "--preset", "smoke", "--set", "safety.max_risk=1e-3,1e6"]
+    """One rollout and one fit of the critic, evaluated: each run acts by its own threshold.
+
+    Not more: at this preset a relative change of 1e-7 in the observations alone moves a single
+    run's value loss by some per cent in one update, as rounding does here.
+    """
+    words = ["sweep", "--preset", "smoke", "--set", "safety.max_risk=0.05,0.1,1e6"]
+    words += ["--set", "online.env_steps=512"]
     assert main([*words, "-o", str(tmp_path / "a"), "--seeds", "2", "--together"]) == 0
     assert main([*words, "-o", str(tmp_path / "b"), "--method", "farl"]) == 0
     joint, single = lines(tmp_path / "a" / "sweep.jsonl"), lines(tmp_path / "b" / "sweep.jsonl")
     place = lambda row: (row["method"], row["seed"], row["safety.max_risk"])
-    assert len({place(row) for row in joint}) == 8
+    assert len({place(row) for row in joint}) == 12
     found = {place(row): row for row in joint}
     acted = [found[place(row)]["recovered_steps"] for row in single]
-    assert acted == [row["recovered_steps"] for row in single] and acted[0] > acted[1] == 0
+    assert acted == [row["recovered_steps"] for row in single] and acted[0] > acted[1] > acted[2]
+    assert acted[2] == 0
     for row in single:
-        for name in ("episodes", "failure_episodes", "final_return"):
+        for name in ("initial_return", "final_return", "final_return_without_gate"):
             assert found[place(row)][name] == pytest.approx(row[name], rel=1e-3, abs=1e-3)
