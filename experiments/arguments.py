@@ -46,7 +46,8 @@ class SweepArgs:
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A field and its values, for example --set safety.horizon=3,6,12; may be repeated."""
     list: bool = False
-    """Pair the values of all fields one by one, instead of combining each with each."""
+    """Pair the values of all fields one by one, instead of combining each with each; a field with a
+    single value has it throughout."""
     task: str = "bounded_push"
     """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
     preset: str = "quick"

@@ -58,13 +58,20 @@ def read_fields(words: Sequence[str]) -> dict[str, list[Any]]:
 def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[str, Any]]:
     """All combinations of the fields' values, the last field varying fastest.
 
-    `paired` combines the first values of all fields, then the second ones, and so on.
+    `paired` combines the first values of all fields, then the second ones, and so on; a field's
+    only value goes with all of them.
     """
-    if paired and len({len(values) for values in fields.values()}) > 1:
+    named = lambda values: dict(zip(fields, values, strict=True))
+    if not paired:
+        return [named(values) for values in itertools.product(*fields.values())]
+    longest = max(map(len, fields.values()))
+    rows = [list(v) * (longest if len(v) == 1 else 1) for v in fields.values()]
+    if any(len(values) != longest for values in rows):
         counts = ", ".join(f"{name} {len(values)}" for name, values in fields.items())
-        raise UserError(f"--list pairs values one by one, but {counts}: give as many of each")
-    combine = zip if paired else itertools.product
-    return [dict(zip(fields, values, strict=True)) for values in combine(*fields.values())]
+        raise UserError(
+            f"--list pairs values one by one, but {counts}: give as many of each, or one"
+        )
+    return [named(values) for values in zip(*rows, strict=True)]
 
 
 def plan(args: SweepArgs) -> list[Cell]:

@@ -24,8 +24,9 @@ def test_a_grid_combines_all_and_a_list_pairs():
     grid = expand(fields, paired=False)
     assert [tuple(cell.values()) for cell in grid] == [(1, 3.0), (1, None), (2, 3.0), (2, None)]
     assert expand(fields, paired=True) == [{"a.x": 1, "b.y": 3.0}, {"a.x": 2, "b.y": None}]
-    with pytest.raises(UserError, match=r"a.x 2, b.y 1"):
-        expand(fields | {"b.y": [1.0]}, paired=True)
+    with pytest.raises(UserError, match=r"a.x 2, b.y 3"):
+        expand(fields | {"b.y": [1.0, 2.0, 3.0]}, paired=True)
+    assert [row["b.y"] for row in expand(fields | {"b.y": [1.0]}, paired=True)] == [1.0, 1.0]
 
 
 def test_values_take_their_fields_type():
@@ -76,7 +77,7 @@ def test_what_no_field_can_take_is_named(name, text, said):
         (["--set", "safety.horizon=3", "--seeds", "0"], "--seeds"),
         (["--set", "safety.horizon=3", "--method", "magic"], "unknown method 'magic'"),
         (["--set", "safety.horizon=3", "--task", "bounded_pusch"], "bounded_push"),
-        (["--list", "--set", "safety.horizon=3", "--set", "bc.steps=1,2"], "bc.steps 2"),
+        (["--list", "--set", "safety.horizon=3,4,5", "--set", "bc.steps=1,2"], "bc.steps 2"),
     ],
 )
 def test_a_sweep_that_cannot_work_is_one_line_before_anything_runs(capsys, tmp_path, words, said):
