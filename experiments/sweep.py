@@ -78,9 +78,10 @@ class Sweep:
     def run(self) -> list[Row]:
         """Run what is not finished, or gather it; the rows of what failed.
 
-        Writes both tables as it goes.
+        Writes both tables as it goes, what is finished first, so that going on loses no row.
         """
-        for number, (name, cells) in enumerate(self.groups.items(), 1):
+        finished_first = sorted(self.groups.items(), key=lambda own: not self._whole(own[1]))
+        for number, (name, cells) in enumerate(finished_first, 1):
             if self._alone:
                 self.console.print(f"[bold]{name}[/bold], {number} of {len(self.groups)}")
             for method in self.args.method:
@@ -142,6 +143,9 @@ class Sweep:
 
     def _done(self, cell: Cell, method: str) -> bool:
         return (cell.path / method / "result.json").is_file()
+
+    def _whole(self, cells: Sequence[Cell]) -> bool:
+        return all(self._done(cell, method) for cell in cells for method in self.args.method)
 
     def _own(self, name: str, method: str) -> list[Cell]:
         """The cells of a group that have to be trained by a method themselves, and are not."""
@@ -276,6 +280,10 @@ class Sweep:
         return read_json(note) if note.is_file() else {"error": f"{name}: {SILENT}"}
 
     def _write(self) -> None:
+        """Both tables, in the order of the plan."""
+        place = {c.name: n for n, cells in enumerate(self.groups.values()) for c in cells}
+        for rows in (self.rows, self.failed):
+            rows.sort(key=lambda row: place[row["cell"]])
         write_rows(self.args.out / "sweep.jsonl", self.rows)
         failed = self.args.out / "failed.jsonl"
         if self.failed:

@@ -14,6 +14,7 @@ from experiments.presets import RunSettings, parse_setting, preset, with_setting
 from experiments.run import start_run
 from experiments.run_offline import run_metadata
 from experiments.runtime import UserError
+from experiments.sweep import Sweep
 from farl_jax import checkpoint, dataset
 from farl_jax.methods import METHODS
 from farl_jax.metrics import MetricsWriter
@@ -211,6 +212,18 @@ def test_finished_cells_are_skipped_a_failing_one_costs_itself_and_methods_share
     (base / "config.json").write_text(json.dumps(saved))
     assert main(words) == 1  # a base of other settings is not taken
     assert "steps" in lines(tmp_path / "failed.jsonl")[0]["error"]
+
+
+def test_a_sweep_that_goes_on_and_is_cut_off_again_loses_no_row(tmp_path, monkeypatch):
+    def cut_off(*_, **__):
+        raise KeyboardInterrupt
+
+    words = ["sweep", "--preset", "smoke", "--method", "uni_o4", "-o", str(tmp_path)]
+    finish(tmp_path, 3, row_of())
+    finish(tmp_path, 9, row_of(failures=7))
+    monkeypatch.setattr(Sweep, "_make_in_step", cut_off)
+    assert main([*words, "--set", "safety.horizon=3,6,9"]) == 130
+    assert [row["safety.horizon"] for row in lines(tmp_path / "sweep.jsonl")] == [3, 9]
 
 
 def test_a_cell_that_holds_another_run_is_refused_before_anything_runs(tmp_path, capsys):
