@@ -317,15 +317,19 @@ def _note_versions(entries: Sequence[Entry], findings: Findings) -> None:
     """Runs of one task that come from several commits or library versions, or unclean ones."""
     for task in sorted({e.row["task"] for e in entries}):
         own = [e for e in entries if e.row["task"] == task]
+        root = os.path.commonpath([os.path.abspath(Path(e.name).parent) for e in own])
         commit = lambda e: ((e.env.get("git") or {}).get("commit") or "unknown")[:12]
         packages = lambda e: str(sorted((e.env.get("packages") or {}).items()))
         for what, value in (("git commits", commit), ("package versions", packages)):
             if len(kinds := dict.fromkeys(map(value, own))) > 1:
-                names = [f"{v}: {_names(e for e in own if value(e) == v)}" for v in kinds]
+                names = [f"{v}: {_names([e for e in own if value(e) == v], root)}" for v in kinds]
                 shown = names if what == "git commits" else [n.split("]: ")[-1] for n in names]
-                findings.notes.append((task, f"runs of different {what}: {'; '.join(shown)}"))
+                text = f"runs of different {what}, below {root}: {'; '.join(shown)}"
+                findings.notes.append((task, text))
         if unclean := [e for e in own if (e.env.get("git") or {}).get("dirty")]:
-            findings.notes.append((task, f"uncommitted changes: {_names(unclean)}"))
+            findings.notes.append(
+                (task, f"uncommitted changes, below {root}: {_names(unclean, root)}")
+            )
 
 
 def _note_settings(entries: Sequence[Entry], by: Sequence[str], findings: Findings) -> None:
@@ -343,5 +347,5 @@ def _note_settings(entries: Sequence[Entry], by: Sequence[str], findings: Findin
             findings.notes.append((f"{task}, {entry.key}", text))
 
 
-def _names(entries: Iterable[Entry]) -> str:
-    return ", ".join(e.name for e in entries)
+def _names(entries: Iterable[Entry], root: str) -> str:
+    return ", ".join(os.path.relpath(e.name, root) for e in entries)

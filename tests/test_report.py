@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -248,8 +249,19 @@ def test_versions_that_differ_are_noted_and_kept(tmp_path):
     groups = collect([tmp_path], (), findings := Findings())
     assert len(groups[TASK]["farl"]) == 2 and not findings.left_out
     notes = " ".join(text for name, text in findings.notes if name == TASK)
-    assert "git commits: " in notes and f"ffffffffffff: {tmp_path / 'seed1/farl'}" in notes
+    assert f"git commits, below {tmp_path}: " in notes and "ffffffffffff: seed1/farl" in notes
     assert "package versions" in notes and "uncommitted changes" in notes
+
+
+def test_versions_are_told_of_folders_named_from_here_and_from_the_root(tmp_path, monkeypatch):
+    pairs(tmp_path / "a", seeds=(0,))
+    for method in ("uni_o4", "farl"):
+        env = {"git": {"commit": "f" * 40, "dirty": False}}
+        write_run(tmp_path / "b" / "seed1", result(TASK, method, 1, 10, 50.0), env=env)
+    monkeypatch.chdir(tmp_path)
+    collect([Path("a"), tmp_path / "b"], (), findings := Findings())
+    notes = " ".join(text for _, text in findings.notes)
+    assert f"below {tmp_path}: " in notes and "ffffffffffff: b/seed1/farl" in notes
 
 
 def test_a_result_that_names_its_commit_is_of_that_commit_not_of_its_folders(tmp_path):
@@ -258,7 +270,7 @@ def test_a_result_that_names_its_commit_is_of_that_commit_not_of_its_folders(tmp
     write_run(tmp_path / "seed0", later)
     collect([tmp_path], (), findings := Findings())
     notes = " ".join(text for name, text in findings.notes if name == TASK)
-    assert f"eeeeeeeeeeee: {tmp_path / 'seed0/farl'}" in notes
+    assert f"below {tmp_path / 'seed0'}: eeeeeeeeeeee: farl" in notes
 
 
 def test_damaged_curves_and_environments_cost_themselves_only(tmp_path):
