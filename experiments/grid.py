@@ -35,7 +35,7 @@ class Cell:
 
 
 def read_fields(words: Sequence[str]) -> dict[str, list[Any]]:
-    """Words "group.field=value,value" -> field -> values of the field's type, each once."""
+    """Words "group.field=value,value" -> field -> values of the field's type."""
     fields: dict[str, list[Any]] = {}
     for word in words:
         name, equals, texts = word.partition("=")
@@ -47,8 +47,6 @@ def read_fields(words: Sequence[str]) -> dict[str, list[Any]]:
         values = [parse_setting(name, t.strip()) for t in texts.split(",") if t.strip()]
         if not values:
             raise UserError(f"--set {name} has no value: give at least one")
-        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
-            raise UserError(f"--set {name}: {text_of(twice[0])} is given twice")
         fields[name] = values
     if not fields:
         raise UserError("nothing to sweep: give at least one --set FIELD=VALUE,VALUE")
@@ -56,22 +54,24 @@ def read_fields(words: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[str, Any]]:
-    """All combinations of the fields' values, the last field varying fastest.
+    """All combinations of the fields' values, each once, the last field varying fastest.
 
     `paired` combines the first values of all fields, then the second ones, and so on; a field's
     only value goes with all of them.
     """
-    named = lambda values: dict(zip(fields, values, strict=True))
-    if not paired:
-        return [named(values) for values in itertools.product(*fields.values())]
-    longest = max(map(len, fields.values()))
-    rows = [list(v) * (longest if len(v) == 1 else 1) for v in fields.values()]
-    if any(len(values) != longest for values in rows):
-        counts = ", ".join(f"{name} {len(values)}" for name, values in fields.items())
-        raise UserError(
-            f"--list pairs values one by one, but {counts}: give as many of each, or one"
-        )
-    return [named(values) for values in zip(*rows, strict=True)]
+    combine, columns = itertools.product, list(fields.values())
+    if paired:
+        combine, longest = zip, max(map(len, columns))
+        columns = [list(v) * (longest if len(v) == 1 else 1) for v in columns]
+        if any(len(values) != longest for values in columns):
+            counts = ", ".join(f"{name} {len(values)}" for name, values in fields.items())
+            raise UserError(
+                f"--list pairs values one by one, but {counts}: give as many of each, or one"
+            )
+    cells = [dict(zip(fields, values, strict=True)) for values in combine(*columns)]
+    if twice := [cell for i, cell in enumerate(cells) if cell in cells[:i]]:
+        raise UserError(f"--set: {label_of(twice[0])} is given twice")
+    return cells
 
 
 def plan(args: SweepArgs) -> list[Cell]:

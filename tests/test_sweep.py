@@ -28,6 +28,10 @@ def test_a_grid_combines_all_and_a_list_pairs():
     with pytest.raises(UserError, match=r"a.x 2, b.y 3"):
         expand(fields | {"b.y": [1.0, 2.0, 3.0]}, paired=True)
     assert [row["b.y"] for row in expand(fields | {"b.y": [1.0]}, paired=True)] == [1.0, 1.0]
+    again = {"a.x": [1, 2, 1], "b.y": [3, 3, 4]}
+    assert [tuple(row.values()) for row in expand(again, paired=True)] == [(1, 3), (2, 3), (1, 4)]
+    with pytest.raises(UserError, match=r"a.x=1,b.y=3 is given twice"):
+        expand({"a.x": [1, 2, 1], "b.y": [3]}, paired=True)
 
 
 def test_values_take_their_fields_type():
