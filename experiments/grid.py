@@ -2,14 +2,20 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.arguments import SweepArgs
-from experiments.presets import RunSettings, check, parse_setting, preset, with_settings
+from experiments.presets import (
+    RunSettings,
+    check,
+    parse_setting,
+    preset,
+    text_of,
+    with_settings,
+)
 from experiments.run_online import find_method
 from experiments.runtime import UserError, read_json
 from farl_jax.methods import Method
@@ -145,8 +151,3 @@ def base_name(settings: RunSettings) -> str:
 def label_of(values: Mapping[str, Any]) -> str:
     """Settings as they stand in folder names."""
     return ",".join(f"{name}={text_of(value)}" for name, value in values.items())
-
-
-def text_of(value: Any) -> str:
-    """A value as it stands in folder names and tables."""
-    return json.dumps(value).strip('"').replace("null", "none")

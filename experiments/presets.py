@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -176,6 +177,11 @@ def parse_setting(name: str, text: str) -> Any:
             if not isinstance(value, float) or math.isfinite(value):
                 return _value(hint, value, name)
     return _value(hint, text, name)
+
+
+def text_of(value: Any) -> str:
+    """A setting's value as it stands in folder names and tables; `parse_setting` reads it again."""
+    return json.dumps(value).strip('"').replace("null", "none")
 
 
 _READERS: dict[Any, Any] = {

@@ -102,7 +102,7 @@ def _draw(
         add("causes", "causes", figure, report_page.CAPTIONS["causes"])
     for number, sweep in enumerate(sweeps, 1):
         for task in sweep.groups():
-            figure = report_figures.sweep_figure(sweep.name, task, sweep, command)
+            figure = report_figures.sweep_figure(sweep, task, command)
             if figure is not None:
                 name = f"sweep_{number}_{_file(task)}"
                 add("sweeps", name, figure, report_page.CAPTIONS["sweeps"])

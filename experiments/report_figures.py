@@ -3,7 +3,7 @@
 Colours and markers of a method are those of `paper_figures`, everywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from experiments.paper_figures import (
 )
 from experiments.plots import Row, draw_lines, dress, from_zero, series, thousands
 from experiments.report_stats import causes, pareto_front
+from experiments.report_sweeps import Across, Sweep
 
 CAUSES = {
     "gate_silent": ("gate silent", "#AAAAAA"),
@@ -34,7 +35,7 @@ def pareto_figure(by_task: ByTask, command: str) -> Any:
     """Final return against failure episodes, a panel a task; the front is a grey line.
 
     A point is the mean over seeds, its cross the 95 % bootstrap intervals. Limits and thresholds of
-    one method are points of one colour.
+    one method are points of one colour, each with its value.
     """
     columns = min(2, len(by_task))
     lines = -(-len(by_task) // columns)
@@ -55,14 +56,9 @@ def pareto_figure(by_task: ByTask, command: str) -> Any:
         _widen(axis, max(x for x, _ in points))
     for axis in grid[len(by_task) :]:
         axis.remove()
-    handles = {}
-    for axis in grid[: len(by_task)]:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    place = {"loc": "outside upper right", "ncols": 4, "frameon": False, "fontsize": 8}
-    figure.legend(handles.values(), handles.keys(), **place)
-    figure.suptitle("Up and to the left is better", x=0.01, ha="left", fontsize=12)
-    footer(figure, f"crosses: 95 % bootstrap intervals over seeds; grey: Pareto front. {command}")
+    _legend(figure, grid[: len(by_task)])
+    how = "up and to the left is better; crosses: 95 % bootstrap intervals over seeds; grey: Pareto"
+    footer(figure, f"{how} front. {command}")
     return figure
 
 
@@ -86,7 +82,7 @@ def learning_figure(task: str, curves: Mapping[str, Sequence[Sequence[Row]]], co
         draw_lines(failures, counts, style, label)
         draw_lines(recovered, [_recovered_share(rows) for rows in seeds], style, label)
     for axis, heading, ylabel in (
-        (returns, "Evaluated return", "normalised return (0 random, 100 expert)"),
+        (returns, f"{task}: evaluated return", "normalised return (0 random, 100 expert)"),
         (failures, "Failures so far", "failure episodes (cumulative)"),
         (recovered, "Recovery at work", "recovered steps, % of steps since last point"),
     ):
@@ -95,9 +91,7 @@ def learning_figure(task: str, curves: Mapping[str, Sequence[Sequence[Row]]], co
         axis.xaxis.set_major_formatter(thousands)
     for axis in (failures, recovered):
         axis.set_ylim(bottom=0.0)
-    labels = returns.get_legend_handles_labels()
-    figure.legend(*labels, loc="outside upper right", ncols=min(4, len(curves)), frameon=False)
-    figure.suptitle(task, x=0.01, ha="left", fontsize=12)
+    _legend(figure, [returns])
     footer(figure, f"thin: seeds (their number in brackets); thick: mean over seeds. {command}")
     return figure
 
@@ -134,37 +128,57 @@ def causes_figure(by_task: ByTask, command: str) -> Any:
     return figure
 
 
-def sweep_figure(name: str, task: str, sweep: Any, command: str) -> Any:
-    """Failure episodes and final return against the first swept number of one task's cells.
+def sweep_figure(sweep: Sweep, task: str, command: str) -> Any:
+    """Failure episodes and final return of one task's cells along what was swept.
 
-    Each combination of method and the other swept settings is a line; dots are seeds, bars the
-    95 % bootstrap interval. None where no swept setting is a number.
+    Each method is a line, or each combination with settings that set it apart; dots are seeds, bars
+    the 95 % bootstrap interval. Lines stand a little apart. None where nothing was swept.
     """
-    rows = [row for row in sweep.rows if row["task"] == task]
-    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
-    numeric = [n for n in sweep.settings if all(number(row.get(n)) for row in rows)]
-    if not numeric:
+    across = sweep.across(task)
+    if across is None:
         return None
-    x, others = numeric[0], [n for n in sweep.settings if n != numeric[0]]
-    lines: dict[str, dict[float, list[Row]]] = {}
-    for row in rows:
-        key = " ".join([row["method"], *(f"{n}={row.get(n)}" for n in others)])
-        lines.setdefault(key, {}).setdefault(row[x], []).append(row)
     figure = new_figure(10.0, 4.2)
     axes = figure.subplots(1, 2, sharex=True)
+    columns = ("failure_episodes", "final_return")
     ylabels = ("failure episodes in training", "final normalised return")
-    for axis, column, ylabel in zip(
-        axes, ("failure_episodes", "final_return"), ylabels, strict=True
-    ):
-        for i, key in enumerate(in_order(lines)):
-            _cells(axis, key, lines[key], column, _STYLES[i % 4])
-        dress(axis, "", x, ylabel)
+    keys, where = in_order(across.lines), _positions(across)
+    apart = 0.012 * (np.ptp(list(where.values())) or 1.0)
+    for axis, column, ylabel in zip(axes, columns, ylabels, strict=True):
+        for i, key in enumerate(keys):
+            moved = {place: x + apart * (i - (len(keys) - 1) / 2) for place, x in where.items()}
+            style = "" if across.ticks else _STYLES[i % 4]
+            _cells(axis, key, across.lines[key], column, style, moved)
+        dress(axis, "", across.label, ylabel)
+        names = across.ticks or [f"{place:g}" for place in where]
+        axis.set_xticks(list(where.values()), names, fontsize=8)
+        axis.margins(x=0.1)
     axes[0].set_ylim(bottom=0.0)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    seeds = sorted({row["seed"] for row in rows})
-    figure.suptitle(f"{name}: {task}, seeds {', '.join(map(str, seeds))}", x=0.01, ha="left")
+    seeds = sorted({row["seed"] for row in sweep.rows if row["task"] == task})
+    heading = f"{sweep.name}: {task}, seeds {', '.join(map(str, seeds))}"
+    axes[0].set_title(heading, fontsize=11, loc="left")
+    _legend(figure, axes[:1])
     footer(figure, f"dots: seeds; bars: 95 % bootstrap interval of their mean. {command}")
     return figure
+
+
+def _positions(across: Across) -> dict[float, float]:
+    """Place -> x: its logarithm where the places span more than a factor of 30."""
+    places = sorted({place for cells in across.lines.values() for place in cells})
+    wide = places[0] > 0 and places[-1] > 30 * places[0]
+    return {place: float(np.log10(place)) if wide else place for place in places}
+
+
+def _legend(figure: Any, axes: Iterable[Any]) -> None:
+    """One legend above all panels, each label once, in as many columns as there is room for."""
+    handles: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    longest = max(map(len, handles), default=0)
+    columns = max(1, int(figure.get_figwidth() / (0.06 * longest + 0.5)))  # inches at 8 points
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(handles) // columns))
+    place = {"loc": "outside upper left", "ncols": columns, "frameon": False, "fontsize": 8}
+    figure.legend(handles.values(), handles.keys(), **place)
 
 
 def _point(axis: Any, key: str, seeds: Sequence[Sequence[float]]) -> None:
@@ -175,10 +189,13 @@ def _point(axis: Any, key: str, seeds: Sequence[Sequence[float]]) -> None:
     bars = {"ecolor": style["color"], "elinewidth": 1.0, "alpha": 0.8, "fmt": "none"}
     if len(seeds[0]) > 1:
         axis.errorbar(x, y, error[1], error[0], **bars)
-    axis.plot(x, y, style["marker"], color=style["color"], markersize=8, label=title(key), zorder=3)
-    if variant := key.partition(" ")[2]:
+    method, _, variant = key.partition(" ")
+    name = {"label": title(method)}
+    axis.plot(x, y, style["marker"], color=style["color"], markersize=8, zorder=3, **name)
+    if variant:
         place = {"textcoords": "offset points", "fontsize": 6.5, "color": style["color"]}
-        axis.annotate(variant.split("=")[-1], (x, y), (5, -9), **place)
+        values = [setting.split("=")[-1] for setting in variant.split(" ")]
+        axis.annotate(", ".join(values), (x, y), (5, -9), **place)
 
 
 def _widen(axis: Any, most: float) -> None:
@@ -201,14 +218,20 @@ def _recovered_share(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cells(
-    axis: Any, key: str, cells: Mapping[float, Sequence[Row]], column: str, style: str
+    axis: Any,
+    key: str,
+    cells: Mapping[float, Mapping[int, Row]],
+    column: str,
+    style: str,
+    positions: Mapping[float, float],
 ) -> None:
-    where, color = sorted(cells), look(key)["color"]
-    seeds = [[row[column] for row in cells[x]] for x in where]
+    """One line of a sweep."""
+    color, where = {"color": look(key)["color"]}, [positions[place] for place in sorted(cells)]
+    seeds = [[row[column] for row in cells[place].values()] for place in sorted(cells)]
     means = [float(np.mean(values)) for values in seeds]
-    axis.plot(where, means, style, color=color, marker=look(key)["marker"], label=title(key))
+    axis.plot(where, means, style, marker=look(key)["marker"], label=title(key), **color)
     limits = np.array([bootstrap_interval(values) for values in seeds]).T
     error = np.abs(limits - np.array(means))
-    axis.errorbar(where, means, error, fmt="none", ecolor=color, capsize=3, linewidth=1)
+    axis.errorbar(where, means, error, fmt="none", capsize=3, linewidth=1, ecolor=color["color"])
     for x, values in zip(where, seeds, strict=True):
-        axis.plot(np.full(len(values), x), values, ".", color=color, alpha=0.5, markersize=4)
+        axis.plot(np.full(len(values), x), values, ".", alpha=0.5, markersize=4, **color)

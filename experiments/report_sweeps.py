@@ -1,11 +1,12 @@
 """Tables of sweeps, and studies of the horizon, as a report reads them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.presets import text_of
 from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_row, find
 from experiments.runtime import UserError, read_json
 from farl_jax.methods import METHODS
@@ -23,16 +24,55 @@ class Sweep:
     """Swept settings that take more than one value."""
     rows: tuple[Row, ...]
 
+    def key(self, row: Row, names: Sequence[str]) -> str:
+        """Its method, with its values of those of these settings that the method reads."""
+        method = METHODS.get(row["method"])
+        own = [n for n in names if not method or method.reads(n.split(".")[0])]
+        return " ".join([row["method"], *(f"{name}={row.get(name)}" for name in own)])
+
     def groups(self) -> dict[str, dict[str, list[Row]]]:
         """task -> key (method, and the settings that it reads) -> rows by seed, one for each."""
         found: dict[str, dict[str, dict[int, Row]]] = {}
         for row in sorted(self.rows, key=lambda r: (r["task"], r["method"], r["seed"])):
-            method = METHODS.get(row["method"])
-            reads = lambda name, method=method: not method or method.reads(name.split(".")[0])
-            own = [f"{name}={row.get(name)}" for name in self.settings if reads(name)]
-            key = " ".join([row["method"], *own])
+            key = self.key(row, self.settings)
             found.setdefault(row["task"], {}).setdefault(key, {}).setdefault(row["seed"], row)
         return {t: {k: list(own.values()) for k, own in keys.items()} for t, keys in found.items()}
+
+    def across(self, task: str) -> "Across | None":
+        """A task's cells along the setting that takes most numbers, or else along all settings.
+
+        None where nothing was swept.
+        """
+        rows = sorted((r for r in self.rows if r["task"] == task), key=lambda r: r["seed"])
+        values = lambda *names: list(dict.fromkeys(tuple(r.get(n) for n in names) for r in rows))
+        numeric = [n for n in self.settings if all(type(v) in (int, float) for (v,) in values(n))]
+        if not self.settings:
+            return None
+        if numeric:
+            x = max(numeric, key=lambda name: len(values(name)))
+            apart = [n for n in self.settings if len(values(x, n)) > len(values(x))]
+            along, ticks = [x, *(n for n in self.settings if n not in (x, *apart))], []
+            place = lambda row: float(row[x])
+        else:
+            apart, along, kinds = [], self.settings, values(*self.settings)
+            ticks = ["\n".join(map(text_of, kind)) for kind in kinds]
+            place = lambda row: float(kinds.index(tuple(row.get(n) for n in along)))
+        lines: dict[str, dict[float, dict[int, Row]]] = {}
+        for row in rows:
+            own = lines.setdefault(self.key(row, apart), {}).setdefault(place(row), {})
+            own.setdefault(row["seed"], row)
+        return Across(" with ".join(along), tuple(ticks), lines)
+
+
+@dataclass(frozen=True)
+class Across:
+    """Cells of a sweep along one axis."""
+
+    label: str
+    ticks: tuple[str, ...]
+    """Names of the places 0, 1, ... where they are no numbers."""
+    lines: Mapping[str, Mapping[float, Mapping[int, Row]]]
+    """key (method, and settings that set it apart) -> place -> seed -> row."""
 
 
 def find_sweeps(folders: Sequence[Path], findings: Findings) -> list[Sweep]:

@@ -29,11 +29,10 @@ from experiments.grid import (
     label_of,
     plan,
     settings_read,
-    text_of,
 )
 from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
-from experiments.presets import RunSettings
+from experiments.presets import RunSettings, text_of
 from experiments.run import Run, start_run
 from experiments.run_online import THRESHOLDS, fine_tune
 from experiments.runtime import UserError, describe_environment, read_json, write_json, write_rows
