@@ -91,7 +91,7 @@ def plan(args: SweepArgs) -> list[Cell]:
     for swept in expand(read_fields(args.set), paired=args.list):
         label = label_of(swept)
         changed = with_settings(config, swept)
-        check(RunSettings(args.task, args.preset, args.seed, args.backend, changed))
+        check(RunSettings(args.task, args.preset, args.seed, args.backend, changed), args.method)
         for seed in range(args.seed, args.seed + args.seeds):
             settings = RunSettings(args.task, args.preset, seed, args.backend, changed)
             name = f"{label}/seed{seed}"

@@ -7,7 +7,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from farl_jax.config import (
     RiskCriticConfig,
     WorldModelConfig,
 )
+from farl_jax.methods import METHODS, Method
 
 PROTOCOL = 1
 """Raised whenever counting, evaluation or the environment's meaning changes."""
@@ -208,8 +209,8 @@ def with_settings(config: FarlConfig, changes: Mapping[str, Any]) -> FarlConfig:
     return config
 
 
-def check(settings: RunSettings) -> None:
-    """Refuse what cannot work before anything is written."""
+def check(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) -> None:
+    """Refuse what cannot work with one of these methods, before anything is written."""
     from envs_mjx import make
 
     make(settings.task, settings.backend)
@@ -228,6 +229,18 @@ def check(settings: RunSettings) -> None:
     _check_constraint(config.constraint)
     _check_recoveries(config)
     _check_gate(config)
+    for method in methods:
+        check_method(config, METHODS[method])
+
+
+def check_method(config: FarlConfig, method: Method) -> None:
+    """Refuse settings that this method alone cannot work with."""
+    plan, length = config.mppi, config.world_model.train_horizon
+    if method.recovery == "mppi" and not 1 <= plan.horizon < length:
+        raise UserError(
+            f"mppi.horizon is {plan.horizon}, but the world model is trained on "
+            f"world_model.train_horizon = {length} steps: plan for 1 to {length - 1}"
+        )
 
 
 def _check_gate(config: FarlConfig) -> None:
@@ -276,15 +289,10 @@ def _check_constraint(constraint: ConstraintConfig) -> None:
 
 def _check_recoveries(config: FarlConfig) -> None:
     """Refuse settings of MPPI and of the risk critic that cannot work."""
-    plan, critic, length = config.mppi, config.risk_critic, config.world_model.train_horizon
+    plan, critic = config.mppi, config.risk_critic
     if not 1 <= plan.elites <= plan.samples:
         raise UserError(
             f"mppi.elites is {plan.elites}: of mppi.samples = {plan.samples}, keep 1 up"
-        )
-    if not 1 <= plan.horizon < length:
-        raise UserError(
-            f"mppi.horizon is {plan.horizon}, but the world model is trained on "
-            f"world_model.train_horizon = {length} steps: plan for 1 to {length - 1}"
         )
     if plan.iterations < 1 or plan.slots < 1:
         raise UserError("mppi.iterations and mppi.slots must be at least 1")

@@ -18,6 +18,7 @@ import numpy as np
 from experiments import collect_demos, faults, run_offline, signals
 from experiments.judge import Judge
 from experiments.online_rows import result_row
+from experiments.presets import check_method
 from experiments.run import Run
 from experiments.runtime import UserError, free_memory, read_json, write_json
 from farl_jax import checkpoint, costs, devices, offline, online
@@ -103,6 +104,7 @@ def fine_tune(
     programs once.
     """
     parts = find_method(method)
+    check_method(runs[0].settings.config, parts)
     todo = [run for run in runs if not (run.resume and _result_file(run, method).is_file())]
     for run in runs:
         if run not in todo:

@@ -7,12 +7,14 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.arguments import SweepArgs
 from experiments.cli import main
 from experiments.collect_demos import KINDS
-from experiments.grid import base_settings, expand, read_fields, settings_read
+from experiments.grid import base_settings, expand, plan, read_fields, settings_read
 from experiments.presets import RunSettings, parse_setting, preset, with_settings
 from experiments.run import start_run
 from experiments.run_offline import run_metadata
+from experiments.run_online import fine_tune
 from experiments.runtime import UserError
 from experiments.sweep import Sweep
 from farl_jax import checkpoint, dataset
@@ -68,6 +70,9 @@ def test_what_no_field_can_take_is_named(name, text, said):
         parse_setting(name, text)
 
 
+SHORT = ("--set", "world_model.train_horizon=4", "--set", "safety.horizon=3")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -82,6 +87,7 @@ def test_what_no_field_can_take_is_named(name, text, said):
         (["--set", "safety.horizon=3", "--seeds", "0"], "--seeds"),
         (["--set", "safety.horizon=3", "--method", "magic"], "unknown method 'magic'"),
         (["--set", "safety.horizon=3", "--task", "bounded_pusch"], "bounded_push"),
+        (["--method", "farl", "mppi", *SHORT], "mppi.horizon is 8"),
         (["--list", "--set", "safety.horizon=3,4,5", "--set", "bc.steps=1,2"], "bc.steps 2"),
     ],
 )
@@ -90,6 +96,15 @@ def test_a_sweep_that_cannot_work_is_one_line_before_anything_runs(capsys, tmp_p
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and said in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_horizon_too_short_to_plan_with_is_refused_to_the_planner_alone(tmp_path):
+    args = SweepArgs(tmp_path / "out", set=SHORT[1::2], method=("farl", "simple_critic"))
+    (cell,) = plan(args)
+    run, folder = start_run(cell.path, cell.settings, None, resume=False)
+    with folder, pytest.raises(UserError, match=r"mppi.horizon is 8.*plan for 1 to 3"):
+        fine_tune([run], "mppi")
+    assert {entry.name for entry in cell.path.iterdir()} == {"config.json", "env.json"}
 
 
 def settings(**changes) -> RunSettings:
