@@ -106,12 +106,12 @@ def base_settings(settings: RunSettings) -> RunSettings:
     """Settings of the run that `settings` may take demonstrations and offline checkpoint from.
 
     What the offline phase does not read is the preset's; of safety, the calibration settings count
-    where eps_safe is the calibrated one.
+    where eps_safe is the calibrated one. The base of a base is itself.
     """
     default, own = preset(settings.preset, settings.task).safety, settings.config.safety
-    if own.max_risk is None:
-        read = {name: getattr(own, name) for name in CALIBRATION}
-        default = dataclasses.replace(default, **read)
+    read = {name: getattr(own, name) for name in CALIBRATION}
+    if own.max_risk is None and dataclasses.replace(default, **read) != default:
+        default = dataclasses.replace(default, max_risk=None, **read)
     based = _as_preset(settings, ONLINE)
     return dataclasses.replace(based, config=dataclasses.replace(based.config, safety=default))
 

@@ -125,7 +125,9 @@ def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
     assert calibrated != base(safety__max_risk=None, safety__horizon=3)
     assert calibrated != base(safety__max_risk=None, safety__lead_time=3)
     assert calibrated == base(safety__max_risk=None, safety__patience=9)
-    assert base_settings(calibrated) == calibrated
+    for horizon in (12, 3):
+        own = base(safety__max_risk=None, safety__horizon=horizon)
+        assert base_settings(own) == own
 
 
 @pytest.mark.parametrize(
