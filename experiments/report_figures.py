@@ -146,7 +146,7 @@ def sweep_figure(sweep: Sweep, task: str, command: str) -> Any:
     for axis, column, ylabel in zip(axes, columns, ylabels, strict=True):
         for i, key in enumerate(keys):
             moved = {place: x + apart * (i - (len(keys) - 1) / 2) for place, x in where.items()}
-            style = "" if across.ticks else _STYLES[i % 4]
+            style = "none" if across.ticks else _STYLES[i % 4]
             _cells(axis, key, across.lines[key], column, style, moved)
         dress(axis, "", across.label, ylabel)
         names = across.ticks or [f"{place:g}" for place in where]
@@ -229,7 +229,8 @@ def _cells(
     color, where = {"color": look(key)["color"]}, [positions[place] for place in sorted(cells)]
     seeds = [[row[column] for row in cells[place].values()] for place in sorted(cells)]
     means = [float(np.mean(values)) for values in seeds]
-    axis.plot(where, means, style, marker=look(key)["marker"], label=title(key), **color)
+    shape = {"linestyle": style, "marker": look(key)["marker"]}
+    axis.plot(where, means, label=title(key), **shape, **color)
     limits = np.array([bootstrap_interval(values) for values in seeds]).T
     error = np.abs(limits - np.array(means))
     axis.errorbar(where, means, error, fmt="none", capsize=3, linewidth=1, ecolor=color["color"])

@@ -59,6 +59,8 @@ def test_settings_that_are_no_numbers_are_places_by_name():
     across = sweep_of(cells, methods=("farl",)).across(TASK)
     assert across.ticks == ("masked\nmlp", "executed\nmlp", "masked\nidentity")
     assert numbers(across.lines) == {"farl": {0: [0, 1], 1: [100, 101], 2: [200, 201]}}
+    line = sweep_figure(sweep_of(cells, methods=("farl",)), TASK, "").axes[0].get_lines()[0]
+    assert line.get_linestyle() == "None"  # nothing lies between two names
     calibrated = [{"safety.max_risk": risk} for risk in (None, 0.1)]
     assert sweep_of(calibrated).across(TASK).ticks == ("none", "0.1")
 
