@@ -82,6 +82,8 @@ class ReproduceArgs:
     """Where runs are looked for and made, as <task>/<preset>/seed<N>."""
     out: Path = Path("results")
     """Folder of main.jsonl and the figures."""
+    stored: bool = False
+    """Run nothing: tables and figures of all the rows in --out."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -236,7 +238,13 @@ def command_reproduce(args: ReproduceArgs) -> None:
         tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
     )
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
-    reproduce.reproduce(plan, figures, args.out, " ".join(["farl", *sys.argv[1:]]), _console())
+    command = " ".join(["farl", *sys.argv[1:]])
+    if args.stored:
+        own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
+        if args != own:
+            raise UserError("--stored draws all rows: only --figure, --preset, --out go with it")
+        return reproduce.redraw(args.out, args.preset, figures, command, _console())
+    reproduce.reproduce(plan, figures, args.out, command, _console())
 
 
 def command_sweep(args: SweepArgs) -> int:

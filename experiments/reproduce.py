@@ -15,6 +15,7 @@ from envs_mjx import TASKS
 from experiments.judge import Judge
 from experiments.paper_figures import failures_figure, returns_figure, save
 from experiments.presets import RunSettings, preset
+from experiments.report_stats import ranks
 from experiments.run import Run, start_runs
 from experiments.run_eval import paired
 from experiments.run_online import all_phases
@@ -63,6 +64,22 @@ def reproduce(
         write_json(out / "settings.json", settings)
         write_rows(out / "main.jsonl", sorted(everything, key=_order))
     show(sorted(everything, key=_order), figures, out, command, console)
+
+
+def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: Console) -> None:
+    """Run nothing: tables and figures of the rows of `out` made with preset `name`'s settings.
+
+    Raises:
+        UserError: there is no such row.
+    """
+    rows, _ = still_valid(out, name, console)
+    if not comparable(rows, Console(quiet=True)):
+        raise UserError(
+            f"{out / 'main.jsonl'} has no runs of {' and '.join(MAIN)} with today's settings of "
+            f"preset {name}: leave out --stored to make them, or name another --out or --preset"
+        )
+    origin = f"{command}; each run's own command is in {out / 'main.jsonl'}"
+    show(sorted(rows, key=_order), figures, out, origin, console)
 
 
 def _name(row: Row) -> tuple[str, str, int]:
@@ -152,9 +169,11 @@ def show(
 ) -> None:
     """Tables and figures from rows alone."""
     paper = json.loads(PAPER.read_text())
-    by_task = group(rows)
+    by_task = group(comparable(rows, console))
     for task, methods in by_task.items():
         console.print(_table(task, methods))
+        for line in _rank_lines(methods, paper["normalized_return"].get(task, {})):
+            console.print(line, highlight=False, soft_wrap=True)
     low, mean, high = mean_reduction(by_task)
     console.print(
         f"failure episodes: {mean:.1f} % fewer, mean over {len(by_task)} task(s), 95 % over seeds "
@@ -166,6 +185,16 @@ def show(
         draw = {"failures": failures_figure, "returns": returns_figure}[name]
         path = save(draw(by_task, paper, command), out, name)
         console.print(f"figure: {path}", highlight=False, soft_wrap=True)
+
+
+def comparable(rows: Sequence[Row], console: Console) -> list[Row]:
+    """The rows of each task and seed that both main methods have; what is left out is named."""
+    known = {_name(row) for row in rows}
+    paired = lambda row: all((row["task"], method, row["seed"]) in known for method in MAIN)
+    if alone := sorted({(row["task"], row["seed"]) for row in rows if not paired(row)}):
+        names = ", ".join(f"{task} seed {seed}" for task, seed in alone)
+        console.print(f"not drawn, {' or '.join(MAIN)} is missing: {names}", soft_wrap=True)
+    return [row for row in rows if paired(row)]
 
 
 def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
@@ -193,6 +222,17 @@ def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, flo
     means = np.mean(parts, axis=0)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(means[0]), float(high)
+
+
+def _rank_lines(methods: dict[str, list[Row]], paper: dict[str, Any]) -> list[str]:
+    """Final return of the paper's ablations against FARL's, paired by seed, where measured."""
+    lines = []
+    for rank in ranks(methods, paper):
+        if found := rank["ours"]:
+            limits = "{:+.1f} to {:+.1f}".format(*found.interval) if found.interval else "none"
+            value = f"{found.mean:+.1f} (95 % over seeds: {limits})"
+            lines.append(f"final return, {MAIN[1]} - {rank['rival']}: {value}; {rank['text']}")
+    return lines
 
 
 def _table(task: str, methods: dict[str, list[Row]]) -> Table:

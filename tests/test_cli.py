@@ -51,6 +51,7 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--risk-critic.transitions", "100"], "lower it"),
         (["run", "--world-model.encoder", "cnn"], "encoder"),
         (["reproduce", "--seeds", "0"], "at least 1"),
+        (["reproduce", "--stored", "--seed", "35"], "only --figure"),
         (["reproduce", "--task", "bounded_pusch"], "bounded_push"),
         (["bench", "--metaworld", "no_such_python"], "no_such_python could not measure"),
         (["bench", "--metaworld", "/bin/true"], "printed nothing"),

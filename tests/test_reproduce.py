@@ -134,6 +134,44 @@ def test_figures_and_table_come_from_rows_alone(tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_rows_without_their_counterpart_are_named_and_not_drawn(tmp_path):
+    text = io.StringIO()
+    alone = [row("bounded_soccer", "farl", 0, 1, 1.0), row("bounded_push", "uni_o4", 7, 900, 1.0)]
+    reproduce.show(ROWS + alone, ("failures",), tmp_path, "", Console(file=text, width=110))
+    assert "is missing: bounded_push seed 7, bounded_soccer seed 0\n" in text.getvalue()
+    assert "75 % [60, 80]" in text.getvalue()  # as without the seed that has no FARL
+
+
+def test_the_ablations_are_ranked_as_the_paper_ranks_them():
+    rival = lambda method, *returns: [
+        row("bounded_soccer", method, seed, 1, value) for seed, value in enumerate(returns)
+    ]
+    methods = {"farl": rival("farl", 90.0, 80.0), "mppi": rival("mppi", 60.0, 70.0)}
+    methods["simple_critic"] = rival("simple_critic", 95.0)
+    paper = json.loads(reproduce.PAPER.read_text())["normalized_return"]["bounded_soccer"]
+    critic, planner = reproduce._rank_lines(methods, paper)
+    assert planner.startswith("final return, farl - mppi: +20.0 (95 % over seeds: +10.0 to +30.0)")
+    assert planner.endswith("ranks below FARL, as in the paper")
+    assert critic.startswith("final return, farl - simple_critic: -5.0 (95 % over seeds: none)")
+
+
+def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
+    text, settings = io.StringIO(), reproduce.settings_of("bounded_push", "quick")
+    draw = lambda name="quick": reproduce.redraw(
+        tmp_path, name, ("failures",), "farl reproduce --stored", Console(file=text, width=110)
+    )
+    with pytest.raises(UserError, match="has no runs of uni_o4 and farl"):
+        draw()
+    rows = "".join(json.dumps(r | {"settings": "a"}) + "\n" for r in ROWS[:4])
+    (tmp_path / "main.jsonl").write_text(rows)
+    (tmp_path / "settings.json").write_text(json.dumps({"a": settings}))
+    draw()
+    assert "75 % [60, 80]" in text.getvalue() and (tmp_path / "failures.png").is_file()
+    assert (tmp_path / "main.jsonl").read_text() == rows  # nothing is run, nothing rewritten
+    with pytest.raises(UserError, match="settings of preset paper"):
+        draw("paper")
+
+
 def test_the_papers_numbers_are_those_of_the_paper():
     paper = json.loads(reproduce.PAPER.read_text())
     pairs = paper["failure_episodes"].values()
