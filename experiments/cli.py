@@ -224,6 +224,13 @@ def command_reproduce(args: ReproduceArgs) -> None:
     from experiments.run_online import find_method
     from farl_jax.methods import MAIN, METHODS
 
+    figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
+    command = " ".join(["farl", *sys.argv[1:]])
+    if args.stored:
+        own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
+        if args != own:
+            raise UserError("--stored draws all rows: only --figure, --preset, --out go with it")
+        return reproduce.redraw(args.out, args.preset, figures, command, _console())
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
@@ -237,13 +244,6 @@ def command_reproduce(args: ReproduceArgs) -> None:
     plan = reproduce.Plan(
         tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
     )
-    figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
-    command = " ".join(["farl", *sys.argv[1:]])
-    if args.stored:
-        own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
-        if args != own:
-            raise UserError("--stored draws all rows: only --figure, --preset, --out go with it")
-        return reproduce.redraw(args.out, args.preset, figures, command, _console())
     reproduce.reproduce(plan, figures, args.out, command, _console())
 
 

@@ -67,19 +67,9 @@ def reproduce(
 
 
 def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: Console) -> None:
-    """Run nothing: tables and figures of the rows of `out` made with preset `name`'s settings.
-
-    Raises:
-        UserError: there is no such row.
-    """
+    """Run nothing: tables and figures of the rows of `out` made with preset `name`'s settings."""
     rows, _ = still_valid(out, name, console)
-    if not comparable(rows, Console(quiet=True)):
-        raise UserError(
-            f"{out / 'main.jsonl'} has no runs of {' and '.join(MAIN)} with today's settings of "
-            f"preset {name}: leave out --stored to make them, or name another --out or --preset"
-        )
-    origin = f"{command}; each run's own command is in {out / 'main.jsonl'}"
-    show(sorted(rows, key=_order), figures, out, origin, console)
+    show(sorted(rows, key=_order), figures, out, command, console)
 
 
 def _name(row: Row) -> tuple[str, str, int]:
@@ -167,9 +157,18 @@ def _row(run: Run, result: Row, name: str) -> Row:
 def show(
     rows: Sequence[Row], figures: Sequence[str], out: Path, command: str, console: Console
 ) -> None:
-    """Tables and figures from rows alone."""
-    paper = json.loads(PAPER.read_text())
+    """Tables and figures from rows alone.
+
+    Raises:
+        UserError: no seed has rows of both main methods.
+    """
+    paper, stored = json.loads(PAPER.read_text()), out / "main.jsonl"
     by_task = group(comparable(rows, console))
+    if not by_task:
+        raise UserError(
+            f"{stored} has no seed of both {' and '.join(MAIN)} with today's settings: run farl "
+            "reproduce without --stored, or name another --out or --preset"
+        )
     for task, methods in by_task.items():
         console.print(_table(task, methods))
         for line in _rank_lines(methods, paper["normalized_return"].get(task, {})):
@@ -183,18 +182,18 @@ def show(
     )
     for name in figures:
         draw = {"failures": failures_figure, "returns": returns_figure}[name]
-        path = save(draw(by_task, paper, command), out, name)
+        path = save(draw(by_task, paper, f"{command}; command of each run: {stored}"), out, name)
         console.print(f"figure: {path}", highlight=False, soft_wrap=True)
 
 
 def comparable(rows: Sequence[Row], console: Console) -> list[Row]:
     """The rows of each task and seed that both main methods have; what is left out is named."""
     known = {_name(row) for row in rows}
-    paired = lambda row: all((row["task"], method, row["seed"]) in known for method in MAIN)
-    if alone := sorted({(row["task"], row["seed"]) for row in rows if not paired(row)}):
+    complete = lambda row: all((row["task"], method, row["seed"]) in known for method in MAIN)
+    if alone := sorted({(row["task"], row["seed"]) for row in rows if not complete(row)}):
         names = ", ".join(f"{task} seed {seed}" for task, seed in alone)
         console.print(f"not drawn, {' or '.join(MAIN)} is missing: {names}", soft_wrap=True)
-    return [row for row in rows if paired(row)]
+    return [row for row in rows if complete(row)]
 
 
 def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:

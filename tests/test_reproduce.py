@@ -160,7 +160,7 @@ def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
     draw = lambda name="quick": reproduce.redraw(
         tmp_path, name, ("failures",), "farl reproduce --stored", Console(file=text, width=110)
     )
-    with pytest.raises(UserError, match="has no runs of uni_o4 and farl"):
+    with pytest.raises(UserError, match="has no seed of both uni_o4 and farl"):
         draw()
     rows = "".join(json.dumps(r | {"settings": "a"}) + "\n" for r in ROWS[:4])
     (tmp_path / "main.jsonl").write_text(rows)
@@ -168,7 +168,7 @@ def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
     draw()
     assert "75 % [60, 80]" in text.getvalue() and (tmp_path / "failures.png").is_file()
     assert (tmp_path / "main.jsonl").read_text() == rows  # nothing is run, nothing rewritten
-    with pytest.raises(UserError, match="settings of preset paper"):
+    with pytest.raises(UserError, match="today's settings"):
         draw("paper")
 
 
