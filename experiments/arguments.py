@@ -1,4 +1,4 @@
-"""Arguments of the commands, but of those that start runs."""
+"""Arguments of the commands; what each may be stands beside it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,12 +6,68 @@ from typing import Annotated, Literal
 
 import tyro
 
-from farl_jax.config import HorizonConfig
+from farl_jax.config import FarlConfig, HorizonConfig
 from farl_jax.methods import MAIN
+from farl_jax.schema import Checked, Count, Length, Positive, Range, Seed
 
 
 @dataclass(frozen=True)
-class PhaseArgs:
+class StartArgs(Checked):
+    """Start a run, or go on with it."""
+
+    task: str = "bounded_push"
+    """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
+    preset: str = "quick"
+    """Budget: smoke, quick or paper. Any number of it can be changed by the options below."""
+    seed: Seed = 0
+    """First seed."""
+    seeds: Count = 1
+    """How many seeds, each in a folder of its own; one after the other, but for --together."""
+    together: bool = False
+    """Train all seeds of a method online at once, as one compiled program."""
+    devices: Count = 1
+    """Spread the online phase over this many devices: seeds of --together, then environments."""
+    backend: str | None = None
+    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    out: Path | None = None
+    """Folder of the run. Default: runs/<task>/<preset>."""
+    resume: bool = False
+    """Keep what is finished and go on from the newest checkpoint."""
+    config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
+
+
+@dataclass(frozen=True)
+class ReproduceArgs(Checked):
+    """Run what the paper's main figures need, and draw them beside the paper's."""
+
+    figure: Literal["failures", "returns", "both"] = "both"
+    """Which figure to draw."""
+    task: tuple[str, ...] = ()
+    """Tasks; none means all of FailureBench."""
+    seed: Seed = 0
+    """First seed."""
+    seeds: Count = 3
+    """How many seeds."""
+    method: tuple[str, ...] = ()
+    """Methods besides uni_o4 and farl."""
+    all: bool = False
+    """All methods: the safe-RL baselines and the ablations, too."""
+    together: bool = False
+    """Train all seeds of a method online at once, as one compiled program."""
+    preset: str = "paper"
+    """Budget of each run."""
+    backend: str | None = None
+    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    runs: Path = Path("runs")
+    """Where runs are looked for and made, as <task>/<preset>/seed<N>."""
+    out: Path = Path("results")
+    """Folder of main.jsonl and the figures."""
+    stored: bool = False
+    """Run nothing: tables and figures of all the rows in --out."""
+
+
+@dataclass(frozen=True)
+class PhaseArgs(Checked):
     """Do one phase of a run that exists; its config.json says the rest."""
 
     run: tyro.conf.Positional[Path]
@@ -29,12 +85,12 @@ class PhaseArgs:
 class OnlineArgs(PhaseArgs):
     """Fine-tune a run online by one method."""
 
-    devices: int = 1
+    devices: Count = 1
     """Spread environments over this many devices, those of all processes together."""
 
 
 @dataclass(frozen=True)
-class SweepArgs:
+class SweepArgs(Checked):
     """Ordinary runs over a grid of settings and seeds, and one table of them.
 
     The same command again skips what is finished and goes on with what was cut off.
@@ -52,11 +108,11 @@ class SweepArgs:
     """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
     preset: str = "quick"
     """Settings that are not swept: smoke, quick or paper."""
-    method: tuple[str, ...] = MAIN
+    method: Annotated[tuple[str, ...], Length(1)] = MAIN
     """Methods of each run."""
-    seed: int = 0
+    seed: Seed = 0
     """First seed."""
-    seeds: int = 1
+    seeds: Count = 1
     """How many seeds."""
     together: bool = False
     """Train all seeds and thresholds (safety.max_risk, safety.gamma_risk, risk_critic.max_risk) of
@@ -66,24 +122,24 @@ class SweepArgs:
     executor: Literal["local", "slurm"] = "local"
     """Where the runs are made: on this machine, or as jobs of Slurm, one for each run, or for all
     that trains --together."""
-    workers: int = 1
+    workers: Count = 1
     """With local: processes that work at once, each on its share of the cores."""
     submit_only: bool = False
     """With slurm: do not wait for the jobs; the same command later gathers what they made."""
     slurm_partition: str | None = None
     """With slurm: the partition, if not the cluster's default."""
-    slurm_time: int = 240
+    slurm_time: Annotated[int, Range(5)] = 240
     """With slurm: minutes a job may take; one that needs more is queued again and goes on."""
-    slurm_gpus: int = 0
+    slurm_gpus: Annotated[int, Range(0, 1)] = 0
     """With slurm: GPUs of a job: 1, or 0 to run on CPUs."""
-    slurm_cpus: int = 2
+    slurm_cpus: Count = 2
     """With slurm: CPU cores of a job."""
     slurm_extra: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """With slurm: another option of sbatch, as --slurm-extra account=mine; may be repeated."""
 
 
 @dataclass(frozen=True)
-class HorizonArgs:
+class HorizonArgs(Checked):
     """Compare horizons of C_H on a trained run: all gates at once, policy and model frozen."""
 
     run: tyro.conf.Positional[Path]
@@ -99,10 +155,10 @@ class HorizonArgs:
 
 
 @dataclass(frozen=True)
-class ReportArgs:
+class ReportArgs(Checked):
     """One self-contained page and its figures, from finished runs."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], Length(1)]]
     """Folders that are walked for result.json, sweep.jsonl and horizon.json."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
     """Folder of index.html, the figures as PNG and PDF, and rows.jsonl."""
@@ -112,14 +168,14 @@ class ReportArgs:
 
 
 @dataclass(frozen=True)
-class BenchArgs:
+class BenchArgs(Checked):
     """Measure env steps per second of a jitted rollout with a policy."""
 
     task: str = "bounded_push"
     """A FailureBench task, or all."""
-    backends: tuple[str, ...] = ("native", "mjx")
+    backends: Annotated[tuple[str, ...], Length(1)] = ("native", "mjx")
     """Backends to measure."""
-    num_envs: tuple[int, ...] = (64, 256)
+    num_envs: Annotated[tuple[Count, ...], Length(1)] = (64, 256)
     """Batch sizes."""
     out: Path | None = None
     """JSON file for the rows."""
@@ -130,18 +186,18 @@ class BenchArgs:
 
 
 @dataclass(frozen=True)
-class BenchTrainArgs:
+class BenchTrainArgs(Checked):
     """Measure the whole online loop of `farl`, and what its parts take."""
 
     task: str = "bounded_push"
     """A FailureBench task, or all."""
-    backends: tuple[str, ...] = ("native",)
+    backends: Annotated[tuple[str, ...], Length(1)] = ("native",)
     """Backends to measure."""
-    num_envs: tuple[int, ...] = (128,)
+    num_envs: Annotated[tuple[Count, ...], Length(1)] = (128,)
     """Batch sizes."""
-    seconds: float = 30.0
+    seconds: Positive = 30.0
     """Of updates for one row; two at least."""
-    seeds: int = 1
+    seeds: Count = 1
     """Also time this many seeds in one program, over a single one."""
     cold: bool = True
     """Also compile with an empty cache, in a process of its own for each row."""
@@ -152,12 +208,12 @@ class BenchTrainArgs:
 
 
 @dataclass(frozen=True)
-class TasksArgs:
+class TasksArgs(Checked):
     """Measure each task's scripted controllers and its normalisation references."""
 
     task: str = "all"
     """A FailureBench task, or all."""
-    episodes: int = 1000
+    episodes: Count = 1000
     """Episodes for each controller."""
     out: Path | None = None
     """JSON file for the rows."""

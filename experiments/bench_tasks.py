@@ -12,7 +12,7 @@ from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, make
 from experiments.collect_demos import careless_then_recover, first_runs, new_watch, noisy_expert
-from experiments.runtime import UserError, describe_environment, write_json
+from experiments.runtime import describe_environment, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
 from farl_jax.horizon import wilson_interval
@@ -27,8 +27,6 @@ takeover: takeover, recovered, takeover_failed [N] bool."""
 
 def run(task: str, episodes: int, out: Path | None, console: Console) -> list[dict[str, Any]]:
     """Measure one task, or `all`; prints a line each and writes `out`, a JSON file."""
-    if episodes < 1:
-        raise UserError(f"--episodes is {episodes}: at least 1 is needed")
     rows = []
     for name in TASKS if task == "all" else (task,):
         row = measure(name, episodes)

@@ -1,21 +1,16 @@
 """`farl`: one command line for every phase. User errors are one line on stderr and exit code 2."""
 
-import contextlib
-import io
-import re
 import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
-import tyro
 from rich.console import Console
 
-from experiments import signals
+from experiments import options, signals
 from experiments.arguments import (
     BenchArgs,
     BenchTrainArgs,
@@ -23,67 +18,14 @@ from experiments.arguments import (
     OnlineArgs,
     PhaseArgs,
     ReportArgs,
+    ReproduceArgs,
+    StartArgs,
     SweepArgs,
     TasksArgs,
 )
-from experiments.presets import RunSettings, check, preset
+from experiments.presets import RunSettings, check_run, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
-from farl_jax.config import FarlConfig
-
-
-@dataclass(frozen=True)
-class StartArgs:
-    """Start a run, or go on with it."""
-
-    task: str = "bounded_push"
-    """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
-    preset: str = "quick"
-    """Budget: smoke, quick or paper. Any number of it can be changed by the options below."""
-    seed: int = 0
-    """First seed."""
-    seeds: int = 1
-    """How many seeds, each in a folder of its own; one after the other, but for --together."""
-    together: bool = False
-    """Train all seeds of a method online at once, as one compiled program."""
-    devices: int = 1
-    """Spread the online phase over this many devices: seeds of --together, then environments."""
-    backend: str | None = None
-    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
-    out: Path | None = None
-    """Folder of the run. Default: runs/<task>/<preset>."""
-    resume: bool = False
-    """Keep what is finished and go on from the newest checkpoint."""
-    config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
-
-
-@dataclass(frozen=True)
-class ReproduceArgs:
-    """Run what the paper's main figures need, and draw them beside the paper's."""
-
-    figure: Literal["failures", "returns", "both"] = "both"
-    """Which figure to draw."""
-    task: tuple[str, ...] = ()
-    """Tasks; none means all of FailureBench."""
-    seed: int = 0
-    """First seed."""
-    seeds: int = 3
-    """How many seeds."""
-    method: tuple[str, ...] = ()
-    """Methods besides uni_o4 and farl."""
-    all: bool = False
-    """All methods: the safe-RL baselines and the ablations, too."""
-    together: bool = False
-    """Train all seeds of a method online at once, as one compiled program."""
-    preset: str = "paper"
-    """Budget of each run."""
-    backend: str | None = None
-    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
-    runs: Path = Path("runs")
-    """Where runs are looked for and made, as <task>/<preset>/seed<N>."""
-    out: Path = Path("results")
-    """Folder of main.jsonl and the figures."""
-    stored: bool = False
-    """Run nothing: tables and figures of all the rows in --out."""
+from farl_jax.schema import SchemaError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,32 +67,20 @@ def _parse(kind: type, name: str, words: list[str]) -> Any:
     """Arguments of one command, None after --help; a bad word becomes a UserError."""
     default = None
     if kind is StartArgs:
-        chosen = {k: _peek(words, f"--{k}") or getattr(StartArgs, k) for k in ("preset", "task")}
+        chosen = {k: _last(words, f"--{k}") or getattr(StartArgs, k) for k in ("preset", "task")}
         default = StartArgs(config=preset(chosen["preset"], chosen["task"]))
-    text = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            return tyro.cli(kind, prog=f"farl {name}", args=words, default=default)
-    except SystemExit as stop:
-        if stop.code == 0:
-            print(text.getvalue())
-            return None
-        raise UserError(f"{_essence(text.getvalue())}; see farl {name} --help") from None
+    return options.parse(kind, f"farl {name}", words, default)
 
 
-def _essence(box: str) -> str:
-    """The message inside tyro's box, on one line."""
-    parts = re.split(r"^[\s│|]*[-─]{8,}.*$", box, flags=re.MULTILINE)
-    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", parts[1 if len(parts) > 1 else 0]).split())
-
-
-def _peek(words: list[str], option: str) -> str | None:
-    for i, word in enumerate(words):
-        if word == option and i + 1 < len(words):
-            return words[i + 1]
-        if word.startswith(option + "="):
-            return word.split("=", 1)[1]
-    return None
+def _last(words: list[str], option: str) -> str | None:
+    """The value of an option that is read before the others, where it stands last."""
+    found = None
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        if word == option:
+            found = after
+        elif word.startswith(option + "="):
+            found = word.split("=", 1)[1]
+    return found
 
 
 def _user_line(error: Exception) -> str | None:
@@ -160,7 +90,9 @@ def _user_line(error: Exception) -> str | None:
     from farl_jax.dataset import DatasetError
     from farl_jax.devices import DeviceError
 
-    if isinstance(error, UserError | EnvError | CheckpointError | DatasetError | DeviceError):
+    if isinstance(
+        error, UserError | SchemaError | EnvError | CheckpointError | DatasetError | DeviceError
+    ):
         return " ".join(str(error).split())
     return None
 
@@ -185,8 +117,6 @@ def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]
         RunSettings(args.task, args.preset, seed, args.backend, args.config)
         for seed in range(args.seed, args.seed + args.seeds)
     ]
-    if not settings:
-        raise UserError(f"--seeds is {args.seeds}: at least 1 is needed")
     return root, [(root / f"seed{s.seed}", s) for s in settings]
 
 
@@ -200,7 +130,7 @@ def command_run(args: StartArgs) -> None:
     started = time.perf_counter()
     root, runs = _seed_folders(args)
     for _, settings in runs:
-        check(settings)
+        check_run(settings)
     together = len(runs) if args.together else 1
     devices.check(args.devices, together, args.config.online.num_envs)
     console, judge = _console(), None
@@ -235,12 +165,10 @@ def command_reproduce(args: ReproduceArgs) -> None:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
     seeds = tuple(range(args.seed, args.seed + args.seeds))
-    if not seeds:
-        raise UserError(f"--seeds is {args.seeds}: at least 1 is needed")
     tasks = args.task or tuple(TASKS)
     for task in tasks:
         config = preset(args.preset, task)
-        check(RunSettings(task, args.preset, args.seed, args.backend, config))
+        check_run(RunSettings(task, args.preset, args.seed, args.backend, config))
     plan = reproduce.Plan(
         tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
     )
@@ -258,7 +186,6 @@ def command_horizon(args: HorizonArgs) -> None:
     """The horizon study of a trained run."""
     from experiments import run_horizon
 
-    run_horizon.check(args.study)
     _on_run(args, lambda run: run_horizon.study(run, args))
 
 
@@ -275,7 +202,7 @@ def command_demos(args: StartArgs) -> None:
     from experiments.run import start_run
 
     for path, settings in _seed_folders(args)[1]:
-        check(settings)
+        check_run(settings)
         run, folder = start_run(path, settings, _console(), resume=args.resume)
         with folder:
             run_offline.demos(run)

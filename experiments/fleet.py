@@ -53,8 +53,6 @@ _AFTERWARDS = (
 
 def check(args: SweepArgs) -> None:
     """Refuse what cannot work before anything is written."""
-    if args.workers < 1:
-        raise UserError(f"--workers is {args.workers}: at least 1 is needed")
     if args.executor == "local":
         for field in dataclasses.fields(args):
             ours = field.name.startswith("slurm_") or field.name == "submit_only"
@@ -63,9 +61,6 @@ def check(args: SweepArgs) -> None:
         return
     if args.workers > 1:
         raise UserError("--workers is for --executor local: Slurm decides how many jobs run")
-    for name, least in (("time", 5), ("cpus", 1), ("gpus", 0)):
-        if (value := getattr(args, f"slurm_{name}")) < least:
-            raise UserError(f"--slurm-{name} is {value}: at least {least} is needed")
     _extra(args.slurm_extra)
     if shutil.which("sbatch") is None:
         raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.arguments import SweepArgs
 from experiments.presets import (
     RunSettings,
-    check,
+    check_run,
     parse_setting,
     preset,
     text_of,
@@ -82,16 +82,15 @@ def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[st
 
 def plan(args: SweepArgs) -> list[Cell]:
     """All run folders of a sweep, checked before anything is written."""
-    for number, name in ((args.seeds, "--seeds"), (len(args.method), "--method")):
-        if number < 1:
-            raise UserError(f"{name}: at least 1 is needed")
     for method in args.method:
         find_method(method)
     config, cells = preset(args.preset, args.task), []
     for swept in expand(read_fields(args.set), paired=args.list):
         label = label_of(swept)
         changed = with_settings(config, swept)
-        check(RunSettings(args.task, args.preset, args.seed, args.backend, changed), args.method)
+        check_run(
+            RunSettings(args.task, args.preset, args.seed, args.backend, changed), args.method
+        )
         for seed in range(args.seed, args.seed + args.seeds):
             settings = RunSettings(args.task, args.preset, seed, args.backend, changed)
             name = f"{label}/seed{seed}"
@@ -108,12 +107,13 @@ def base_settings(settings: RunSettings) -> RunSettings:
     What the offline phase does not read is the preset's; of safety, the calibration settings count
     where eps_safe is the calibrated one. The base of a base is itself.
     """
-    default, own = preset(settings.preset, settings.task).safety, settings.config.safety
+    plain, own = preset(settings.preset, settings.task), settings.config.safety
+    default = plain.safety
     read = {name: getattr(own, name) for name in CALIBRATION}
     if own.max_risk is None and dataclasses.replace(default, **read) != default:
         default = dataclasses.replace(default, max_risk=None, **read)
-    based = _as_preset(settings, ONLINE)
-    return dataclasses.replace(based, config=dataclasses.replace(based.config, safety=default))
+    parts = {name: getattr(plain, name) for name in ONLINE}
+    return _with_groups(settings, parts | {"safety": default})
 
 
 def settings_read(settings: RunSettings, method: Method) -> RunSettings:
@@ -126,6 +126,17 @@ def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
     """`settings` with the preset's own values in these groups."""
     default = preset(settings.preset, settings.task)
     parts = {name: getattr(default, name) for name in groups}
+    return _with_groups(settings, parts)
+
+
+def _with_groups(settings: RunSettings, parts: Mapping[str, Any]) -> RunSettings:
+    """`settings` with other groups, which nobody reads: made to go with the groups that are."""
+    length, parts = settings.config.world_model.train_horizon, dict(parts)
+    online = parts.get("online", settings.config.online)
+    if "safety" in parts and parts["safety"].horizon >= length:
+        parts["safety"] = dataclasses.replace(parts["safety"], horizon=length - 1)
+    if "adaptation" in parts and online.rollout < length:
+        parts["adaptation"] = dataclasses.replace(parts["adaptation"], every=0)
     return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **parts))
 
 

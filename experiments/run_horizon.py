@@ -80,26 +80,6 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     return report
 
 
-def check(config: HorizonConfig) -> None:
-    """Refuse a study that cannot work."""
-    for name in ("horizons", "gammas", "trigger_rates"):
-        values = getattr(config, name)
-        if not values or len(set(values)) < len(values):
-            raise UserError(f"--{name.replace('_', '-')}: give at least one value, each once")
-    bounds = {
-        "horizons": lambda x: x >= 1,
-        "gammas": lambda x: 0.0 < x <= 1.0,
-        "trigger_rates": lambda x: 0.0 < x < 1.0,
-    }
-    for name, good in bounds.items():
-        if bad := [x for x in getattr(config, name) if not good(x)]:
-            limits = {"horizons": "at least 1"}.get(name, "between 0 and 1")
-            raise UserError(f"--{name.replace('_', '-')}: {bad[0]} must be {limits}")
-    for name in ("watch_steps", "act_steps", "num_envs", "chunk", "draws"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-
-
 def watch(
     run: Run, settings: FarlConfig, config: HorizonConfig, learnt: OfflineResult
 ) -> tuple[Gate, list[dict[str, Any]], dict[str, float]]:

@@ -10,7 +10,8 @@ import optax
 from flax import struct
 
 from farl_jax import devices, distributions, ope
-from farl_jax.config import OfflinePPOConfig, OnlineConfig, Treatment
+from farl_jax.config import OfflinePPOConfig, OnlineConfig
+from farl_jax.config_online import Treatment
 from farl_jax.dataset import DeviceData
 from farl_jax.iql import Critics, advantage
 from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value

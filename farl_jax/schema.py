@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+MAX_INT = 2**63 - 1
 _MAX_SHOWN = 60
 
 
@@ -62,9 +63,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Length:
-    """How many elements a list or tuple must have, at least."""
+    """How many elements a list or tuple must have, at least, and whether all must differ."""
 
     least: int
+    distinct: bool = False
 
 
 Count = Annotated[int, Range(1)]
@@ -73,6 +75,7 @@ Positive = Annotated[float, Range(0, low_open=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Fraction = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
+Rate = Annotated[float, Range(0, 1, low_open=True)]
 Discount = Annotated[float, Range(0, 1, high_open=True)]
 Seed = Annotated[int, Range(0, 2**32, high_open=True)]
 """JAX's keys have 32 bits: a larger seed would be the silent twin of a smaller one."""
@@ -116,6 +119,8 @@ def check(hint: Any, value: Any, name: str) -> Any:
         return _check_union(hint, arguments, value, name)
     if origin in (list, tuple, dict, Mapping):
         return _check_container(origin, arguments, value, name)
+    if hint is int and isinstance(value, int) and abs(value) > MAX_INT:
+        raise SchemaError(f"{name} must be at most {MAX_INT} in size; got {shown(value)}")
     if not _is(hint, origin, arguments, value):
         raise SchemaError(f"{name} must be {describe(hint)}; got {shown(value)}")
     return value
@@ -132,7 +137,7 @@ def check_bounds(settings: Any) -> None:
     for group in dataclasses.fields(settings):
         own = getattr(settings, group.name)
         for name, hint in hints_of(type(own)).items():
-            for rule in _rules(hint):
+            for rule in rules_of(hint):
                 if isinstance(rule, Range):
                     _check_range(rule, getattr(own, name), f"{group.name}.{name}", settings)
 
@@ -194,7 +199,7 @@ def _is(hint: Any, origin: Any, arguments: tuple[Any, ...], value: Any) -> bool:
     if hint is float:
         return _is_number(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, types.NoneType if hint is None else hint)
 
 
@@ -285,6 +290,8 @@ def _check_container(kind: Any, arguments: tuple[Any, ...], value: Any, name: st
 def _check_rule(rule: Any, value: Any, name: str) -> None:
     if isinstance(rule, Length) and len(value) < rule.least:
         raise SchemaError(f"{name} must have at least {rule.least} entries; it has {len(value)}")
+    if isinstance(rule, Length) and rule.distinct and len(set(value)) < len(value):
+        raise SchemaError(f"{name} must have each entry once; got {shown(value)}")
     if isinstance(rule, Range):
         _check_range(rule, value, name, None)
 
@@ -308,13 +315,13 @@ def _value_of(name: str, settings: Any) -> Any:
     return None if settings is None else functools.reduce(getattr, name.split("."), settings)
 
 
-def _rules(hint: Any) -> tuple[Any, ...]:
+def rules_of(hint: Any) -> tuple[Any, ...]:
     """The rules of an annotation, also where it is one of several options."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return arguments[1:]
     if origin in (typing.Union, types.UnionType):
-        return tuple(rule for option in arguments for rule in _rules(option))
+        return tuple(rule for option in arguments for rule in rules_of(option))
     return ()
 
 

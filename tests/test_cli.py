@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from envs_mjx import TASKS
-from experiments.cli import StartArgs, _parse, main
-from experiments.presets import PRESETS, RunSettings, check, preset
+from experiments.arguments import StartArgs
+from experiments.cli import _parse, main
+from experiments.presets import PRESETS, RunSettings, check_run, preset
 from experiments.runtime import UserError
 from farl_jax import dataset
 from farl_jax.metrics import read_metrics
+from farl_jax.schema import SchemaError
 
 
 def fails(capsys, *argv: str) -> str:
@@ -33,22 +35,28 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--online.foo", "3"], "--online.foo"),
         (["run", "--online.env-steps", "many"], "env-steps"),
         (["run", "--online.treatment", "ignored"], "treatment"),
-        (["run", "--seeds", "0"], "at least 1"),
-        (["run", "--safety.horizon", "40"], "train_horizon"),
-        (["run", "--safety.hold", "0"], "at least 1 step"),
-        (["run", "--safety.patience", "0"], "never act"),
-        (["run", "--world-model.failure-window", "0"], "1 step is the least"),
-        (["run", "--safety.failure-limit", "2"], "a share of episodes"),
+        (["run", "--seeds", "0"], "--seeds must be at least 1"),
+        (["run", "--safety.horizon", "40"], "below world_model.train_horizon (13); got 40"),
+        (["run", "--safety.hold", "0"], "--safety.hold must be at least 1; got 0"),
+        (["run", "--safety.patience", "0"], "--safety.patience must be at least 1"),
+        (["run", "--world-model.failure-window", "0"], "must be at least 1"),
+        (["run", "--safety.failure-limit", "2"], "above 0 and below 1"),
         (["run", "--safety.failure-limit", "0.1", "--safety.limit-rate", "0"], "above 0"),
-        (["run", "--safety.failure-limit", "0.1", "--safety.min-risk", "1"], "between the two"),
-        (["run", "--constraint.limit", "5"], "constraint.limit is 5.0"),
+        (["run", "--safety.failure-limit", "0.1", "--safety.min-risk", "1"], "min_risk (1.0)"),
+        (
+            ["run", "--constraint.limit", "5"],
+            "at least 0 and below 1; got 5.0",
+        ),
         (["run", "--constraint.max-kl", "0"], "above 0"),
-        (["run", "--online.rollout", "4"], "adaptation.every to 0"),
-        (["run", "--mppi.elites", "65"], "mppi.samples = 64"),
-        (["run", "--mppi.horizon", "13"], "plan for 1 to 12"),
+        (["run", "--online.rollout", "4"], "set adaptation.every to 0"),
+        (
+            ["run", "--mppi.elites", "65"],
+            "between 1 and mppi.samples (64); got 65",
+        ),
+        (["run", "--mppi.horizon", "13"], "below world_model.train_horizon (13)"),
         (["run", "--mppi.slots", "0"], "at least 1"),
-        (["run", "--risk-critic.failure-share", "1.5"], "0 to 1"),
-        (["run", "--risk-critic.transitions", "100"], "lower it"),
+        (["run", "--risk-critic.failure-share", "1.5"], "must be between 0 and 1"),
+        (["run", "--risk-critic.transitions", "9"], "risk_critic.transitions (9); got 1024"),
         (["run", "--world-model.encoder", "cnn"], "encoder"),
         (["reproduce", "--seeds", "0"], "at least 1"),
         (["reproduce", "--stored", "--seed", "35"], "only --figure"),
@@ -86,7 +94,7 @@ def test_a_task_may_differ_from_the_presets():
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("task", TASKS)
 def test_every_preset_is_accepted_on_every_task(name, task):
-    check(RunSettings(task, name, 0, None, preset(name, task)))
+    check_run(RunSettings(task, name, 0, None, preset(name, task)))
 
 
 def test_the_command_line_knows_the_tasks_settings():
@@ -108,12 +116,12 @@ def test_settings_round_trip_and_refuse_what_they_do_not_know(name):
     del older["holdout"]
     earlier = saved | {"config": saved["config"] | {"bc": older}}
     assert RunSettings.from_json(earlier) == settings
-    with pytest.raises(UserError, match="unknown setting 'extra'"):
+    with pytest.raises(SchemaError, match=r"unknown field 'extra' in config\.json"):
         RunSettings.from_json(saved | {"extra": 1})
     with pytest.raises(UserError, match="protocol"):
         RunSettings.from_json(saved | {"protocol": 999})
     saved["config"]["online"]["epochs"] = "five"
-    with pytest.raises(UserError, match="epochs"):
+    with pytest.raises(SchemaError, match=r"config\.online\.epochs must be a whole number"):
         RunSettings.from_json(saved)
 
 

@@ -9,14 +9,13 @@ import pytest
 
 from experiments.cli import main
 from experiments.plots import horizon_figure
-from experiments.run_horizon import check
-from experiments.runtime import UserError
 from farl_jax import diagnosis, horizon, online, safety
 from farl_jax.config import FarlConfig, HorizonConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.methods import METHODS
 from farl_jax.offline import Networks
 from farl_jax.online import Counters
 from farl_jax.safety import Gate, GateMemory
+from farl_jax.schema import SchemaError
 from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
 from tests.parameters import random_parameters
 from tests.toy import make_toy
@@ -24,7 +23,7 @@ from tests.toy import make_toy
 HORIZONS, TOP, ENVS, CHUNK = (1, 2, 3, 5, 8, 10, 15, 20), 20, 8, 25
 CONFIG = FarlConfig(
     network=NetworkConfig(width=8, depth=1),
-    world_model=WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5),
+    world_model=WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5, train_horizon=TOP + 1),
     safety=SafetyConfig(horizon=TOP, hold=3),
 )
 TOY = make_toy(ENVS)
@@ -226,23 +225,25 @@ def test_recall_falls_with_the_lead_that_is_asked_for():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"horizons": ()}, "--horizons"),
-        ({"horizons": (3, 3)}, "each once"),
-        ({"horizons": (0,)}, "at least 1"),
-        ({"gammas": (1.5,)}, "--gammas: 1.5"),
-        ({"trigger_rates": (0.0,)}, "--trigger-rates: 0.0"),
-        ({"num_envs": 0}, "--num-envs"),
+        ({"horizons": ()}, "horizons must have at least 1 entries"),
+        ({"horizons": (3, 3)}, "each entry once"),
+        ({"horizons": (0,)}, r"horizons\[0\] must be at least 1"),
+        ({"gammas": (1.5,)}, r"gammas\[0\] must be above 0 and at most 1"),
+        ({"trigger_rates": (0.0,)}, r"trigger_rates\[0\] must be above 0"),
+        ({"num_envs": 0}, "num_envs must be at least 1"),
     ],
 )
 def test_a_study_that_cannot_work_is_refused(change, said):
-    check(HorizonConfig())
-    with pytest.raises(UserError, match=said):
-        check(dataclasses.replace(HorizonConfig(), **change))
+    with pytest.raises(SchemaError, match=said):
+        dataclasses.replace(HorizonConfig(), **change)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["nowhere"], "no run at nowhere"), (["nowhere", "--horizons", "0"], "--horizons: 0")],
+    [
+        (["nowhere"], "no run at nowhere"),
+        (["nowhere", "--horizons", "0"], "--horizons must be at least 1"),
+    ],
 )
 def test_the_command_refuses_in_one_line(capsys, words, said):
     assert main(["sweep", "horizon", *words]) == 2

@@ -20,6 +20,7 @@ from experiments.sweep import Sweep
 from farl_jax import checkpoint, dataset
 from farl_jax.methods import METHODS
 from farl_jax.metrics import MetricsWriter
+from farl_jax.schema import SchemaError
 
 
 def test_a_grid_combines_all_and_a_list_pairs():
@@ -58,15 +59,15 @@ def test_values_take_their_fields_type():
         ("safety.horizn", "3", "did you mean safety.horizon"),
         ("safety", "3", "is a group"),
         ("safety.horizon.more", "3", "unknown setting"),
-        ("safety.horizon", "3.5", r"safety.horizon is '3.5', expected <class 'int'>"),
-        ("safety.horizon", "none", "expected"),
-        ("safety.gamma_risk", "inf", "expected"),
-        ("safety.max_risk", "nan", "expected"),
-        ("online.treatment", "ignored", "expected"),
+        ("safety.horizon", "3.5", "safety.horizon must be a whole number; got '3.5'"),
+        ("safety.horizon", "none", "whole number"),
+        ("safety.gamma_risk", "inf", "finite number"),
+        ("safety.max_risk", "nan", "finite number or none"),
+        ("online.treatment", "ignored", "executed, masked or relabelled"),
     ],
 )
 def test_what_no_field_can_take_is_named(name, text, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises((UserError, SchemaError), match=said):
         parse_setting(name, text)
 
 
@@ -87,7 +88,7 @@ SHORT = ("--set", "world_model.train_horizon=4", "--set", "safety.horizon=3")
         (["--set", "safety.horizon=3", "--seeds", "0"], "--seeds"),
         (["--set", "safety.horizon=3", "--method", "magic"], "unknown method 'magic'"),
         (["--set", "safety.horizon=3", "--task", "bounded_pusch"], "bounded_push"),
-        (["--method", "farl", "mppi", *SHORT], "mppi.horizon is 8"),
+        (["--method", "farl", "mppi", *SHORT], "below world_model.train_horizon (4)"),
         (["--list", "--set", "safety.horizon=3,4,5", "--set", "bc.steps=1,2"], "bc.steps 2"),
     ],
 )
@@ -102,7 +103,7 @@ def test_a_training_horizon_too_short_to_plan_with_is_refused_to_the_planner_alo
     args = SweepArgs(tmp_path / "out", set=SHORT[1::2], method=("farl", "simple_critic"))
     (cell,) = plan(args)
     run, folder = start_run(cell.path, cell.settings, None, resume=False)
-    with folder, pytest.raises(UserError, match=r"mppi.horizon is 8.*plan for 1 to 3"):
+    with folder, pytest.raises(UserError, match=r"mppi.horizon must be below .* \(4\).*got 8"):
         fine_tune([run], "mppi")
     assert {entry.name for entry in cell.path.iterdir()} == {"config.json", "env.json"}
 
@@ -118,7 +119,7 @@ def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
     assert one == base(safety__horizon=3, safety__max_risk=0.5, online__epochs=2)
     assert one == base(adaptation__every=0, safety__patience=9, constraint__limit=0.5)
     assert one == base(mppi__samples=8, risk_critic__max_risk=0.5)
-    assert one != base(world_model__train_horizon=9) != base(bc__steps=3) != one
+    assert one != base(world_model__train_horizon=15) != base(bc__steps=3) != one
     assert one != base_settings(dataclasses.replace(settings(), seed=1))
     calibrated = base(safety__max_risk=None)
     assert calibrated == one  # the preset's own horizon: the same calibration
@@ -128,6 +129,15 @@ def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
     for horizon in (12, 3):
         own = base(safety__max_risk=None, safety__horizon=horizon)
         assert base_settings(own) == own
+
+
+def test_the_base_of_a_short_training_horizon_is_one_that_can_be_trained():
+    short = {"world_model__train_horizon": 5, "safety__hold": 1}
+    based = base_settings(settings(**short, safety__horizon=3))
+    assert based == base_settings(settings(**short, safety__horizon=2)) == base_settings(based)
+    assert based.config.safety.horizon == 4
+    long = {"world_model__train_horizon": 40, "online__rollout": 64}
+    assert base_settings(settings(**long)).config.adaptation.every == 0
 
 
 @pytest.mark.parametrize(
@@ -148,7 +158,7 @@ def test_cells_are_equal_to_a_method_where_it_does_not_read_what_differs(method,
         "mppi": {"mppi__samples": 8},
         "constraint": {"constraint__limit": 0.5},
         "online": {"online__epochs": 3},
-        "world_model": {"world_model__train_horizon": 9},
+        "world_model": {"world_model__train_horizon": 15},
     }
     seen = lambda **change: settings_read(settings(**change), METHODS[method])
     differing = {group for group, change in changes.items() if seen(**change) != seen()}
