@@ -33,6 +33,8 @@ class StartArgs(Checked):
     """Folder of the run. Default: runs/<task>/<preset>."""
     resume: bool = False
     """Keep what is finished and go on from the newest checkpoint."""
+    insist: bool = False
+    """Start even where an estimate says that memory or time cannot be enough."""
     config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
 
 
@@ -64,6 +66,8 @@ class ReproduceArgs(Checked):
     """Folder of main.jsonl and the figures."""
     stored: bool = False
     """Run nothing: tables and figures of all the rows in --out."""
+    insist: bool = False
+    """Start even where an estimate says that memory or time cannot be enough."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ class SweepArgs(Checked):
     a setting online at once, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    insist: bool = False
+    """Start even where an estimate says that memory or time cannot be enough."""
     executor: Literal["local", "slurm"] = "local"
     """Where the runs are made: on this machine, or as jobs of Slurm, one for each run, or for all
     that trains --together."""

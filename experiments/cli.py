@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments import options, signals
+from experiments import estimate, options, signals
 from experiments.arguments import (
     BenchArgs,
     BenchTrainArgs,
@@ -24,7 +24,14 @@ from experiments.arguments import (
     TasksArgs,
 )
 from experiments.presets import RunSettings, check_run, preset
-from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
+from experiments.runtime import (
+    UserError,
+    disk_errors,
+    peak_memory_gb,
+    prepare_jax,
+    version_text,
+)
+from farl_jax.methods import MAIN
 from farl_jax.schema import SchemaError
 
 
@@ -47,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        prepare_jax()
+        print(version_text())
         return 0
     name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), words[0])
     rest = words[len(name.split()) :]
@@ -94,6 +105,9 @@ def _user_line(error: Exception) -> str | None:
         error, UserError | SchemaError | EnvError | CheckpointError | DatasetError | DeviceError
     ):
         return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:200]:
+        reason = " ".join(str(error).split())[:200]
+        return f"out of memory ({reason}): lower online.num_envs, batch sizes or network sizes"
     return None
 
 
@@ -103,7 +117,8 @@ def _one_line_warning(message: Any, *_: Any) -> None:
 
 def _usage() -> str:
     lines = [f"  {name:<15}{text}" for name, (_, _, text) in COMMANDS.items()]
-    return "\n".join(["usage: farl COMMAND [options]", "", *lines, "", "farl COMMAND --help"])
+    about = ["farl COMMAND --help", "farl --version"]
+    return "\n".join(["usage: farl COMMAND [options]", "", *lines, "", *about])
 
 
 def _console() -> Console:
@@ -112,6 +127,7 @@ def _console() -> Console:
 
 
 def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
+    estimate.check_fits(args.config, args.seeds, len(MAIN), insist=args.insist)
     root = args.out or Path("runs") / args.task.replace(":", ".") / args.preset
     settings = [
         RunSettings(args.task, args.preset, seed, args.backend, args.config)
@@ -152,7 +168,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     from envs_mjx import TASKS
     from experiments import reproduce
     from experiments.run_online import find_method
-    from farl_jax.methods import MAIN, METHODS
+    from farl_jax.methods import METHODS
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     command = " ".join(["farl", *sys.argv[1:]])
@@ -168,6 +184,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     tasks = args.task or tuple(TASKS)
     for task in tasks:
         config = preset(args.preset, task)
+        estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
         check_run(RunSettings(task, args.preset, args.seed, args.backend, config))
     plan = reproduce.Plan(
         tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
@@ -186,6 +203,8 @@ def command_horizon(args: HorizonArgs) -> None:
     """The horizon study of a trained run."""
     from experiments import run_horizon
 
+    gates = len(args.study.horizons) * len(args.study.gammas) * len(args.study.trigger_rates)
+    estimate.check_rollout(gates * args.study.num_envs, args.study.chunk, "--num-envs")
     _on_run(args, lambda run: run_horizon.study(run, args))
 
 
@@ -257,6 +276,7 @@ def command_bench(args: BenchArgs) -> None:
     """Throughput."""
     from experiments import bench
 
+    estimate.check_rollout(max(args.num_envs), 4, "--num-envs")
     bench.run(
         args.task,
         args.backends,
@@ -272,6 +292,7 @@ def command_bench_train(args: BenchTrainArgs) -> None:
     """Throughput of the whole online loop."""
     from experiments import bench_train
 
+    estimate.check_rollout(max(args.num_envs), 32, "--num-envs")
     bench_train.run(args, _console())
 
 
@@ -282,6 +303,7 @@ def command_tasks(args: TasksArgs) -> None:
     if args.sheet is not None:
         task_sheet.draw(args.sheet, () if args.task == "all" else (args.task,), _console())
         return
+    estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, _console())
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments import estimate
 from experiments.arguments import SweepArgs
 from experiments.presets import (
     RunSettings,
@@ -85,9 +86,12 @@ def plan(args: SweepArgs) -> list[Cell]:
     for method in args.method:
         find_method(method)
     config, cells = preset(args.preset, args.task), []
-    for swept in expand(read_fields(args.set), paired=args.list):
+    grid = expand(read_fields(args.set), paired=args.list)
+    runs = len(grid) * args.seeds
+    for swept in grid:
         label = label_of(swept)
         changed = with_settings(config, swept)
+        estimate.check_fits(changed, runs, len(args.method), insist=args.insist)
         check_run(
             RunSettings(args.task, args.preset, args.seed, args.backend, changed), args.method
         )

@@ -231,6 +231,18 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+def version_text() -> str:
+    """Return the versions of this project and of what it stands on, and the devices, as lines."""
+    about = describe_environment()
+    device = about["device"]
+    commit = (about["git"] or {}).get("commit", "")[:12]
+    lines = [f"{name:<17}{version}" for name, version in about["packages"].items() if version]
+    lines[0] += f"  {commit}" if commit else ""
+    lines.append(f"{'python':<17}{about['python']}")
+    lines.append(f"{'devices':<17}{device['count']} x {device['kind']} ({device['platform']})")
+    return "\n".join(lines)
+
+
 def _check_contents(path: Path, config: Mapping[str, Any], resume: bool) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file; choose another --out")

@@ -1,5 +1,6 @@
 """The command line: bad input is one line and exit code 2, and the smoke run is whole."""
 
+import importlib.metadata
 import json
 import shutil
 
@@ -222,3 +223,11 @@ def test_a_checkpoint_of_other_sizes_is_refused(copy, capsys):
     (seed / "farl" / "result.json").unlink()
     line = fails(capsys, "online", str(seed), "--method", "farl")
     assert "256" in line and "64" in line  # both shapes are named
+
+
+def test_the_version_names_what_it_stands_on(capsys):
+    assert main(["--version"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("farl-jax", "jax", "mujoco", "python", "devices"):
+        assert any(line.split()[0] == name for line in shown.splitlines()), name
+    assert importlib.metadata.version("jax") in shown
