@@ -17,7 +17,7 @@ from experiments.presets import (
     with_settings,
 )
 from experiments.run_online import find_method
-from experiments.runtime import UserError, read_json
+from experiments.runtime import UserError, check_data, read_json
 from farl_jax.methods import Method
 
 CALIBRATION = (
@@ -132,6 +132,7 @@ def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
 def holds(path: Path, settings: RunSettings) -> bool:
     """Whether a folder is that of the run of these settings."""
     saved = path / "config.json"
+    check_data(path)
     return saved.is_file() and RunSettings.from_json(read_json(saved)) == settings
 
 
