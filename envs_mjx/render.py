@@ -3,10 +3,11 @@
 import functools
 import importlib
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -287,17 +288,22 @@ def _checked(frames: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes `path` when the body succeeds, and is removed when not."""
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    """A name that becomes `path` when the body succeeds, and is removed when not.
+
+    Nobody can foresee it. It is absolute: ffmpeg takes "-x" for an option and "a:x" for a protocol.
+    """
+    name = f".incoming-{secrets.token_hex(8)}{path.suffix}"
+    temporary = path.absolute().with_name(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
         raise RenderError(f"cannot write {path}: {reason}") from error
     finally:
-        if temporary.exists():
+        with suppress(OSError):
             temporary.unlink()
 
 

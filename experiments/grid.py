@@ -18,7 +18,7 @@ from experiments.presets import (
     with_settings,
 )
 from experiments.run_online import find_method
-from experiments.runtime import UserError, read_json
+from experiments.runtime import UserError, check_data, read_json
 from farl_jax.methods import Method
 
 CALIBRATION = (
@@ -147,6 +147,7 @@ def _with_groups(settings: RunSettings, parts: Mapping[str, Any]) -> RunSettings
 def holds(path: Path, settings: RunSettings) -> bool:
     """Whether a folder is that of the run of these settings."""
     saved = path / "config.json"
+    check_data(path)
     return saved.is_file() and RunSettings.from_json(read_json(saved)) == settings
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from farl_jax.files import replacing
 from farl_jax.methods import MAIN, METHODS
 
 BASELINE = MAIN[0]
@@ -126,8 +127,9 @@ def save(figure: Any, folder: Path, name: str) -> Path:
         text.set_parse_math(False)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out; once is enough for both files
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-    figure.savefig(folder / f"{name}.png")
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", None)):
+        with replacing(folder / f"{name}{suffix}") as temporary:
+            figure.savefig(temporary, metadata=metadata)
     return folder / f"{name}.png"
 
 

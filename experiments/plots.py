@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from farl_jax.files import replacing
+
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by line style.
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", "-.", ":")
@@ -74,10 +76,7 @@ def comparison_figure(
     if title:
         figure.suptitle(title, fontsize=12)
     figure.supxlabel(_footer(seeds_by_method, command), fontsize=7, color=_GREY)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _save(figure, Path(path))
 
 
 def diagnosis_figure(
@@ -120,9 +119,7 @@ def diagnosis_figure(
     foresight.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=12)
     figure.supxlabel(command, fontsize=7, color=_GREY)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _save(figure, path)
 
 
 def horizon_figure(path: Path, report: Row) -> Path:
@@ -169,9 +166,7 @@ def horizon_figure(path: Path, report: Row) -> Path:
     beyond = f"grey: H > {report['train_horizon'] - 1}, where the failure head extrapolates"
     intervals = "bars: 95 %, of failures by their counts, of the rest by resampling environments"
     figure.supxlabel(f"{beyond}; {intervals}\n{report['command']}", fontsize=7, color=_GREY)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _save(figure, path)
 
 
 def _draw_by_horizon(axis: Any, report: Row, part: str, name: str) -> None:
@@ -244,9 +239,7 @@ def throughput_figure(
     axis.set_yscale("log")
     axis.legend(frameon=False, fontsize=8)
     figure.supxlabel(command, fontsize=7, color=_GREY)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _save(figure, path)
 
 
 def shares_figure(path: Path, rows: Sequence[Row], names: Sequence[str], command: str) -> Path:
@@ -278,8 +271,13 @@ def shares_figure(path: Path, rows: Sequence[Row], names: Sequence[str], command
     dress(axis, "Where the online loop's time goes", "% of the time of an update", "")
     figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=len(names))
     figure.supxlabel(command, fontsize=7, color=_GREY)
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
     return path
 
 

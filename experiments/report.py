@@ -18,6 +18,7 @@ from experiments.report_rows import Findings, Groups, collect, curve
 from experiments.report_stats import OURS, RIVALS
 from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
 from experiments.runtime import UserError, read_json, write_rows
+from farl_jax import files
 from farl_jax.methods import MAIN
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
@@ -51,9 +52,7 @@ def report(args: ReportArgs, console: Console) -> Path:
     content = Content(groups, sweeps, pictures, films, findings, paper, command)
     _write_rows(groups, args.out / ROWS)
     page = args.out / PAGE
-    temporary = page.with_name(f".{PAGE}.tmp")
-    temporary.write_text(report_page.page(content), encoding="utf-8")
-    temporary.replace(page)
+    files.write_text(page, report_page.page(content))
     for name, text in (*findings.left_out, *findings.notes):
         print(f"farl: warning: {name}: {text}", file=sys.stderr)
     runs = sum(len(entries) for task in groups.values() for entries in task.values())

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.presets import PROTOCOL
-from experiments.runtime import UserError, read_json
+from experiments.runtime import UserError, check_data, read_json
 from farl_jax.config import FarlConfig
+from farl_jax.files import fault_of
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.metrics import read_metrics
 
@@ -25,7 +26,7 @@ NUMBERS = ("initial_return", "final_return", "initial_success", "final_success")
 CURVES = ("eval_return", "failure_episodes", "recovered_steps")
 VARIED = ("constraint.limit",)
 """Settings that always set groups apart: the cost limit of the safe-RL baselines."""
-_SKIPPED = {"checkpoints", "demos", "offline", "tb"}
+_SKIPPED = {"checkpoints", "demos", "offline", "tb", "replaced"}
 
 Row = Mapping[str, Any]
 
@@ -112,6 +113,17 @@ def find(folder: Path, name: str) -> Iterable[Path]:
             yield Path(here) / name
 
 
+def check_found(path: Path) -> None:
+    """Refuse a file that is not data of its run's folder, `<run>/<method>/<name>`.
+
+    Raises:
+        UserError: it, or another entry of that folder, is a link that leads out, or no file.
+    """
+    check_data(path.parent.parent)
+    if fault := fault_of(path, path.parent.parent):
+        raise UserError(f"{path}: {fault}")
+
+
 def curve(entry: Entry, findings: Findings) -> list[dict[str, Any]]:
     """The run's online rows of metrics.jsonl with its seed; none, and a note, where damaged."""
     path = Path(entry.name) / "metrics.jsonl"
@@ -157,6 +169,7 @@ def check_row(row: Any, numbers: Iterable[str] = (*COUNTS, *NUMBERS)) -> Row:
 
 def _read(path: Path, findings: Findings) -> Entry:
     """The run of one result.json; UserError says why it cannot be used."""
+    check_found(path)
     row, config = check_row(read_json(path)), path.parent.parent / "config.json"
     if not config.is_file():
         raise UserError("no config.json above it: not a run's folder")

@@ -1,14 +1,16 @@
 """Tables of sweeps, and studies of the horizon, as a report reads them."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.presets import text_of
-from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_row, find
+from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_found, check_row, find
 from experiments.runtime import UserError, read_json
+from farl_jax.files import fault_of
 from farl_jax.methods import METHODS
 
 FAILED = "failed.jsonl"
@@ -88,6 +90,7 @@ def find_horizons(folders: Sequence[Path], findings: Findings) -> list[tuple[Pat
     paths = [path for folder in folders for name in HORIZONS for path in find(folder, name)]
     for path in dict.fromkeys(paths):
         try:
+            check_found(path)
             report = read_json(path)
             if not isinstance(report, dict) or not report.get("rows"):
                 raise UserError(f"{path}: holds no rows of a horizon study")
@@ -143,6 +146,9 @@ def _swept(row: Row) -> list[tuple[str, Any]]:
 
 def _lines(path: Path, findings: Findings) -> list[tuple[str, dict[str, Any]]]:
     """(name, object) of each line that is one; the others are left out by name."""
+    if os.path.lexists(path) and (fault := fault_of(path, path.parent)):
+        findings.left_out.append((str(path), fault))
+        return []
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     except (OSError, UnicodeDecodeError) as error:

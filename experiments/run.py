@@ -15,7 +15,7 @@ from rich.console import Console
 
 from envs_mjx import BatchEnv, SawyerEnv, make
 from experiments.presets import PROTOCOL, RunSettings
-from experiments.runtime import RunFolder, UserError, read_json
+from experiments.runtime import RunFolder, UserError, check_data, read_json
 from farl_jax import checkpoint, devices
 from farl_jax.offline import Networks
 from farl_jax.types import OfflineResult
@@ -81,6 +81,7 @@ def open_run(
     Of several processes that share the run, all but the first work in a copy that they throw away.
     """
     config = path / "config.json"
+    check_data(path)
     if not config.is_file():
         raise UserError(f"no run at {path}: start one with `farl run` or `farl demos`")
     saved = read_json(config)
@@ -91,7 +92,7 @@ def open_run(
         )
     if not devices.leads():
         folder = tempfile.TemporaryDirectory()
-        path = Path(shutil.copytree(path, Path(folder.name) / path.name))
+        path = Path(shutil.copytree(path, Path(folder.name) / path.name, symlinks=True))
         return Run(path, settings, resume, Console(quiet=True)), folder
     folder = RunFolder.create(path, saved, resume=True)
     return Run(path, settings, resume, console), folder
@@ -102,6 +103,7 @@ def start_run(
 ) -> tuple[Run, RunFolder]:
     """A new run's folder, or with `resume` the same run's."""
     config = path / "config.json"
+    check_data(path)
     resume, wanted = resume and config.is_file(), settings.to_json()
     if resume and RunSettings.from_json(saved := read_json(config)) == settings:
         wanted = saved  # an older version may not have had every setting

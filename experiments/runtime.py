@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import jax
 
+from farl_jax import files
 from farl_jax.devices import join_processes
 
 CONFIG = "config.json"
@@ -100,18 +101,22 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            _discard(temporary)
-            raise
+        files.write_text(path, text)
+
+
+def check_data(folder: Path) -> None:
+    """Refuse a run's folder that reaches outside itself or holds what is no file.
+
+    A folder without config.json is no run's, and not looked through.
+
+    Raises:
+        UserError: it names the link, FIFO, socket or device.
+    """
+    with disk_errors(folder):
+        found = files.find_fault(folder) if os.path.lexists(Path(folder) / CONFIG) else None
+    if found:
+        raise UserError(f"{found[0]}: {found[1]}; remove it, or put a copy of its file there")
 
 
 def read_json(path: Path) -> Any:
@@ -179,6 +184,7 @@ class RunFolder:
         """
         path = Path(path)
         config = json.loads(json.dumps(dict(config), allow_nan=False))
+        check_data(path)
         with disk_errors(path):
             if not resume:
                 path.mkdir(parents=True, exist_ok=True)
@@ -187,6 +193,7 @@ class RunFolder:
         run = cls(path, lock)
         try:
             _check_contents(path, config, resume)  # again: another process may have been first
+            files.discard_leftovers(path)
             if resume:
                 saved = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
                 resumed = [*saved.get("resumed", []), describe_environment()]
@@ -286,7 +293,7 @@ def _take_lock(path: Path) -> int:
     """Lock the file and write down who holds it; a dead process of this host holds nothing."""
     here = _place()
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             owner, host = _read_owner(descriptor)
             try:
@@ -295,7 +302,7 @@ def _take_lock(path: Path) -> int:
                 raise UserError(
                     f"{path.parent}: in use by process {owner} on {host}; wait, or end that process"
                 ) from error
-            if not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), path.stat()):
+            if not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), path.lstat()):
                 os.close(descriptor)  # the holder removed it just before we locked it
                 continue
             if host not in ("", here) and not _is_over(host):

@@ -38,6 +38,7 @@ from experiments.run_online import THRESHOLDS, fine_tune
 from experiments.runtime import UserError, describe_environment, read_json, write_json, write_rows
 from farl_jax import checkpoint, metrics
 from farl_jax.config import FarlConfig
+from farl_jax.files import replacing
 from farl_jax.methods import METHODS
 
 Row = dict[str, Any]
@@ -315,9 +316,8 @@ def take(base: Path, run: Run, names: Sequence[str]) -> None:
         if not (run.path / name).exists():
             _copy(base / name, run.path / name)
     if not (run.path / metrics.FILE).exists():
-        temporary = run.path / f".{metrics.FILE}.tmp"
-        shutil.copyfile(base / metrics.FILE, temporary)
-        temporary.rename(run.path / metrics.FILE)
+        with replacing(run.path / metrics.FILE) as temporary:
+            shutil.copyfile(base / metrics.FILE, temporary)
     saved = checkpoint.read_metadata(run.path / "offline")["settings"]
     if base_settings(RunSettings.from_json(saved)) != base_settings(run.settings):
         raise UserError(f"{run.path / 'offline'}: made with other settings; choose another --out")
@@ -325,10 +325,8 @@ def take(base: Path, run: Run, names: Sequence[str]) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a folder, all of it or nothing; by hard links, where the disk allows."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, copy_function=_link)
-    temporary.rename(target)
+    with replacing(target, folder=True) as temporary:
+        shutil.copytree(source, temporary, True, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:

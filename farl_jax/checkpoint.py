@@ -1,17 +1,21 @@
 """Whole-state checkpoints: Orbax V1 behind one file, strict on the way back, honest about damage.
 
-A step is one folder, `<folder>/<step>`, that appears by a rename when it is complete. It holds one
-Orbax checkpointable per item, each a flat dictionary from leaf path to array, and `metadata.json`:
-the caller's metadata, every leaf's shape and dtype, and size and CRC-32 of every file. Orbax
-detects damage, too, but reports all of it alike, and it loads wrong shapes silently: so the folder
-is checked against `metadata.json` first, and Orbax only sees what is known to fit.
+A step is one folder, `<folder>/<step>`, that appears by a rename when it is complete and has been
+read back. It holds one Orbax checkpointable per item, each a flat dictionary from leaf path to
+array, and the manifest (`farl_jax.manifest`). Orbax detects damage, too, but reports all of it
+alike, and it loads wrong shapes silently: so the folder is checked against the manifest first, and
+Orbax only sees what is known to fit.
 """
 
+import fcntl
+import hashlib
 import json
+import os
+import resource
 import shutil
 import warnings
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from farl_jax import devices
+from farl_jax import devices, manifest
+from farl_jax.manifest import CheckpointError, Damaged
+from farl_jax.quiet import Failed, quietly
 
 PyTree = Any
 
-FORMAT = 1
-MANIFEST = "metadata.json"
 STAGING = ".incoming"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint could not be saved or loaded. The message is one line: what, why, way out."""
-
-
-class _Damaged(CheckpointError):
-    """What is on disk is not what was saved: an older step may still be good."""
+_FREE = min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 def save(
@@ -60,38 +57,24 @@ def save(
         raise CheckpointError(f"step must be >= 0 and keep >= 1, got {step} and {keep}")
     leaves = {name: _host_leaves(name, tree) for name, tree in items.items()}
     folder = Path(folder).absolute()
-    final, staging = folder / str(step), folder / f"{step}{STAGING}"
-    body = {"format": FORMAT, "step": step, "metadata": _as_json(metadata), "score": score}
+    body = {"format": manifest.FORMAT, "step": step, "metadata": _as_json(metadata), "score": score}
     stored = {  # Orbax stores no empty arrays and no empty items
         item: {path: leaf for path, leaf in tree.items() if leaf.size}
         for item, tree in leaves.items()
     }
+    body["items"] = {
+        item: {path: _spec(leaf) for path, leaf in tree.items()} for item, tree in leaves.items()
+    }
     try:
-        if jax.process_index() > 0:
-            _write_items(staging / "orbax", stored, body["metadata"])
-            return devices.path_of_first(final)
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"*{STAGING}*"):  # of a save that was killed
-            shutil.rmtree(leftover)
-        staging.mkdir()
-        _write_items(staging / "orbax", stored, body["metadata"])
-        body["items"] = {
-            item: {path: _spec(leaf) for path, leaf in tree.items()}
-            for item, tree in leaves.items()
-        }
-        _write_manifest(staging, body)
-        if final.exists():
-            final.rename(folder / f"{step}{STAGING}-replaced")
-        staging.rename(final)
-        for leftover in folder.glob(f"*{STAGING}*"):
-            shutil.rmtree(leftover)
-        _prune(folder, step, keep)
-    except Exception as error:
-        shutil.rmtree(staging, ignore_errors=True)
+        quietly(lambda: _write_step(folder, body, stored))
+        if devices.leads():
+            _prune(folder, step, keep)
+    except (Failed, OSError) as error:
+        shutil.rmtree(folder / f"{step}{STAGING}", ignore_errors=True)
         way = "older steps are intact, --resume goes on from them"
-        reason = f"cannot save step {step} in {folder}: {_root_cause(error)}; {way}"
+        reason = f"cannot save step {step} in {folder}: {error}; {way}"
         raise CheckpointError(reason) from error
-    return devices.path_of_first(final)
+    return devices.path_of_first(folder / str(step))
 
 
 def restore(
@@ -115,12 +98,12 @@ def restore(
     folder = Path(folder).absolute()
     for candidate in _candidates(folder, step):
         try:
-            manifest = _read_manifest(folder / str(candidate))
-            _check_expected(folder / str(candidate), manifest["metadata"], expect or {})
-            _check_items(folder / str(candidate), manifest["items"], abstract)
-            _check_files(folder / str(candidate), manifest["files"])
-            return candidate, _load(folder / str(candidate), abstract), manifest["metadata"]
-        except _Damaged as error:
+            body = manifest.read(folder / str(candidate), candidate)
+            _check_expected(folder / str(candidate), body["metadata"], expect or {})
+            _check_items(folder / str(candidate), body["items"], abstract)
+            manifest.check_files(folder / str(candidate), body["files"])
+            return candidate, _load(folder / str(candidate), abstract), body["metadata"]
+        except Damaged as error:
             if step is not None:
                 raise CheckpointError(f"{error}; choose another step or train again") from error
             warnings.warn(f"skipped a damaged checkpoint: {error}", stacklevel=2)
@@ -136,11 +119,19 @@ def read_metadata(folder: Path, step: int | None = None) -> dict[str, Any]:
     folder = Path(folder).absolute()
     for candidate in _candidates(folder, step):
         try:
-            return _read_manifest(folder / str(candidate))["metadata"]
-        except _Damaged:
+            return manifest.read(folder / str(candidate), candidate)["metadata"]
+        except Damaged:
             if step is not None:
                 raise
     raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run afresh")
+
+
+def digest(tree: PyTree) -> str:
+    """SHA-256 of all leaves of a tree: their paths, types, shapes and numbers."""
+    seen = hashlib.sha256()
+    for path, leaf in sorted(_host_leaves("tree", tree).items()):
+        seen.update(f"{path} {_spec(leaf)}\n".encode() + _bytes(leaf))
+    return seen.hexdigest()
 
 
 def latest_step(folder: Path) -> int | None:
@@ -161,7 +152,8 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _is_step(entry: Path) -> bool:
-    return entry.is_dir() and entry.name.isascii() and entry.name.isdigit()
+    name = entry.name
+    return entry.is_dir() and name.isascii() and name.isdigit() and name == str(int(name))
 
 
 def _candidates(folder: Path, step: int | None) -> list[int]:
@@ -217,69 +209,6 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"metadata is not JSON: {error}") from error
 
 
-def _files(step_folder: Path) -> dict[str, Path]:
-    found = (path for path in sorted(step_folder.rglob("*")) if path.is_file())
-    names = {path.relative_to(step_folder).as_posix(): path for path in found}
-    return {name: path for name, path in names.items() if name != MANIFEST}
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
-
-
-def _body_crc(body: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
-
-
-def _write_manifest(step_folder: Path, body: dict[str, Any]) -> None:
-    files = {name: [path.stat().st_size, _crc(path)] for name, path in _files(step_folder).items()}
-    body = {**body, "files": files}
-    text = json.dumps({**body, "crc32": _body_crc(body)}, indent=1)
-    (step_folder / MANIFEST).write_text(text, encoding="utf-8")
-
-
-def _read_manifest(step_folder: Path) -> dict[str, Any]:
-    path = step_folder / MANIFEST
-    try:
-        body = json.loads(path.read_bytes().decode("utf-8"))
-        crc = body.pop("crc32")
-    except FileNotFoundError as error:
-        raise _Damaged(f"{path}: missing") from error
-    except OSError as error:
-        raise _Damaged(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise _Damaged(f"{path}: damaged (not the JSON that was saved)") from error
-    if crc != _body_crc(body):
-        raise _Damaged(f"{path}: damaged (its checksum differs)")
-    if body["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {body['format']}, this version reads {FORMAT}; "
-            "use the farl-jax version that wrote it"
-        )
-    return body
-
-
-def _check_files(step_folder: Path, saved: Mapping[str, list[int]], content: bool = True) -> None:
-    """Compare the files on disk with the manifest's; without `content` only their sizes."""
-    present = _files(step_folder)
-    for name, (size, crc) in saved.items():
-        if name not in present:
-            raise _Damaged(f"{step_folder / name}: missing")
-        try:
-            found = present[name].stat().st_size
-            intact = not content or _crc(present[name]) == crc
-        except OSError as error:
-            raise _Damaged(f"{present[name]}: cannot be read ({error.strerror})") from error
-        if found != size:
-            raise _Damaged(f"{present[name]}: damaged ({found} of {size} bytes)")
-        if not intact:
-            raise _Damaged(f"{present[name]}: damaged (its checksum differs)")
-
-
 def _check_expected(
     step_folder: Path, metadata: Mapping[str, Any], expect: Mapping[str, Any]
 ) -> None:
@@ -329,9 +258,9 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
     }
     wanted = {item: leaves for item, leaves in stored.items() if leaves}
     try:
-        loaded = ocp.load_checkpointables(step_folder / "orbax", wanted) if wanted else {}
-    except Exception as error:
-        raise _Damaged(f"{step_folder}: Orbax cannot load it ({_root_cause(error)})") from error
+        loaded = quietly(lambda: _read_items(step_folder, wanted))
+    except Failed as error:
+        raise Damaged(f"{step_folder}: Orbax cannot load it ({error})") from error
     restored = {}
     for item, leaves in targets.items():
         arrays = [
@@ -345,10 +274,80 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
     return restored
 
 
-def _write_items(folder: Path, items: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Through Orbax, for which all of several processes must take part, in one folder."""
-    filled = {item: tree for item, tree in items.items() if tree}
-    ocp.save_checkpointables(devices.path_of_first(folder), filled, custom_metadata=metadata)
+def _write_step(folder: Path, body: dict[str, Any], stored: Mapping[str, Any]) -> None:
+    """Write a step beside its place, read it back, and put it there."""
+    final = folder / str(body["step"])
+    staging = folder / f"{final.name}{STAGING}"
+    if devices.leads():
+        folder.mkdir(parents=True, exist_ok=True)
+        _discard_staging(folder)
+        staging.mkdir()
+    staging = devices.path_of_first(staging)
+    filled = {item: tree for item, tree in stored.items() if tree}
+    with _plain(staging) as path:  # of several processes all must take part, in one folder
+        ocp.save_checkpointables(path / "orbax", filled, custom_metadata=body["metadata"])
+    _read_back(staging, filled)
+    if not devices.leads():
+        return
+    manifest.write(staging, body)
+    manifest.check_files(staging, manifest.read(staging, body["step"])["files"], content=False)
+    if final.exists():
+        final.rename(folder / f"{final.name}{STAGING}-replaced")
+    staging.rename(final)
+    _discard_staging(folder)
+
+
+def _discard_staging(folder: Path) -> None:
+    """Remove what saves that were killed have left."""
+    for entry in list(folder.iterdir()):
+        if STAGING in entry.name:
+            shutil.rmtree(entry)
+
+
+def _read_back(step_folder: Path, written: Mapping[str, Any]) -> None:
+    """Compare what Orbax loads with what it was given, to the bit; arrays stay on the host."""
+    loaded = _read_items(step_folder, written)
+    for item, tree in written.items():
+        for path, leaf in tree.items():
+            if _bytes(loaded[item][path]) != _bytes(leaf):
+                raise CheckpointError(f"item {item!r}, leaf {path!r} reads back otherwise")
+
+
+def _read_items(step_folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    if not like:
+        return {}
+    with _plain(step_folder) as path:
+        return ocp.load_checkpointables(path / "orbax", like)
+
+
+@contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """A path of `folder` in which every letter means itself.
+
+    Orbax takes brackets, stars and "gs:" in the path that it is given for more than a name, and
+    TensorStore turns a backslash round. Linux has a plain path for every open folder. Elsewhere
+    `folder` stands as it is, and reading back shows whether that was good. Of several processes all
+    must name the same path, so its number begins where none of them has open files.
+    """
+    if not os.path.isdir("/proc/self/fd"):
+        yield folder
+        return
+    first = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        number = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, _FREE)
+    finally:
+        os.close(first)
+    try:
+        yield Path(f"/proc/self/fd/{number}")
+    finally:
+        os.close(number)
+
+
+def _bytes(leaf: Any) -> bytes:
+    """A leaf's numbers; those of a typed key are its words."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf).tobytes()
 
 
 def _unplaced(array: jax.Array) -> jax.Array:
@@ -383,17 +382,9 @@ def _scores(folder: Path) -> dict[int, float | None]:
     scores = {}
     for step in _steps(folder):
         try:
-            manifest = _read_manifest(folder / str(step))
-            _check_files(folder / str(step), manifest["files"], content=False)
+            body = manifest.read(folder / str(step), step)
+            manifest.check_files(folder / str(step), body["files"], content=False)
         except CheckpointError:
             continue
-        scores[step] = manifest.get("score")
+        scores[step] = body.get("score")
     return scores
-
-
-def _root_cause(error: BaseException) -> str:
-    """The innermost reason of a chain of exceptions, as one line."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    reason = getattr(error, "strerror", None) or str(error)
-    return f"{type(error).__name__}: {' '.join(reason.split())[:300]}"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from farl_jax.files import replacing
 from farl_jax.types import Normalizer, Transition
 
 FORMAT = 2
@@ -123,9 +124,8 @@ def save_dataset(path: Path, data: Dataset, metadata: dict[str, Any]) -> None:
     """Write atomically; metadata (JSON) names task, kind and what made the data."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps(metadata | {"format": FORMAT})
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, metadata=np.array(header), **data)
-    temporary.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, metadata=np.array(header), **data)
 
 
 def load_dataset(path: Path, *, task: str | None = None) -> tuple[Dataset, dict[str, Any]]:

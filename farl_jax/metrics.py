@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
+from farl_jax.files import write_text
+
 FILE = "metrics.jsonl"
 TENSORBOARD = "tb"
 
@@ -67,7 +69,7 @@ class MetricsWriter:
             rows = read_metrics(self._path)
             kept = [row for row in rows if row["phase"] != phase or row["step"] <= step]
             if len(kept) < len(rows):
-                _replace(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+                write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         finally:
             self._file = self._open()
         if board := self._boards.pop(phase, None):
@@ -89,8 +91,11 @@ class MetricsWriter:
             text = self._path.read_text(encoding="utf-8", errors="replace")
             if text and not text.endswith("\n"):
                 rows = read_metrics(self._path)
-                _replace(self._path, "".join(json.dumps(row) + "\n" for row in rows))
-        return self._path.open("a", encoding="utf-8")
+                text = "".join(json.dumps(row) + "\n" for row in rows)
+                write_text(self._path, text)
+            elif self._path.is_symlink():
+                write_text(self._path, text)  # from here on a file of its own
+        return open(self._path, "a", encoding="utf-8", opener=_open_itself)
 
     def _board(self, phase: str) -> "_Board":
         if phase not in self._boards:
@@ -114,8 +119,8 @@ class _Board:
 
         self._folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
         folder.mkdir(parents=True, exist_ok=True)
-        with _named(folder):
-            self._events = EventsWriter(str(folder / "events"))
+        with _named(folder):  # absolute: it takes "s3:" at the beginning for a protocol
+            self._events = EventsWriter(str(folder.absolute() / "events"))
         if purge_step is not None:
             log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(step=purge_step, session_log=log)
@@ -134,6 +139,11 @@ class _Board:
     def _write(self, **content: Any) -> None:
         with _named(self._folder):
             self._events.write_event(self._event(wall_time=time.time(), **content))
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file, never what a link leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager
@@ -179,15 +189,3 @@ def _scalar(name: str, value: Any) -> float | int | None:
     if not isinstance(value, bool | int | float):
         raise ValueError(f"metric {name!r} is not a scalar: {type(value).__name__}")
     return int(value) if isinstance(value, int) else value if math.isfinite(value) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import pytest
 from experiments.cli import main
 from experiments.presets import RunSettings
 from experiments.runtime import UserError, read_json
-from farl_jax import checkpoint
+from farl_jax import checkpoint, manifest
 from farl_jax.checkpoint import CheckpointError
 from farl_jax.dataset import DatasetError, load_dataset, save_dataset
 from farl_jax.metrics import read_metrics
@@ -78,17 +78,16 @@ def sign(folder):
     path = folder / "metadata.json"
     body = json.loads(path.read_text())
     del body["crc32"]
-    checkpoint._write_manifest(folder, body)
+    manifest.write(folder, body)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own
 def test_every_file_of_a_checkpoint(tmp_path, target, module):
     """One after the other becomes a pickle, and, where it is JSON, names a module everywhere."""
     items = {"state": {"w": jnp.ones((2, 3)), "key": jax.random.key(0)}}
     abstract = jax.eval_shape(lambda: items)
     good = tmp_path / "good"
     checkpoint.save(good, 1, items, {"task": "toy"})
-    files = [p for p in (good / "1").rglob("*") if p.is_file() and p.name != checkpoint.MANIFEST]
+    files = [p for p in (good / "1").rglob("*") if p.is_file() and p.name != manifest.MANIFEST]
     assert len(files) > 5
     spoiled = 0
     for path in files:
@@ -130,7 +129,7 @@ def test_a_manifest(tmp_path, target):
     folder.mkdir()
     for text in (*texts(target), pickle.dumps(Bomb(target))):
         content = text if isinstance(text, bytes) else text.encode()
-        (folder / checkpoint.MANIFEST).write_bytes(content)
+        (folder / manifest.MANIFEST).write_bytes(content)
         with pytest.raises(CheckpointError, match="damaged"):
             checkpoint.read_metadata(tmp_path, step=1)
 

@@ -1,0 +1,67 @@
+"""Silence around a library that says too much: whoever calls it says once what went wrong."""
+
+import gc
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LOGGERS = ("absl", "asyncio")
+
+
+class Failed(Exception):
+    """What was called failed. The message is the innermost reason, one line."""
+
+
+def quietly(do: Callable[[], T]) -> T:
+    """Return `do()`, of which only the end is heard.
+
+    What an error leaves unfinished complains when it is collected, so that is done here and now:
+    of the error remains its reason alone.
+
+    Raises:
+        Failed: `do` raised an Exception.
+    """
+    with _muted():
+        try:
+            return do()
+        except Exception as error:
+            reason = root_cause(error)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that nobody awaits now
+            gc.collect()
+    raise Failed(reason)
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost reason of a chain of exceptions, as one line."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Mute LOGGERS, and the tracebacks of threads that are started inside."""
+    found = [logging.getLogger(name) for name in LOGGERS]
+    before, alive = [logger.disabled for logger in found], set(threading.enumerate())
+    hook = threading.excepthook
+
+    def of_others(args: Any) -> None:
+        if args.thread in alive:
+            hook(args)
+
+    for logger in found:
+        logger.disabled = True
+    threading.excepthook = of_others
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        for logger, disabled in zip(found, before, strict=True):
+            logger.disabled = disabled
