@@ -29,6 +29,7 @@ from experiments.arguments import (
 from experiments.presets import RunSettings, check, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
+from farl_jax.schema import SchemaError
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def _user_line(error: Exception) -> str | None:
     from farl_jax.dataset import DatasetError
     from farl_jax.devices import DeviceError
 
-    if isinstance(error, UserError | EnvError | CheckpointError | DatasetError | DeviceError):
+    if isinstance(
+        error, UserError | SchemaError | EnvError | CheckpointError | DatasetError | DeviceError
+    ):
         return " ".join(str(error).split())
     return None
 
