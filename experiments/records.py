@@ -275,4 +275,4 @@ class Diagnosis(TypedDict):
     """diagnosis.json."""
 
     max_risk: Single
-    pairs: dict[str, Pair]
+    pairs: Annotated[dict[str, Pair], Length(1)]

@@ -17,6 +17,7 @@ FILE = "metrics.jsonl"
 TENSORBOARD = "tb"
 
 _RESERVED = ("phase", "step")
+_BEGIN = b'{"phase": '
 
 
 class _Any(TypedDict):
@@ -183,13 +184,23 @@ def read_metrics(path: Path, kind: Any = Row) -> list[dict[str, Any]]:
     Raises:
         SchemaError: the file cannot be read, or another line is no such row; the message names it.
     """
-    whole, _, half = json_files.read_bytes(path).rpartition(b"\n")
-    rows = json_files.rows(whole, kind, path)
-    try:
-        return rows + json_files.rows(half, kind, path)
-    except SchemaError:
+    content = json_files.read_bytes(path)
+    whole, _, last = content.rpartition(b"\n")
+    if _is_half(last):
         warnings.warn(f"{path}: left out a half-written last line", stacklevel=2)
-        return rows
+        content = whole
+    return json_files.rows(content, kind, path)
+
+
+def _is_half(line: bytes) -> bool:
+    """Whether a line without an end is the beginning of a row, as a killed writer leaves it."""
+    if not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+        return False
+    try:
+        json_files.parse(line, "")
+    except SchemaError:
+        return bool(line)
+    return False
 
 
 def _scalar(name: str, value: Any) -> float | int | None:

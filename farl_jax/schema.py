@@ -62,7 +62,7 @@ __all__ = [
     "rules_of",
     "shown",
 ]
-_WHOLE = "the file"
+_WHOLE = "it"
 
 
 class Checked:

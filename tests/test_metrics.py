@@ -92,7 +92,8 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines()
     for bad, said in (
-        (lines[1][:9], "not JSON"),
+        (lines[1][:9], "cut off"),
+        (lines[1][2:], "not JSON"),
         ("[1]", "must be a group of fields"),
         ('{"step": 2}', "field 'phase' is missing"),
         ('{"phase": "online", "step": true}', "step must be a whole number; got true"),

@@ -76,7 +76,7 @@ def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
     twice = [ROWS[0] | {"settings": "a"}] * 2
     for text, said in (
         ("{broken", "main.jsonl, line 1: not JSON"),
-        (json.dumps(rows[0]) + "\n3\n", "line 2: the file must be a group of fields; got 3"),
+        (json.dumps(rows[0]) + "\n3\n", "line 2: it must be a group of fields; got 3"),
         ("\n".join(map(json.dumps, twice)), "two rows are of bounded_push, uni_o4, seed 0"),
     ):
         path.write_text(text)
