@@ -37,6 +37,7 @@ from farl_jax.schema_rules import (
 from farl_jax.schema_words import describe, has_fields, shown
 
 __all__ = [
+    "MAX_INT",
     "Alike",
     "Amount",
     "Checked",
@@ -62,6 +63,7 @@ __all__ = [
     "rules_of",
     "shown",
 ]
+MAX_INT = 2**63 - 1
 _WHOLE = "it"
 
 
@@ -107,6 +109,8 @@ def check(hint: Any, value: Any, name: str) -> Any:
         return _check_union(hint, arguments, value, name)
     if origin in (list, tuple, dict, Mapping):
         return _check_container(origin, arguments, value, name)
+    if hint is int and isinstance(value, int) and abs(value) > MAX_INT:
+        raise SchemaError(f"{name or _WHOLE} must be at most {MAX_INT} in size; got {shown(value)}")
     if not _is(hint, origin, arguments, value):
         raise SchemaError(f"{name or _WHOLE} must be {describe(hint)}; got {shown(value)}")
     return value
@@ -150,7 +154,7 @@ def _is(hint: Any, origin: Any, arguments: tuple[Any, ...], value: Any) -> bool:
     if hint is float:
         return _is_number(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, types.NoneType if hint is None else hint)
 
 

@@ -77,7 +77,7 @@ def test_what_is_declared_is_returned_as_it_stands(tmp_path):
         ({"count": "3"}, ": count must be a whole number; got '3'"),
         ({"count": None}, ": count must be a whole number; got null"),
         ({"count": -1}, ": count must be at least 0; got -1"),
-        ({"count": 2**63}, ": count must be a whole number; got 9223372036854775808"),
+        ({"count": 2**63}, ": count must be at most 9223372036854775807 in size; got 92"),
         ({"value": "x" * 90}, f": value must be a finite number or none; got '{'x' * 56}..."),
         ({"value": 1e39}, ": value must be between -3.40282e+38 and 3.40282e+38; got 1e+39"),
         ({"value": 10**400}, ": value must be a finite number or none; got 1000000000"),
