@@ -98,7 +98,7 @@ def check(hint: Any, value: Any, name: str) -> Any:
         others = next((rule for rule in rules if isinstance(rule, Others)), None)
         checked = _check_fields(bare, value, name, others) if others else check(bare, value, name)
         for rule in rules:
-            if rule is not others:
+            if isinstance(rule, Range | Length | Alike):  # others may mark it for themselves
                 rule.check(checked, name or _WHOLE)
         return checked
     if typing.is_typeddict(hint):
