@@ -103,7 +103,7 @@ def test_rows_stay_where_only_settings_differ_that_their_method_does_not_read(tm
     assert kept("adaptation", "every", 0) == ["uni_o4", "simple_critic", "cpo"]
     assert kept("risk_critic", "max_risk", 0.5) == ["uni_o4", "farl", "mppi", "cpo"]
     assert kept("mppi", "samples", 8) == ["uni_o4", "farl", "simple_critic", "cpo"]
-    assert kept("online", "rollout", 8) == []
+    assert kept("online", "rollout", 64) == []
     constraint = "constraint", "limit", 0.05  # its default
     assert len(kept(*constraint)) == 5 and kept(*constraint, backend="mjx") == []
 
