@@ -65,10 +65,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Length:
-    """How many elements a list, tuple or text must have, at least and at most, and whether all
-
-    must differ.
-    """
+    """How many elements a list or text must have, and whether all must differ."""
 
     least: int
     distinct: bool = False
