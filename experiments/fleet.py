@@ -30,7 +30,9 @@ from rich.console import Console
 
 from experiments import signals
 from experiments.arguments import SweepArgs
-from experiments.runtime import UserError, prepare_jax, read_json, write_json
+from experiments.records import Jobs
+from experiments.runtime import UserError, prepare_jax, write_json
+from farl_jax import json_files
 
 Missing = Callable[[], tuple[list[str], list[str]]]
 """Names of the base runs and of the cells that are not made yet."""
@@ -146,7 +148,7 @@ def _submit_all(args: SweepArgs, missing: Missing, console: Console) -> dict[str
     queued = _queued()
     if queued is None:
         raise UserError("squeue does not answer: is Slurm's controller running?")
-    known = read_json(ledger) if ledger.is_file() else {}
+    known = json_files.read(ledger, Jobs) if ledger.exists() else {}
     jobs = {name: job for name, job in known.items() if job in queued}
     arrays = lambda names: sorted({jobs[name].split("_")[0] for name in names if name in jobs})
     bases, cells = missing()

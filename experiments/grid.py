@@ -17,8 +17,9 @@ from experiments.presets import (
     text_of,
     with_settings,
 )
+from experiments.run_files import read_settings
 from experiments.run_online import find_method
-from experiments.runtime import UserError, check_data, read_json
+from experiments.runtime import UserError, check_data
 from farl_jax.methods import Method
 
 CALIBRATION = (
@@ -100,7 +101,7 @@ def plan(args: SweepArgs) -> list[Cell]:
             name = f"{label}/seed{seed}"
             cells.append(Cell(swept, settings, args.out / name, name))
     for cell in cells:
-        if (cell.path / "config.json").is_file() and not holds(cell.path, cell.settings):
+        if (cell.path / "config.json").exists() and not holds(cell.path, cell.settings):
             raise UserError(f"{cell.path}: holds a run of other settings; choose another --out")
     return cells
 
@@ -146,9 +147,8 @@ def _with_groups(settings: RunSettings, parts: Mapping[str, Any]) -> RunSettings
 
 def holds(path: Path, settings: RunSettings) -> bool:
     """Whether a folder is that of the run of these settings."""
-    saved = path / "config.json"
     check_data(path)
-    return saved.is_file() and RunSettings.from_json(read_json(saved)) == settings
+    return (path / "config.json").exists() and read_settings(path)[0] == settings
 
 
 def base_name(settings: RunSettings) -> str:

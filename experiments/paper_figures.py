@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.records import Paper
+from farl_jax import json_files
 from farl_jax.files import replacing
 from farl_jax.methods import MAIN, METHODS
 
+PAPER = Path(__file__).with_name("paper_numbers.json")
 BASELINE = MAIN[0]
 GREY = "#5c5c5c"
 COLORS = {
@@ -32,6 +35,11 @@ _MARKERS = "os^Dv<P*X>hp"
 
 ByTask = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 """task -> key -> rows by seed. A key is a method's name, with what sets it apart after a space."""
+
+
+def read_paper() -> dict[str, Any]:
+    """Return the paper's numbers; see `experiments.records.Paper`."""
+    return json_files.read(PAPER, Paper)
 
 
 def look(key: str) -> dict[str, str]:

@@ -182,7 +182,7 @@ def _draw_by_horizon(axis: Any, report: Row, part: str, name: str) -> None:
         label = rf"{100 * rate:g} % of calm steps, $\gamma_{{risk}}$ {gamma:g}"
         axis.plot(x, y, style, color=color, marker="o", markersize=3, label=label)
         limits = np.array(
-            [r[part].get(f"{name}_interval", (v, v)) for r, v in zip(line, y, strict=True)]
+            [r[part].get(f"{name}_interval", (v, v)) for r, v in zip(line, y, strict=True)], float
         )
         error = np.maximum(np.abs(limits - np.array(y)[:, None]).T, 0.0) if line else None
         if line and error.any():

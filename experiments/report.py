@@ -1,9 +1,9 @@
 """`farl report`: one page and its figures from the stored files of finished runs, no training."""
 
-import json
 import math
 import shlex
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,20 @@ from rich.console import Console
 from experiments import paper_figures, report_figures, report_page
 from experiments.arguments import ReportArgs
 from experiments.plots import diagnosis_figure, horizon_figure
+from experiments.records import Diagnosis
 from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
 from experiments.report_stats import OURS, RIVALS
 from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
-from experiments.runtime import UserError, read_json, write_rows
-from farl_jax import files
+from experiments.runtime import UserError, write_rows
+from farl_jax import files, json_files
 from farl_jax.methods import MAIN
+from farl_jax.schema import SchemaError
 
-PAPER = Path(__file__).with_name("paper_numbers.json")
 PAGE, ROWS = "index.html", "rows.jsonl"
 ABLATIONS = (*RIVALS, "no_recovery")
 TRADE_OFFS = ("constraint.limit", "safety.max_risk")
 """Swept settings whose cells belong on the Pareto front."""
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 FILM_BYTES = 7_500_000  # of all films: 10 MB as text
 
 
@@ -46,9 +46,9 @@ def report(args: ReportArgs, console: Console) -> Path:
         )
     args.out.mkdir(parents=True, exist_ok=True)
     pictures = _draw(groups, sweeps, args.out, command, findings)
-    pictures += _horizons(horizons, args.out, findings)
+    pictures += _horizons(horizons, args.out)
     films = _films(groups, findings)
-    paper = json.loads(PAPER.read_text())
+    paper = paper_figures.read_paper()
     content = Content(groups, sweeps, pictures, films, findings, paper, command)
     _write_rows(groups, args.out / ROWS)
     page = args.out / PAGE
@@ -75,7 +75,7 @@ def _draw(
         pictures.append(Picture(section, paper_figures.save(figure, out, name), caption))
 
     rows = {t: {k: [e.row for e in es] for k, es in keys.items()} for t, keys in groups.items()}
-    paper = json.loads(PAPER.read_text())
+    paper = paper_figures.read_paper()
     main, ablations = _split(rows)
     if main:
         figure = paper_figures.failures_figure(main, paper, command)
@@ -130,20 +130,13 @@ def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[Sweep]) -> dict[s
     return panels
 
 
-def _horizons(
-    studies: Sequence[tuple[Path, Mapping[str, Any]]], out: Path, findings: Findings
-) -> list[Picture]:
+def _horizons(studies: Sequence[tuple[Path, Mapping[str, Any]]], out: Path) -> list[Picture]:
     """Each study of the horizon, drawn again from its rows; its figure names its own command."""
     pictures = []
     for number, (source, study) in enumerate(studies, 1):
-        name = f"horizon_{number}_{_file(str(study.get('task')))}"
-        try:
-            for suffix in (".pdf", ".png"):
-                path = horizon_figure(out / f"{name}{suffix}", study)
-        except _MALFORMED as error:
-            what = f"{type(error).__name__}: {error}"
-            findings.left_out.append((str(source), f"not a study of the horizon: {what}"))
-            continue
+        name = f"horizon_{number}_{_file(study['task'])}"
+        for suffix in (".pdf", ".png"):
+            path = horizon_figure(out / f"{name}{suffix}", study)
         caption = f"{report_page.CAPTIONS['horizon']} From {source}."
         pictures.append(Picture("horizon", path, caption))
     return pictures
@@ -154,19 +147,20 @@ def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> l
     pictures = []
     for task, keys in groups.items():
         for key, entries in keys.items():
-            found = [p for e in entries if (p := Path(e.name) / "diagnosis.json").is_file()]
+            found = [p for e in entries if (p := Path(e.name) / "diagnosis.json").exists()]
             if not found:
                 continue
             try:
-                saved = _numbers(read_json(found[0]))
-                heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
-                name = f"diagnosis_{_file(task)}_{_file(key)}"
-                for suffix in (".pdf", ".png"):
-                    path = out / f"{name}{suffix}"
-                    diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
-            except (UserError, *_MALFORMED) as error:
-                findings.left_out.append((str(found[0]), f"not a diagnosis: {error}"))
+                saved = _numbers(json_files.read(found[0], Diagnosis))
+            except SchemaError as error:
+                text = str(error).removeprefix(f"{found[0]}: ")
+                findings.left_out.append((str(found[0]), f"not a diagnosis: {text}"))
                 continue
+            heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
+            name = f"diagnosis_{_file(task)}_{_file(key)}"
+            for suffix in (".pdf", ".png"):
+                path = out / f"{name}{suffix}"
+                diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
             pictures.append(Picture("foresight", path, report_page.CAPTIONS["foresight"]))
     return pictures
 
@@ -213,8 +207,11 @@ def _write_rows(groups: Groups, path: Path) -> None:
 
 
 def _file(name: str) -> str:
-    """A task or key as part of a file's name."""
-    return "".join(c if c.isalnum() else "_" for c in name)
+    """A task or key as part of a file's name, which no disk refuses."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    if name.isascii() and len(name) <= 60:
+        return plain
+    return f"{plain[:50]}_{zlib.crc32(name.encode()):08x}"
 
 
 def _numbers(tree: Any) -> Any:

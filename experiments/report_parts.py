@@ -182,10 +182,10 @@ def command_of(env: Row) -> str:
 
 def _origin(env: Row) -> tuple[str, str, str, str]:
     """(command, commit, versions, machine) of an env.json."""
-    git, packages, device = (env.get(name, {}) for name in ("git", "packages", "device"))
+    git, packages, device = (env.get(name) or {} for name in ("git", "packages", "device"))
     commit = str(git.get("commit") or "unknown")[:12]
     commit += " with uncommitted changes" if git.get("dirty") else ""
-    later = [str(e.get("git", {}).get("commit"))[:12] for e in env.get("resumed", [])]
+    later = [str((e.get("git") or {}).get("commit"))[:12] for e in env.get("resumed", [])]
     if later:
         commit += f"; opened again {len(later)} times by {', '.join(dict.fromkeys(later))}"
     versions = [f"{name} {packages[name]}" for name in _PACKAGES if packages.get(name)]

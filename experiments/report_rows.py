@@ -3,7 +3,6 @@
 Whatever cannot be compared is left out and listed by name; nothing is averaged across settings.
 """
 
-import math
 import os
 import warnings
 from collections import Counter
@@ -12,18 +11,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.presets import PROTOCOL
-from experiments.runtime import UserError, check_data, read_json
+from experiments.records import Environment
+from experiments.run_files import RESULT, read_curve, read_result, read_saved
+from experiments.runtime import CONFIG, ENVIRONMENT, UserError, check_data
+from farl_jax import json_files
 from farl_jax.config import FarlConfig
 from farl_jax.files import fault_of
 from farl_jax.methods import MAIN, METHODS
-from farl_jax.metrics import read_metrics
+from farl_jax.schema import SchemaError
 
-RESULT, SWEEP = "result.json", "sweep.jsonl"
+SWEEP = "sweep.jsonl"
 HORIZONS = ("horizon.json", "horizon_offline.json")
-COUNTS = ("seed", "online_steps", "episodes", "failure_episodes", "recovered_steps")
-NUMBERS = ("initial_return", "final_return", "initial_success", "final_success")
-CURVES = ("eval_return", "failure_episodes", "recovered_steps")
 VARIED = ("constraint.limit",)
 """Settings that always set groups apart: the cost limit of the safe-RL baselines."""
 _SKIPPED = {"checkpoints", "demos", "offline", "tb", "replaced"}
@@ -86,7 +84,7 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
     for path in entries.values():
         try:
             found.append(_read(path, findings))
-        except UserError as error:
+        except (SchemaError, UserError) as error:
             text = str(error).replace(f"{path.parent}/", "")
             findings.left_out.append((str(path.parent), text))
     for name in sorted({e.row["method"] for e in found} - set(METHODS)):
@@ -126,91 +124,45 @@ def check_found(path: Path) -> None:
 
 def curve(entry: Entry, findings: Findings) -> list[dict[str, Any]]:
     """The run's online rows of metrics.jsonl with its seed; none, and a note, where damaged."""
-    path = Path(entry.name) / "metrics.jsonl"
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            rows = read_metrics(path)
-    except (OSError, ValueError) as error:
-        reason = "missing" if isinstance(error, FileNotFoundError) else str(error)
-        findings.notes.append((entry.name, f"no learning curve: metrics.jsonl: {reason}"))
+            rows = read_curve(Path(entry.name))
+    except SchemaError as error:
+        text = str(error).removeprefix(f"{entry.name}/")
+        findings.notes.append((entry.name, f"no learning curve: {text}"))
         return []
     findings.notes.extend((entry.name, str(w.message)) for w in caught)
-    rows = [row for row in rows if row["phase"] == "online"]
-    for row in rows:
-        for name in CURVES:
-            if not isinstance(row.get(name, 0), int | float | None):
-                findings.notes.append((entry.name, f"no learning curve: {name} is {row[name]!r}"))
-                return []
     return [row | {"seed": entry.row["seed"]} for row in rows]
 
 
-def check_row(row: Any, numbers: Iterable[str] = (*COUNTS, *NUMBERS)) -> Row:
-    """The row itself, if it is one of a finished run; UserError says what is wrong with it."""
-    if not isinstance(row, dict):
-        raise UserError("not a row of results")
-    for name in ("task", "method"):
-        if not isinstance(row.get(name), str):
-            raise UserError(f"{name} is missing: not a result of a run")
-    for name in numbers:
-        value = row.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{name} is {'missing' if value is None else repr(value)}")
-        if math.isfinite(value) and name in COUNTS and value != int(value):
-            raise UserError(f"{name} is {value}")
-    for name, value in row.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} is {value}")
-    causes = row.get("causes") or {}
-    if not isinstance(causes, dict) or not all(type(n) is int for n in causes.values()):
-        raise UserError(f"causes is {causes!r}")
-    return row
-
-
 def _read(path: Path, findings: Findings) -> Entry:
-    """The run of one result.json; UserError says why it cannot be used."""
+    """The run of one result.json; SchemaError and UserError say why it cannot be used."""
     check_found(path)
-    row, config = check_row(read_json(path)), path.parent.parent / "config.json"
-    if not config.is_file():
-        raise UserError("no config.json above it: not a run's folder")
-    saved = read_json(config)
-    if not isinstance(saved, dict) or saved.get("protocol") != PROTOCOL:
-        found = saved.get("protocol") if isinstance(saved, dict) else None
-        raise UserError(f"another protocol: {found}, this version reads {PROTOCOL}")
-    for name in ("task", "seed"):
-        if saved.get(name) != row[name]:
-            told = f"{name} {saved.get(name)}, its result {row[name]}"
-            raise UserError(f"mixed folder: config.json says {told}")
-    if path.parent.name != row["method"]:
-        raise UserError(f"mixed folder: it holds the result of {row['method']}")
+    run = path.parent.parent
+    if not (run / CONFIG).exists():
+        raise SchemaError(f"no {CONFIG} above it: not a run's folder")
+    saved = read_saved(run)
+    row = read_result(path.parent, saved)
+    env: Row = {}
     try:
-        env = read_json(path.parent.parent / "env.json")
-    except UserError as error:
+        env = json_files.read(run / ENVIRONMENT, Environment)
+    except SchemaError as error:
         findings.notes.append((str(path.parent), f"versions and command unknown: {error}"))
-        env = {}
-    settings = _flatten(asdict(FarlConfig())) | _flatten(saved.get("config", {}))
-    settings["backend"] = row.get("backend")  # None in config.json is what the machine had
+    settings = _flatten(asdict(FarlConfig())) | _flatten(saved["config"])
+    settings["backend"] = row["backend"]  # None in config.json is what the machine had
     if method := METHODS.get(row["method"]):
         settings = {k: v for k, v in settings.items() if method.reads(k.split(".")[0])}
-    env = _well_formed(env)
-    if isinstance(git := row.get("git"), dict):  # the folder may have been made by another commit
-        env = env | {"git": git}
+    if git := row.get("git"):  # the folder may have been made by another commit
+        env = {**env, "git": git}
     return Entry(str(path.parent), row, settings, env)
-
-
-def _well_formed(env: Any) -> Row:
-    """An env.json without what is not as `describe_environment` writes it."""
-    kinds = {"command": list, "packages": dict, "device": dict, "git": dict, "resumed": list}
-    env = env if isinstance(env, dict) else {}
-    kept = {k: v for k, v in env.items() if isinstance(v, kinds.get(k, str | int))}
-    return kept | {"resumed": [_well_formed(e) for e in kept.get("resumed", [])]}
 
 
 def _list_unfinished(folder: Path, findings: Findings) -> None:
     """Methods that a run has begun and not finished."""
     for path in find(folder, "metrics.jsonl"):
         run = path.parent.parent
-        if (run / "config.json").is_file() and not (path.parent / RESULT).is_file():
+        if (run / CONFIG).is_file() and not (path.parent / RESULT).is_file():
             findings.left_out.append((str(path.parent), f"not finished: it has no {RESULT}"))
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.presets import text_of
-from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_found, check_row, find
-from experiments.runtime import UserError, read_json
+from experiments.records import FailedRow, Study, SweepRow
+from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_found, find
+from experiments.runtime import UserError
+from farl_jax import json_files
 from farl_jax.files import fault_of
 from farl_jax.methods import METHODS
+from farl_jax.schema import SchemaError
 
 FAILED = "failed.jsonl"
-_NUMBERS = ("seed", "failure_episodes", "final_return")
 
 
 @dataclass(frozen=True)
@@ -91,34 +93,27 @@ def find_horizons(folders: Sequence[Path], findings: Findings) -> list[tuple[Pat
     for path in dict.fromkeys(paths):
         try:
             check_found(path)
-            report = read_json(path)
-            if not isinstance(report, dict) or not report.get("rows"):
-                raise UserError(f"{path}: holds no rows of a horizon study")
-            studies.append((path, report))
-        except UserError as error:
-            findings.left_out.append((str(path), str(error)))
+            studies.append((path, json_files.read(path, Study)))
+        except (SchemaError, UserError) as error:
+            findings.left_out.append((str(path), str(error).removeprefix(f"{path}: ")))
     return studies
 
 
 def _read_sweep(path: Path, findings: Findings) -> Sweep:
-    """One table: a JSON object a line, swept settings being the keys with a dot.
+    """One table: rows as in result.json, swept settings being the keys with a dot.
 
     failed.jsonl beside it names the cells that came to nothing.
     """
+    for row in _rows(path.with_name(FAILED), FailedRow, findings):
+        cell = f"{path.parent}/{row['cell']}/{row['method']}"
+        findings.left_out.append((cell, f"failed: {row['error']}"))
     rows: list[Row] = []
     seen: set[str] = set()
-    for name, row in _lines(path.with_name(FAILED), findings):
-        cell = f"{path.parent}/{row.get('cell', name)}/{row.get('method', '')}"
-        findings.left_out.append((cell, f"failed: {row.get('error', 'no reason given')}"))
-    for name, row in _lines(path, findings):
-        try:
-            check_row(row, _NUMBERS)
-        except UserError as error:
-            findings.left_out.append((name, str(error)))
-            continue
+    for row in _rows(path, SweepRow, findings):
         cell = json.dumps([row[k] for k in ("task", "method", "seed")] + _swept(row))
         if cell in seen:
-            findings.left_out.append((name, "the same cell as an earlier line"))
+            name = "{task}, {method}, seed {seed}".format(**row)
+            findings.left_out.append((f"{path}, {name}", "the same cell as an earlier line"))
             continue
         seen.add(cell)
         rows.append(row)
@@ -127,14 +122,14 @@ def _read_sweep(path: Path, findings: Findings) -> Sweep:
 
 def _of_one_budget(path: Path, rows: Sequence[Row], findings: Findings) -> Sweep:
     """The rows with the number of online steps that most of the sweep have."""
-    steps = [row.get("online_steps") for row in rows]
+    steps = [row["online_steps"] for row in rows]
     usual = max(sorted(set(steps), key=str), key=steps.count) if steps else None
     for row in rows:
-        if row.get("online_steps") != usual:
+        if row["online_steps"] != usual:
             name = f"{path}, {row['method']}, seed {row['seed']}, {dict(_swept(row))}"
-            text = f"another budget: {row.get('online_steps')} online steps, most have {usual}"
+            text = f"another budget: {row['online_steps']} online steps, most have {usual}"
             findings.left_out.append((name, text))
-    kept = tuple(row for row in rows if row.get("online_steps") == usual)
+    kept = tuple(row for row in rows if row["online_steps"] == usual)
     names = dict.fromkeys(name for row in kept for name, _ in _swept(row))
     several = [n for n in names if len({json.dumps(row.get(n)) for row in kept}) > 1]
     return Sweep(str(path.parent), tuple(several), kept)
@@ -144,25 +139,14 @@ def _swept(row: Row) -> list[tuple[str, Any]]:
     return sorted((name, value) for name, value in row.items() if "." in name)
 
 
-def _lines(path: Path, findings: Findings) -> list[tuple[str, dict[str, Any]]]:
-    """(name, object) of each line that is one; the others are left out by name."""
+def _rows(path: Path, kind: Any, findings: Findings) -> list[Row]:
+    """The rows of a table; other lines are left out by name, as is a file that cannot be read."""
     if os.path.lexists(path) and (fault := fault_of(path, path.parent)):
         findings.left_out.append((str(path), fault))
         return []
+    left_out = lambda line, why: findings.left_out.append((line, why))
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    except (OSError, UnicodeDecodeError) as error:
-        findings.left_out.append((str(path), f"cannot be read: {error}"))
+        return json_files.read_rows(path, kind, left_out) if path.exists() else []
+    except SchemaError as error:
+        findings.left_out.append((str(path), str(error).removeprefix(f"{path}: ")))
         return []
-    found = []
-    for number, line in enumerate(lines, 1):
-        name = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            found.append((name, row))
-        else:
-            findings.left_out.append((name, "not JSON, or no row"))
-    return found

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,23 +14,24 @@ from rich.table import Table
 
 from envs_mjx import TASKS
 from experiments.judge import Judge
-from experiments.paper_figures import failures_figure, returns_figure, save
+from experiments.paper_figures import failures_figure, read_paper, returns_figure, save
 from experiments.presets import RunSettings, preset
+from experiments.records import Environment, MainRow, Row
 from experiments.report_stats import ranks
 from experiments.run import Run, start_runs
 from experiments.run_eval import paired
 from experiments.run_online import all_phases
-from experiments.runtime import UserError, read_json, write_json, write_rows
+from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
+from farl_jax import json_files
 from farl_jax.methods import MAIN, METHODS
+from farl_jax.schema import SchemaError
 
-PAPER = Path(__file__).with_name("paper_numbers.json")
 DRAWS = 10_000
 FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
     *("causes", "max_risk", "wall_seconds", "backend"),
 )
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,23 +100,37 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
 
     Settings that a row's method does not read may differ, and one that a later version added had
     its default.
+
+    Raises:
+        UserError: a file is damaged, or one run has two rows.
     """
-    path, known = out / "main.jsonl", out / "settings.json"
-    if not path.is_file():
+    path = out / "main.jsonl"
+    if not path.exists():
         return [], {}
-    saved_settings = read_json(known) if known.is_file() else {}
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        made = {k: RunSettings.from_json(saved) for k, saved in saved_settings.items()}
-        now = {r["task"]: RunSettings.from_json(settings_of(r["task"], name)) for r in rows}
-        good = [r for r in rows if _alike(made.get(r.get("settings")), now[r["task"]], r["method"])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): move it away, or name another --out"
-        ) from error
+        rows, made = json_files.read_rows(path, MainRow), _settings_in(out / "settings.json")
+    except (SchemaError, UserError) as error:
+        raise UserError(f"{error}; move the file away, or name another --out") from error
+    if twice := [name for name, count in Counter(map(_name, rows)).items() if count > 1]:
+        told = "{}, {}, seed {}".format(*twice[0])
+        raise UserError(f"{path}: two rows are of {told}: take one of them out")
+    now = {r["task"]: RunSettings.from_json(settings_of(r["task"], name)) for r in rows}
+    good = [r for r in rows if _alike(made.get(r["settings"]), now[r["task"]], r["method"])]
     if old := len(rows) - len(good):
         console.print(f"{path}: {old} of {len(rows)} rows are of other settings and left out")
     return good, {k: made[k].to_json() for k in {r["settings"] for r in good}}
+
+
+def _settings_in(path: Path) -> dict[str, RunSettings]:
+    """Fingerprint -> settings of a settings.json; none where there is no file."""
+    saved = json_files.read(path, dict[str, dict[str, Any]]) if path.exists() else {}
+    made = {}
+    for mark, settings in saved.items():
+        try:
+            made[mark] = RunSettings.from_json(settings)
+        except (SchemaError, UserError) as error:
+            raise UserError(f"{path}: {mark}: {error}") from error
+    return made
 
 
 def _alike(made: RunSettings | None, now: RunSettings, method: str) -> bool:
@@ -146,8 +162,9 @@ def _row(run: Run, result: Row, name: str) -> Row:
     """What the figures need of a result, and how to get it again."""
     task, method, seed = (result[k] for k in ("task", "method", "seed"))
     words = "run" if method in MAIN else f"reproduce --method {method} --seeds 1"
-    git = result.get("git") or read_json(run.path / "env.json").get("git") or {}
-    return {k: result[k] for k in FIELDS} | {
+    git = result.get("git")  # of an older version's result it is the folder's
+    git = git or json_files.read(run.path / ENVIRONMENT, Environment).get("git") or {}
+    return {k: result.get(k) for k in FIELDS} | {
         "command": f"farl {words} --task {task} --preset {name} --seed {seed}",
         "git": git.get("commit"),
         "settings": fingerprint(settings_of(task, name)),
@@ -162,7 +179,7 @@ def show(
     Raises:
         UserError: no seed has rows of both main methods.
     """
-    paper, stored = json.loads(PAPER.read_text()), out / "main.jsonl"
+    paper, stored = read_paper(), out / "main.jsonl"
     by_task = group(comparable(rows, console))
     if not by_task:
         raise UserError(

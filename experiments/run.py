@@ -15,7 +15,8 @@ from rich.console import Console
 
 from envs_mjx import BatchEnv, SawyerEnv, make
 from experiments.presets import PROTOCOL, RunSettings
-from experiments.runtime import RunFolder, UserError, check_data, read_json
+from experiments.run_files import read_settings
+from experiments.runtime import RunFolder, UserError, check_data
 from farl_jax import checkpoint, devices
 from farl_jax.offline import Networks
 from farl_jax.types import OfflineResult
@@ -82,10 +83,9 @@ def open_run(
     """
     config = path / "config.json"
     check_data(path)
-    if not config.is_file():
+    if not config.exists():
         raise UserError(f"no run at {path}: start one with `farl run` or `farl demos`")
-    saved = read_json(config)
-    settings = RunSettings.from_json(saved)
+    settings, saved = read_settings(path)
     if ":" in settings.task and settings.task != task:
         raise UserError(
             f"{config} names code, {settings.task}: if you trust it, add --task {settings.task}"
@@ -102,11 +102,11 @@ def start_run(
     path: Path, settings: RunSettings, console: Console, *, resume: bool
 ) -> tuple[Run, RunFolder]:
     """A new run's folder, or with `resume` the same run's."""
-    config = path / "config.json"
     check_data(path)
-    resume, wanted = resume and config.is_file(), settings.to_json()
-    if resume and RunSettings.from_json(saved := read_json(config)) == settings:
-        wanted = saved  # an older version may not have had every setting
+    resume, wanted = resume and (path / "config.json").exists(), settings.to_json()
+    if resume:
+        known, saved = read_settings(path)
+        wanted = saved if known == settings else wanted  # an older version may not have had all
     folder = RunFolder.create(path, wanted, resume=resume)
     return Run(path, settings, resume, console), folder
 

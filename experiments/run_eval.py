@@ -1,6 +1,5 @@
 """What a comparison shows: one row a run, the table over seeds, and the figure."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.plots import comparison_figure
-from experiments.runtime import UserError, read_json, write_json
+from experiments.run_files import RESULT, read_curve, read_result, read_saved
+from experiments.runtime import UserError, write_json
 from farl_jax.methods import MAIN, METHODS
-from farl_jax.metrics import read_metrics
 
 COLUMNS = (
     ("episodes", "episodes", "{:.0f}"),
@@ -27,11 +26,23 @@ COLUMNS = (
 
 
 def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
-    """Print the table of all seeds, write `<root>/comparison.json` and `comparison.png`."""
-    results = {m: [read_json(s / m / "result.json") for s in _with(seeds, m)] for m in METHODS}
-    results = {m: rows for m, rows in results.items() if rows}
+    """Print the table of all seeds, write `<root>/comparison.json` and `comparison.png`.
+
+    Raises:
+        SchemaError: a result or learning curve is damaged; nothing was written.
+        UserError: no method is finished.
+    """
+    about = {seed: read_saved(seed) for seed in seeds}
+    finished = {m: [s for s in seeds if (s / m / RESULT).exists()] for m in METHODS}
+    results = {m: [read_result(s / m, about[s]) for s in own] for m, own in finished.items() if own}
     if not results:
         raise UserError(f"{root}: no finished method yet; run `farl online` first")
+    curves = {
+        METHODS[m].title: [
+            row | {"seed": about[s]["seed"]} for s in finished[m] for row in read_curve(s / m)
+        ]
+        for m in results
+    }
     summary = {"methods": results}
     if all(m in results for m in MAIN):
         summary |= paired(*(results[m] for m in MAIN))
@@ -50,7 +61,7 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     first = next(iter(results.values()))[0]
     figure = comparison_figure(
         root / "comparison.png",
-        {METHODS[m].title: _curve(_with(seeds, m), m) for m in results},
+        curves,
         title=f"{first['task']}: {first['online_steps']:,} online steps, {len(seeds)} seed(s)",
         command=" ".join(["farl", *sys.argv[1:]]),
     )
@@ -79,18 +90,6 @@ def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, 
         "return_difference": float(returns.mean()),
         "return_difference_per_seed": [float(x) for x in returns],
     }
-
-
-def _with(seeds: list[Path], method: str) -> list[Path]:
-    return [s for s in seeds if (s / method / "result.json").is_file()]
-
-
-def _curve(seeds: list[Path], method: str) -> list[dict[str, Any]]:
-    rows = []
-    for seed in seeds:
-        number = json.loads((seed / "config.json").read_text())["seed"]
-        rows += [r | {"seed": number} for r in read_metrics(seed / method / "metrics.jsonl")]
-    return rows
 
 
 def _table(results: dict[str, list[dict[str, Any]]]) -> Table:

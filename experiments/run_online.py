@@ -20,11 +20,12 @@ from experiments.judge import Judge
 from experiments.online_rows import result_row
 from experiments.presets import check_method
 from experiments.run import Run
-from experiments.runtime import UserError, free_memory, read_json, write_json
+from experiments.run_files import RESULT, read_result
+from experiments.runtime import UserError, free_memory, write_json
 from farl_jax import checkpoint, costs, devices, offline, online
 from farl_jax.config import FarlConfig, OnlineConfig
 from farl_jax.methods import MAIN, METHODS, Method
-from farl_jax.metrics import MetricsWriter, read_metrics
+from farl_jax.metrics import FILE, MetricsWriter, OnlineRow, read_metrics
 from farl_jax.risk_critic import RiskData
 from farl_jax.safety import Gate
 from farl_jax.saver import Part, Saver
@@ -105,7 +106,8 @@ def fine_tune(
     """
     parts = find_method(method)
     check_method(runs[0].settings.config, parts)
-    todo = [run for run in runs if not (run.resume and _result_file(run, method).is_file())]
+    found = [_found(run, method) for run in runs]
+    todo = [run for run, row in zip(runs, found, strict=True) if row is None]
     for run in runs:
         if run not in todo:
             run.say(f"online {method}: found")
@@ -118,11 +120,17 @@ def fine_tune(
             devices.check(num_devices, len(group), config.online.num_envs)
             with devices.use(num_devices, len(group)):
                 _fine_tune_group(group, method, phase, judge)
-    return [read_json(_result_file(run, method)) for run in runs]
+    return [row or _read(run, method) for run, row in zip(runs, found, strict=True)]
 
 
-def _result_file(run: Run, method: str) -> Path:
-    return run.path / method / "result.json"
+def _found(run: Run, method: str) -> dict[str, Any] | None:
+    """The result with which `--resume` has nothing left to do; a damaged one is none to replace."""
+    there = run.resume and (run.path / method / RESULT).exists()
+    return _read(run, method) if there else None
+
+
+def _read(run: Run, method: str) -> dict[str, Any]:
+    return read_result(run.path / method, vars(run.settings))
 
 
 def _groups(
@@ -177,7 +185,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, ju
     for i, result in enumerate(_final(training, state)):
         if i not in trouble:
             result |= {"wall_seconds": round(seconds[i], 1)}
-            write_json(_result_file(runs[i], method), result)
+            write_json(training.folder(runs[i]) / RESULT, result)
             best = checkpoint.best_step(training.folder(runs[i]) / "checkpoints")
             runs[i].say(f"  best evaluation at step {best or 0:,}, whose checkpoint is kept")
     for i, error in trouble.items():
@@ -226,17 +234,20 @@ def _restore(
             f"online {training.method}: not all runs stopped at the same step ({seen}): "
             "--resume without --together finishes them one after the other"
         )
+    seconds = [_seconds_until(training.folder(run), steps[0]) for run in training.runs]
     for writer in writers:
         writer.truncate_after("online", steps[0])
     if steps[0] < 0:
-        return state, [0.0] * len(writers)
+        return state, seconds
     training.runs[0].say(f"  resumed at step {steps[0]:,}")
-    seconds = []
-    for run in training.runs:
-        rows = read_metrics(training.folder(run) / "metrics.jsonl")
-        seconds.append(rows[-1]["wall_seconds"] if rows else 0.0)
     restored = training.seeds.join([own for _, own in found])
     return devices.place_state(restored, len(training.runs)), seconds
+
+
+def _seconds_until(folder: Path, step: int) -> float:
+    """Seconds that a method had trained when it was at `step`, as its metrics say."""
+    rows = read_metrics(folder / FILE, OnlineRow) if step >= 0 else []
+    return next((row["wall_seconds"] for row in reversed(rows) if row["step"] <= step), 0.0)
 
 
 def _newest_state(training: Training, run: Run, abstract: dict[str, Any]) -> tuple[int, Any]:

@@ -19,7 +19,8 @@ from typing import Any, Self
 
 import jax
 
-from farl_jax import files
+from experiments.records import Environment
+from farl_jax import files, json_files
 from farl_jax.devices import join_processes
 
 CONFIG = "config.json"
@@ -119,29 +120,6 @@ def check_data(folder: Path) -> None:
         raise UserError(f"{found[0]}: {found[1]}; remove it, or put a copy of its file there")
 
 
-def read_json(path: Path) -> Any:
-    """Return what is in a JSON file.
-
-    Raises:
-        UserError: missing, unreadable, truncated or not JSON; the message says which and where.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file, so not JSON") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        if not text[error.pos :].strip():
-            raise UserError(f"{path}: empty or cut off; write it again") from error
-        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-
-
 def peak_memory_gb() -> float:
     """Return the most host memory that this process has held so far, in GB of 1e9 bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -195,7 +173,8 @@ class RunFolder:
             _check_contents(path, config, resume)  # again: another process may have been first
             files.discard_leftovers(path)
             if resume:
-                saved = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
+                known = (path / ENVIRONMENT).exists()
+                saved = json_files.read(path / ENVIRONMENT, Environment) if known else {}
                 resumed = [*saved.get("resumed", []), describe_environment()]
                 write_json(path / ENVIRONMENT, {**saved, "resumed": resumed})
             else:
@@ -255,7 +234,7 @@ def _check_contents(path: Path, config: Mapping[str, Any], resume: bool) -> None
         raise UserError(f"{path}: is a file; choose another --out")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if CONFIG in names:
-        saved = read_json(path / CONFIG)
+        saved = json_files.read(path / CONFIG, dict[str, Any])
         if difference := _first_difference(saved, config):
             name, old, new = difference
             raise UserError(

@@ -33,10 +33,18 @@ from experiments.grid import (
 from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
 from experiments.presets import RunSettings, text_of
+from experiments.records import Environment, Note
 from experiments.run import Run, start_run
+from experiments.run_files import RESULT, read_result
 from experiments.run_online import THRESHOLDS, fine_tune
-from experiments.runtime import UserError, describe_environment, read_json, write_json, write_rows
-from farl_jax import checkpoint, metrics
+from experiments.runtime import (
+    ENVIRONMENT,
+    UserError,
+    describe_environment,
+    write_json,
+    write_rows,
+)
+from farl_jax import checkpoint, json_files, metrics
 from farl_jax.config import FarlConfig
 from farl_jax.files import replacing
 from farl_jax.methods import METHODS
@@ -142,7 +150,7 @@ class Sweep:
         return label_of({k: v for k, v in cell.swept.items() if k not in THRESHOLDS}) or "together"
 
     def _done(self, cell: Cell, method: str) -> bool:
-        return (cell.path / method / "result.json").is_file()
+        return (cell.path / method / RESULT).exists()
 
     def _whole(self, cells: Sequence[Cell]) -> bool:
         return all(self._done(cell, method) for cell in cells for method in self.args.method)
@@ -238,8 +246,9 @@ class Sweep:
         return self._judges[key]
 
     def _row(self, cell: Cell, method: str) -> Row:
-        result = read_json(cell.path / method / "result.json")
-        git = (read_json(cell.path / "env.json").get("git") or {}).get("commit")
+        result = read_result(cell.path / method, vars(cell.settings))
+        about = json_files.read(cell.path / ENVIRONMENT, Environment)
+        git = (about.get("git") or {}).get("commit")
         where = {"cell": cell.name, "command": self.command, "git": git}
         return dict(cell.swept) | result | where
 
@@ -277,7 +286,8 @@ class Sweep:
 
     def _note(self, name: str) -> Row:
         note = self.args.out / "failed" / f"{name}.json"
-        return read_json(note) if note.is_file() else {"error": f"{name}: {SILENT}"}
+        told = {"error": f"{name}: {SILENT}"}
+        return json_files.read(note, Note) if note.exists() else told
 
     def _write(self) -> None:
         """Both tables, in the order of the plan."""

@@ -1,8 +1,14 @@
-"""JSON files as they are read: strict, of a bounded size, checked against a declaration."""
+"""JSON files as they are read: strict, of a bounded size and depth, checked against a declaration.
+
+A file of a run may come from a stranger, a cut off copy or another version. Whoever reads one names
+the declaration that it must fit; what does not fit is one line with the file and the field.
+"""
 
 import json
 import os
+import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +16,37 @@ from farl_jax.schema import SchemaError, check
 
 MAX_BYTES = 1 << 28
 """A larger file is none of ours."""
+MAX_DEPTH = 20
+"""Nor is one with more groups or lists inside each other."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Half of a character, which no text can hold."""
 
 
 def parse(text: str | bytes, where: str) -> Any:
-    """Return what JSON text says: strict JSON, so no NaN, of any depth that Python can hold.
+    """Return what JSON text says: strict JSON, so no NaN.
 
     Raises:
-        SchemaError: it is not JSON; the message begins with `where`.
+        SchemaError: it is not JSON, or nested too deeply; the message begins with `where`.
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(text, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
+        value = json.loads(text, parse_constant=_no_constant)
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError as error:
         raise SchemaError(f"{where}: not a text file, so not JSON") from error
     except RecursionError as error:
         raise SchemaError(f"{where}: not ours: it is nested too deeply") from error
     except json.JSONDecodeError as error:
         if not text[error.pos :].strip():
             raise SchemaError(f"{where}: empty or cut off; write it again") from error
-        raise SchemaError(f"{where}, line {error.lineno}: not JSON: {error.msg}") from error
+        line = f", line {error.lineno}" if "\n" in text.strip() else ""
+        raise SchemaError(f"{where}{line}: not JSON: {error.msg}") from error
     except ValueError as error:  # NaN, or an integer of thousands of digits
         raise SchemaError(f"{where}: not JSON: {' '.join(str(error).split())[:80]}") from error
+    if _is_deep(value):
+        raise SchemaError(f"{where}: not ours: it is nested too deeply")
+    return value
 
 
 def read(path: Path, kind: Any) -> Any:
@@ -40,11 +56,43 @@ def read(path: Path, kind: Any) -> Any:
         SchemaError: missing, unreadable, too large, not JSON, or not of this kind. The message
             names file and field.
     """
-    value = parse(read_bytes(path), str(path))
-    try:
-        return check(kind, value, "")
-    except SchemaError as error:
-        raise SchemaError(f"{path}: {error}") from error
+    return _checked(read_bytes(path), kind, str(path))
+
+
+def read_rows(
+    path: Path, kind: Any, left_out: Callable[[str, str], None] | None = None
+) -> list[Any]:
+    """Return the rows of a JSON Lines file, a line each, checked against `kind`; see `rows`.
+
+    Raises:
+        SchemaError: the file cannot be read; without `left_out` also where a line is no such row.
+    """
+    return rows(read_bytes(path), kind, path, left_out)
+
+
+def rows(
+    content: bytes, kind: Any, path: Path, left_out: Callable[[str, str], None] | None = None
+) -> list[Any]:
+    """Return the rows of JSON Lines; empty lines are none.
+
+    `left_out(line, why)` is told of a line that is no such row, which is then left out.
+
+    Raises:
+        SchemaError: a line is no such row, and there is no `left_out`. The message names file, line
+            and field.
+    """
+    found = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            found.append(_checked(line, kind, where))
+        except SchemaError as error:
+            if left_out is None:
+                raise
+            left_out(where, str(error).removeprefix(f"{where}: "))
+    return found
 
 
 def read_bytes(path: Path) -> bytes:
@@ -64,6 +112,25 @@ def read_bytes(path: Path) -> bytes:
         raise SchemaError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise SchemaError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _checked(text: bytes, kind: Any, where: str) -> Any:
+    value = parse(text, where)
+    try:
+        return check(kind, value, "")
+    except SchemaError as error:
+        raise SchemaError(f"{where}: {error}") from error
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether groups and lists lie more than `MAX_DEPTH` deep; no recursion, which has a limit."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        inside = [v.values() if isinstance(v, dict) else v for v in level]
+        level = [v for values in inside for v in values if isinstance(v, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _no_constant(name: str) -> Any:

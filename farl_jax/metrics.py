@@ -8,14 +8,38 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Annotated, Any, Literal, NotRequired, Self, TypedDict
 
+from farl_jax import json_files
 from farl_jax.files import write_text
+from farl_jax.schema import Amount, Name, Natural, Others, SchemaError, Single
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tb"
 
 _RESERVED = ("phase", "step")
+_BEGIN = b'{"phase": '
+
+
+class _Any(TypedDict):
+    phase: Name
+    step: Natural
+
+
+class _Online(TypedDict):
+    phase: Literal["online"]
+    step: Natural
+    failure_episodes: Amount
+    wall_seconds: Amount
+    eval_return: NotRequired[Single | None]
+    recovered_steps: NotRequired[Amount]
+
+
+_VALUES = Others(Single | None)
+Row = Annotated[_Any, _VALUES]
+"""A row of any phase: its values are numbers, or null where one was not finite."""
+OnlineRow = Annotated[_Online, _VALUES]
+"""A row of the online phase: figures and resuming need more of it."""
 
 
 class MetricsWriter:
@@ -27,7 +51,12 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
-        """Open for appending; creates `folder`. Raises OSError where the disk refuses."""
+        """Open for appending; creates `folder`.
+
+        Raises:
+            OSError: the disk refuses.
+            SchemaError: the file that is there is none of metrics.
+        """
         self._folder = Path(folder)
         self._path = self._folder / FILE
         self._tensorboard = tensorboard
@@ -88,8 +117,8 @@ class MetricsWriter:
 
     def _open(self) -> IO[str]:
         if self._path.exists():
-            text = self._path.read_text(encoding="utf-8", errors="replace")
-            if text and not text.endswith("\n"):
+            content = json_files.read_bytes(self._path)
+            if content and not content.endswith(b"\n"):
                 rows = read_metrics(self._path)
                 text = "".join(json.dumps(row) + "\n" for row in rows)
                 write_text(self._path, text)
@@ -156,31 +185,31 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics file, oldest first.
+def read_metrics(path: Path, kind: Any = Row) -> list[dict[str, Any]]:
+    """Return the rows of a metrics file, oldest first, each checked against `kind`.
 
     A last line that was cut off is left out, with a warning.
 
     Raises:
-        ValueError: another line is not a row; the message names it.
-        OSError: the file cannot be read.
+        SchemaError: the file cannot be read, or another line is no such row; the message names it.
     """
-    lines = Path(path).read_bytes().split(b"\n")
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-            if not (isinstance(row, dict) and "phase" in row and isinstance(row.get("step"), int)):
-                raise ValueError("not a row of metrics")
-        except ValueError as error:
-            if number == len(lines):
-                warnings.warn(f"{path}: left out a half-written last line", stacklevel=2)
-                break
-            raise ValueError(f"{path}, line {number}: not a row of metrics") from error
-        rows.append(row)
-    return rows
+    content = json_files.read_bytes(path)
+    whole, _, last = content.rpartition(b"\n")
+    if _is_half(last):
+        warnings.warn(f"{path}: left out a half-written last line", stacklevel=2)
+        content = whole
+    return json_files.rows(content, kind, path)
+
+
+def _is_half(line: bytes) -> bool:
+    """Whether a line without an end is the beginning of a row, as a killed writer leaves it."""
+    if not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+        return False
+    try:
+        json_files.parse(line, "")
+    except SchemaError:
+        return bool(line)
+    return False
 
 
 def _scalar(name: str, value: Any) -> float | int | None:

@@ -3,7 +3,8 @@
 Settings, command lines and the files of a run folder are declared as dataclasses and TypedDicts
 whose annotations say types and ranges: `discount: Annotated[float, Range(0, 1, high_open=True)]`.
 `check` holds any value against such a declaration. It knows numbers, strings, Literal, unions,
-lists, tuples, dictionaries, TypedDicts and dataclasses, and nothing else.
+lists, tuples, dictionaries, TypedDicts and dataclasses, and nothing else. What a type alone cannot
+say stands in an Annotated rule: `Range`, `Length`, `Others`, `Alike`.
 """
 
 import dataclasses
@@ -12,73 +13,58 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
+from farl_jax.schema_rules import (
+    Alike,
+    Amount,
+    Count,
+    Discount,
+    Fraction,
+    Length,
+    Name,
+    Natural,
+    NonNegative,
+    Others,
+    Positive,
+    Range,
+    Rate,
+    SchemaError,
+    Seed,
+    Share,
+    Single,
+)
+from farl_jax.schema_words import describe, has_fields, shown
+
+__all__ = [
+    "MAX_INT",
+    "Alike",
+    "Amount",
+    "Checked",
+    "Count",
+    "Discount",
+    "Fraction",
+    "Length",
+    "Name",
+    "Natural",
+    "NonNegative",
+    "Others",
+    "Positive",
+    "Range",
+    "Rate",
+    "SchemaError",
+    "Seed",
+    "Share",
+    "Single",
+    "check",
+    "check_bounds",
+    "describe",
+    "hints_of",
+    "rules_of",
+    "shown",
+]
 MAX_INT = 2**63 - 1
-_MAX_SHOWN = 60
-
-
-class SchemaError(ValueError):
-    """A value that its declaration does not allow. The message is one line: what, where, and
-
-    what would be right.
-    """
-
-
-@dataclass(frozen=True)
-class Range:
-    """What a number may be; None is no bound. A bound may be another setting's dotted name."""
-
-    low: float | str | None = None
-    high: float | str | None = None
-    low_open: bool = False
-    """Whether `low` itself is not allowed."""
-    high_open: bool = False
-
-    def __str__(self) -> str:
-        """The interval as mathematics writes it, for help texts: [0, 1)."""
-        low = "-inf" if self.low is None else _number(self.low)
-        high = "inf" if self.high is None else _number(self.high)
-        left = "(" if self.low_open or self.low is None else "["
-        return f"{left}{low}, {high}{')' if self.high_open or self.high is None else ']'}"
-
-    def holds(self, value: float, low: float | None, high: float | None) -> bool:
-        """Whether `value` lies within; `low` and `high` are the bounds as numbers."""
-        above = low is None or (value > low if self.low_open else value >= low)
-        return above and (high is None or (value < high if self.high_open else value <= high))
-
-    def in_words(self, low: str, high: str) -> str:
-        """The range as a sentence has it after "must be"; `low` and `high` name the bounds."""
-        if self.low is not None and self.high is not None and not (self.low_open or self.high_open):
-            return f"between {low} and {high}"
-        parts = []
-        if self.low is not None:
-            parts.append(f"{'above' if self.low_open else 'at least'} {low}")
-        if self.high is not None:
-            parts.append(f"{'below' if self.high_open else 'at most'} {high}")
-        return " and ".join(parts)
-
-
-@dataclass(frozen=True)
-class Length:
-    """How many elements a list or tuple must have, at least, and whether all must differ."""
-
-    least: int
-    distinct: bool = False
-
-
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
-Positive = Annotated[float, Range(0, low_open=True)]
-NonNegative = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-Fraction = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
-Rate = Annotated[float, Range(0, 1, low_open=True)]
-Discount = Annotated[float, Range(0, 1, high_open=True)]
-Seed = Annotated[int, Range(0, 2**32, high_open=True)]
-"""JAX's keys have 32 bits: a larger seed would be the silent twin of a smaller one."""
+_WHOLE = "it"
 
 
 class Checked:
@@ -97,7 +83,8 @@ class Checked:
 def check(hint: Any, value: Any, name: str) -> Any:
     """Return `value` if `hint` allows it; a dictionary becomes the dataclass that `hint` names.
 
-    `name` is what an error calls the value. Bounds that name a setting are left to `check_bounds`.
+    `name` is what an error calls the value, "" for a whole file. Bounds that name a setting are
+    left to `check_bounds`.
 
     Raises:
         SchemaError: the type differs, a number is not finite or out of range, a field is unknown
@@ -107,9 +94,12 @@ def check(hint: Any, value: Any, name: str) -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
-        checked = check(arguments[0], value, name)
-        for rule in arguments[1:]:
-            _check_rule(rule, checked, name)
+        bare, *rules = arguments
+        others = next((rule for rule in rules if isinstance(rule, Others)), None)
+        checked = _check_fields(bare, value, name, others) if others else check(bare, value, name)
+        for rule in rules:
+            if isinstance(rule, Range | Length | Alike):  # others may mark it for themselves
+                rule.check(checked, name or _WHOLE)
         return checked
     if typing.is_typeddict(hint):
         return _check_fields(hint, value, name)
@@ -120,9 +110,9 @@ def check(hint: Any, value: Any, name: str) -> Any:
     if origin in (list, tuple, dict, Mapping):
         return _check_container(origin, arguments, value, name)
     if hint is int and isinstance(value, int) and abs(value) > MAX_INT:
-        raise SchemaError(f"{name} must be at most {MAX_INT} in size; got {shown(value)}")
+        raise SchemaError(f"{name or _WHOLE} must be at most {MAX_INT} in size; got {shown(value)}")
     if not _is(hint, origin, arguments, value):
-        raise SchemaError(f"{name} must be {describe(hint)}; got {shown(value)}")
+        raise SchemaError(f"{name or _WHOLE} must be {describe(hint)}; got {shown(value)}")
     return value
 
 
@@ -139,7 +129,7 @@ def check_bounds(settings: Any) -> None:
         for name, hint in hints_of(type(own)).items():
             for rule in rules_of(hint):
                 if isinstance(rule, Range):
-                    _check_range(rule, getattr(own, name), f"{group.name}.{name}", settings)
+                    rule.check(getattr(own, name), f"{group.name}.{name}", settings)
 
 
 @functools.cache
@@ -149,41 +139,6 @@ def hints_of(kind: type) -> dict[str, Any]:
     if dataclasses.is_dataclass(kind):
         return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
     return {name: _unwrapped(hint) for name, hint in hints.items()}
-
-
-def describe(hint: Any) -> str:
-    """What a value of this annotation is, in words: "a whole number or none"."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return describe(arguments[0])
-    if origin is typing.Literal:
-        return _either([str(a) for a in arguments])
-    if origin in (typing.Union, types.UnionType):
-        return _either([describe(a) for a in arguments])
-    return _NAMES.get(origin or hint) or (
-        "a group of fields" if _has_fields(hint) else getattr(hint, "__name__", str(hint))
-    )
-
-
-def shown(value: Any) -> str:
-    """A value as an error shows it: short, and as JSON would write it."""
-    text = {None: "null"}.get(value) if value is None else repr(value)
-    text = str(value).lower() if isinstance(value, bool) else text
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
-
-
-_NAMES = {
-    int: "a whole number",
-    float: "a finite number",
-    str: "text",
-    bool: "true or false",
-    types.NoneType: "none",
-    list: "a list",
-    tuple: "a list",
-    dict: "a group of fields",
-    Mapping: "a group of fields",
-    Path: "a path",
-}
 
 
 def _unwrapped(hint: Any) -> Any:
@@ -212,19 +167,26 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _check_fields(kind: Any, value: Any, name: str) -> dict[str, Any]:
+def _check_fields(kind: Any, value: Any, name: str, others: Others | None = None) -> dict[str, Any]:
     """Check a dictionary against a dataclass (whose defaults may be left out) or TypedDict."""
     if not isinstance(value, dict):
-        raise SchemaError(f"{name or 'the file'} must be a group of fields; got {shown(value)}")
+        raise SchemaError(f"{name or _WHOLE} must be a group of fields; got {shown(value)}")
     hints, inside = hints_of(kind), f" in {name}" if name else ""
+    if others:
+        hints = {key: others.kind for key in value if others.mark in key} | hints
     if unknown := [key for key in value if key not in hints]:
         known = ", ".join(hints)
         known = known if len(known) < 400 else f"{known[:400]}..."
         raise SchemaError(f"unknown field {shown(unknown[0])}{inside}: known are {known}")
     if missing := sorted(_required(kind) - set(value)):
         raise SchemaError(f"field {missing[0]!r}{inside} is missing")
-    dotted = f"{name}." if name else ""
-    return {key: check(hints[key], item, f"{dotted}{key}") for key, item in value.items()}
+    return {key: check(hints[key], item, _dotted(name, key)) for key, item in value.items()}
+
+
+def _dotted(name: str, key: str) -> str:
+    """The name of a field; a key that is no plain word is shown as a value, so in one line."""
+    key = key if key.isprintable() and len(key) <= 100 else shown(key)
+    return f"{name}.{key}" if name else key
 
 
 def _required(kind: Any) -> frozenset[str]:
@@ -252,7 +214,7 @@ def _check_union(hint: Any, options: tuple[Any, ...], value: Any, name: str) -> 
                 errors.append(error)
     if len(errors) == 1:
         raise errors[0]
-    raise SchemaError(f"{name} must be {describe(hint)}; got {shown(value)}")
+    raise SchemaError(f"{name or _WHOLE} must be {describe(hint)}; got {shown(value)}")
 
 
 def _outer(hint: Any, value: Any) -> bool:
@@ -260,7 +222,7 @@ def _outer(hint: Any, value: Any) -> bool:
     bare = hint
     while typing.get_origin(bare) is Annotated:
         bare = typing.get_args(bare)[0]
-    if _has_fields(bare):
+    if has_fields(bare):
         return isinstance(value, dict)
     origin = typing.get_origin(bare)
     if origin in (list, tuple):
@@ -273,10 +235,10 @@ def _outer(hint: Any, value: Any) -> bool:
 def _check_container(kind: Any, arguments: tuple[Any, ...], value: Any, name: str) -> Any:
     if kind in (dict, Mapping):
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise SchemaError(f"{name} must be a group of fields; got {shown(value)}")
-        return {key: check(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
+            raise SchemaError(f"{name or _WHOLE} must be a group of fields; got {shown(value)}")
+        return {key: check(arguments[1], item, _dotted(name, key)) for key, item in value.items()}
     if not isinstance(value, list | tuple):
-        raise SchemaError(f"{name} must be a list; got {shown(value)}")
+        raise SchemaError(f"{name or _WHOLE} must be a list; got {shown(value)}")
     if kind is tuple and Ellipsis not in arguments:
         if len(value) != len(arguments):
             raise SchemaError(f"{name} must have {len(arguments)} entries; it has {len(value)}")
@@ -287,34 +249,6 @@ def _check_container(kind: Any, arguments: tuple[Any, ...], value: Any, name: st
     return kind(check(hint, item, f"{name}[{i}]") for i, (hint, item) in pairs)
 
 
-def _check_rule(rule: Any, value: Any, name: str) -> None:
-    if isinstance(rule, Length) and len(value) < rule.least:
-        raise SchemaError(f"{name} must have at least {rule.least} entries; it has {len(value)}")
-    if isinstance(rule, Length) and rule.distinct and len(set(value)) < len(value):
-        raise SchemaError(f"{name} must have each entry once; got {shown(value)}")
-    if isinstance(rule, Range):
-        _check_range(rule, value, name, None)
-
-
-def _check_range(rule: Range, value: Any, name: str, settings: Any) -> None:
-    """Check a number; a bound that is a name counts only where `settings` can say its value."""
-    if value is None:
-        return
-    bounds, words = [], []
-    for bound in (rule.low, rule.high):
-        named = isinstance(bound, str)
-        number = _value_of(bound, settings) if named else bound
-        bounds.append(number)
-        words.append(f"{bound} ({_number(number)})" if named and number else _number(bound))
-    if not rule.holds(value, *bounds):
-        raise SchemaError(f"{name} must be {rule.in_words(*words)}; got {shown(value)}")
-
-
-def _value_of(name: str, settings: Any) -> Any:
-    """A setting by its dotted name; None where there are no settings to ask."""
-    return None if settings is None else functools.reduce(getattr, name.split("."), settings)
-
-
 def rules_of(hint: Any) -> tuple[Any, ...]:
     """The rules of an annotation, also where it is one of several options."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -323,16 +257,3 @@ def rules_of(hint: Any) -> tuple[Any, ...]:
     if origin in (typing.Union, types.UnionType):
         return tuple(rule for option in arguments for rule in rules_of(option))
     return ()
-
-
-def _has_fields(hint: Any) -> bool:
-    return typing.is_typeddict(hint) or dataclasses.is_dataclass(hint)
-
-
-def _number(value: Any) -> str:
-    """A bound as people write it: 4294967296, not 4294967296.0."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _either(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,5 +1,6 @@
 """Folders of finished runs with known numbers, as the commands leave them."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -7,8 +8,17 @@ from typing import Any
 from PIL import Image
 
 from experiments.presets import RunSettings
+from farl_jax.config import HorizonConfig
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+GATE = {
+    "max_risk": 0.01,
+    "trigger_rate": 0.05,
+    "precision": 0.1,
+    "recall": 0.9,
+    "lead": None,
+    "onsets": 2.0,
+}
 
 
 def write(path: pathlib.Path, content: Any) -> pathlib.Path:
@@ -26,9 +36,12 @@ def result(
         "task": task,
         "method": method,
         "seed": seed,
+        "preset": "quick",
         "online_steps": 10_000,
         "episodes": 100,
         "failure_episodes": failures,
+        "failing_steps": 3 * failures,
+        "successes": 50,
         "recovered_steps": 0 if method == "uni_o4" else 500,
         "causes": None if method == "uni_o4" else {"gate_silent": 1, "recovery_late": failures - 1},
         "initial_return": 10.0,
@@ -36,7 +49,12 @@ def result(
         "final_return_se": 1.0,
         "initial_success": 0.1,
         "final_success": 0.9,
+        "final_failure_rate": 0.0,
+        "final_return_without_gate": final,
+        "final_success_without_gate": 0.9,
+        "max_risk": None if method == "uni_o4" else 0.01,
         "backend": "native",
+        "wall_seconds": 60.0,
         **other,
     }
 
@@ -48,7 +66,7 @@ def write_run(
     env: dict[str, Any] | None = None,
 ) -> pathlib.Path:
     """The run of one method; `settings` are dotted names of config.json that differ."""
-    config = RunSettings(task=row["task"], seed=row["seed"]).to_json()
+    config = RunSettings(task=row["task"], preset=row["preset"], seed=row["seed"]).to_json()
     for name, value in (settings or {}).items():
         group, field = name.split(".")
         config["config"].setdefault(group, {})[field] = value
@@ -68,6 +86,7 @@ def write_run(
             "eval_return": row["final_return"] * step / row["online_steps"],
             "failure_episodes": row["failure_episodes"] * step / row["online_steps"],
             "recovered_steps": row["recovered_steps"] * step / row["online_steps"],
+            "wall_seconds": row["wall_seconds"] * step / row["online_steps"],
         }
         for step in (0, 5_000, 10_000)
     ]
@@ -83,18 +102,27 @@ def write_film(folder: pathlib.Path) -> None:
     first.save(folder / "sheet.png")
 
 
+def sweep_row(swept: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """A line of sweep.jsonl: a result, the settings that were swept, and its cell."""
+    cell = ",".join(f"{name}={value}" for name, value in swept.items())
+    where = {"cell": f"{cell}/seed{row['seed']}", "command": "farl sweep", "git": COMMIT}
+    return swept | row | where
+
+
 def write_horizon(folder: pathlib.Path) -> None:
     """A study of two horizons, as `farl sweep horizon` leaves it."""
-    acting = {
-        "failure_episodes": 2,
-        "episodes": 100,
-        "return": 60.0,
-        "return_interval": [55.0, 65.0],
-        "reduction_percent": 80.0,
-        "reduction_percent_interval": [60.0, 90.0],
-        "trigger_rate": 0.05,
+    measured = {
+        "return": (60.0, [55.0, 65.0]),
+        "reduction_percent": (80.0, [60.0, 90.0]),
+        "trigger_rate": (0.05, [0.04, 0.06]),
+        "failure_rate": (0.02, [0.01, 0.03]),
+        "success": (0.5, [0.4, 0.6]),
+        "recovered_share": (0.1, [0.1, 0.1]),
     }
-    watched = {"recall": 0.9, "lead": 6.0, "precision": 0.1, "recall_by_lead": [1.0, 0.9]}
+    acting = {"failure_episodes": 2, "episodes": 100}
+    for name, (value, limits) in measured.items():
+        acting |= {name: value, f"{name}_interval": limits}
+    watched = GATE | {"lead": 6.0, "recall_by_lead": [1.0, 0.9]}
     rows = [
         {
             "horizon": horizon,
@@ -110,8 +138,13 @@ def write_horizon(folder: pathlib.Path) -> None:
     study = {
         "task": "bounded_push",
         "seed": 0,
+        "method": "farl",
         "policy_step": 10_000,
         "train_horizon": 13,
+        "hold": 3,
+        "lead_time": 2,
+        "study": dataclasses.asdict(HorizonConfig()),
+        "gate_seconds": {"all_gates": 2.0, "one_gate": 1.0},
         "ungated": acting,
         "rows": rows,
         "command": "farl sweep horizon runs/a/seed0",
@@ -121,11 +154,12 @@ def write_horizon(folder: pathlib.Path) -> None:
 
 def write_diagnosis(folder: pathlib.Path) -> None:
     """A diagnosis in which one measure could not be taken."""
-    gate = {"trigger_rate": 0.05, "recall": 0.9, "max_risk": 0.01}
     pair = {
-        "foresight": {"auroc": [0.9, None]},
-        "gate": gate,
-        "thresholds": [gate],
+        "episodes": 100,
+        "failure_episodes": 2,
+        "foresight": {name: [0.9, None] for name in ("auroc", "auprc", "ece", "rate")},
+        "gate": GATE,
+        "thresholds": [GATE],
         "reliability": {"predicted": [0.1, 0.2], "realised": [0.1, 0.3]},
         "decoder_m": {"hand": [0.01, 0.02], "object": [0.01, None]},
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from experiments.cli import main
 from experiments.run import start_run
 from experiments.runtime import RunFolder, UserError
 from experiments.sweep import Sweep
+from farl_jax.schema import SchemaError
+from tests.finished_runs import result
 
 GRID = ("safety.max_risk=1e-3,1e-2",)
 
@@ -30,9 +33,8 @@ def finish(sweep: Sweep, number: int, method: str) -> None:
     cell = sweep.cells[number]
     run, folder = start_run(cell.path, cell.settings, None, resume=True)
     folder.close()
-    row = {"seed": cell.settings.seed, "method": method, "episodes": 9, "failure_episodes": 1}
+    row = result("bounded_push", method, cell.settings.seed, 1, 50.0, preset="smoke")
     (run.path / method).mkdir()
-    row |= {"final_return": 1.0, "final_success": 0.5}
     (run.path / method / "result.json").write_text(json.dumps(row))
 
 
@@ -128,6 +130,33 @@ def test_a_killed_process_is_a_failure_of_its_cell_until_it_has_a_result(tmp_pat
     (failed,) = sweep.run()
     assert failed["cell"] == sweep.cells[1].name and "the same command goes on" in failed["error"]
     assert len((tmp_path / "sweep.jsonl").read_text().splitlines()) == 1
+
+
+def test_spoiled_notes_and_results_are_failures_of_their_cells_and_a_ledger_one_line(
+    tmp_path, monkeypatch
+):
+    sweep = sweep_of(tmp_path, method=("farl",), seeds=2)
+    for number in (0, 1, 2):
+        finish(sweep, number, "farl")
+    (sweep.cells[0].path / "farl" / "result.json").write_text("null")
+    shutil.copytree(sweep.cells[1].path / "farl", sweep.cells[2].path / "farl", dirs_exist_ok=True)
+    for seed in (0, 1):
+        note = tmp_path / "failed" / "base" / "smoke" / f"seed{seed}.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text('{"error": 3}')
+    told = {row["cell"]: row["error"] for row in sweep.run()}
+    first, second, third, last = (cell.name for cell in sweep.cells)
+    assert "result.json: it must be a group of fields; got null" in told.pop(first)
+    assert "config.json says seed 0, its result 1" in told.pop(third)
+    assert "seed1.json: error must be text; got 3" in told.pop(last)
+    assert not told and [row["cell"] for row in sweep.rows] == [second]
+
+    ledger = tmp_path / "slurm" / "jobs.json"
+    ledger.parent.mkdir()
+    ledger.write_text('{"a": 3}')
+    monkeypatch.setattr(fleet, "_queued", set)
+    with pytest.raises(SchemaError, match=r"jobs.json: a must be text; got 3"):
+        fleet._submit_all(sweep.args, lambda: ([], []), Console())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from farl_jax import metrics
-from farl_jax.metrics import MetricsWriter, read_metrics
+from farl_jax.metrics import MetricsWriter, OnlineRow, read_metrics
+from farl_jax.schema import SchemaError
 
 
 def fill(folder, steps, phase="online"):
@@ -90,10 +91,41 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
     fill(tmp_path, [1, 2, 3])
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines()
-    for bad in (lines[1][:9], "[1]", '{"step": 2}'):
+    for bad, said in (
+        (lines[1][:9], "cut off"),
+        (lines[1][2:], "not JSON"),
+        ("[1]", "must be a group of fields"),
+        ('{"step": 2}', "field 'phase' is missing"),
+        ('{"phase": "online", "step": true}', "step must be a whole number; got true"),
+        ('{"phase": "online", "step": 2, "loss": "low"}', "loss must be a finite number or none"),
+        ('{"phase": "online", "step": 2, "loss": NaN}', "NaN is no JSON"),
+        ('{"phase": "online", "step": 2, "loss": 1e999}', "got inf"),
+    ):
         path.write_text("\n".join([lines[0], bad, lines[2]]) + "\n")
-        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not a row"):
+        with pytest.raises(SchemaError, match=rf"metrics\.jsonl, line 2: .*{said}"):
             read_metrics(path)
+        with (
+            MetricsWriter(tmp_path, tensorboard=False) as writer,
+            pytest.raises(SchemaError, match="line 2"),
+        ):
+            writer.truncate_after("online", 1)
+        assert path.read_text().splitlines() == [lines[0], bad, lines[2]]
+
+
+def test_a_row_of_the_online_phase_says_what_resuming_and_figures_need(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    row = {"phase": "online", "step": 1, "failure_episodes": 2.0, "wall_seconds": 3.5}
+    path.write_text(json.dumps(row | {"loss": None, "eval_return": 1}) + "\n")
+    assert read_metrics(path, OnlineRow)[0]["wall_seconds"] == 3.5
+    for change, said in (
+        ({"wall_seconds": None}, "wall_seconds must be a finite number; got null"),
+        ({"wall_seconds": -1.0}, "wall_seconds must be between 0 and"),
+        ({"failure_episodes": 1e39}, "failure_episodes must be between"),
+        ({"phase": "offline"}, "phase must be online"),
+    ):
+        path.write_text(json.dumps(row | change) + "\n")
+        with pytest.raises(SchemaError, match=f"line 1: {said}"):
+            read_metrics(path, OnlineRow)
 
 
 def test_truncate_after_drops_one_phase_beyond_the_step(tmp_path):

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,13 @@ import pytest
 
 from experiments.cli import main
 from experiments.presets import RunSettings
-from experiments.runtime import UserError, read_json
+from experiments.runtime import UserError
 from farl_jax import checkpoint, manifest
 from farl_jax.checkpoint import CheckpointError
 from farl_jax.dataset import DatasetError, load_dataset, save_dataset
+from farl_jax.json_files import read
 from farl_jax.metrics import read_metrics
+from farl_jax.schema import SchemaError
 from tests.finished_runs import result, write_run
 from tests.test_dataset import HEADER, Bomb, make, rewrite
 
@@ -139,16 +142,16 @@ def test_settings_rows_and_metrics(tmp_path, target):
     for text in texts(target):
         path.write_text(text)
         if '"protocol"' in text:
-            assert RunSettings.from_json(read_json(path)).preset.startswith("${")  # mere text
+            assert RunSettings.from_json(read(path, Any)).preset.startswith("${")  # mere text
         else:
-            with pytest.raises(UserError):
-                RunSettings.from_json(read_json(path))
+            with pytest.raises((UserError, SchemaError)):
+                RunSettings.from_json(read(path, Any))
         path.write_text(text.replace("\n", " ") + "\n" + '{"phase": "online", "step": 1}\n')
         with pytest.raises(ValueError, match="line 1"):
             read_metrics(path)
     path.write_bytes(pickle.dumps(Bomb(target)))
-    with pytest.raises(UserError):
-        read_json(path)
+    with pytest.raises(SchemaError):
+        read(path, Any)
 
 
 def test_a_runs_folder_imports_no_task_that_was_not_named_again(tmp_path, target, module, capsys):

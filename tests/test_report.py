@@ -17,6 +17,7 @@ from experiments.report_stats import difference, pareto_front, ranks, summary
 from experiments.report_sweeps import find_horizons, find_sweeps
 from tests.finished_runs import (
     result,
+    sweep_row,
     write,
     write_diagnosis,
     write_film,
@@ -122,17 +123,18 @@ LEFT_OUT = {
     "damaged": (
         damage("farl/result.json", '{"task": "bou'),
         "farl",
-        "result.json, line 1: not JSON",
+        "result.json: not JSON",
     ),
     "cut off": (damage("farl/result.json", ""), "farl", "empty or cut off"),
-    "no object": (damage("farl/result.json", "[1]"), "farl", "not a row of results"),
-    "no number": (change("farl/result.json", final_return=None), "farl", "final_return is missing"),
-    "not finite": (change("farl/result.json", final_return=float("nan")), "farl", "return is nan"),
+    "no object": (damage("farl/result.json", "[1]"), "farl", "must be a group of fields; got [1]"),
+    "no number": (change("farl/result.json", final_return=None), "farl", "final_return must be a"),
+    "not finite": (change("farl/result.json", final_return=float("nan")), "farl", "NaN is no JSON"),
     "protocol": (change("config.json", protocol=0), "farl", "another protocol: 0"),
     "other task": (change("config.json", task="bounded_soccer"), "farl", "mixed folder"),
     "other method": (change("farl/result.json", method="cpo"), "farl", "the result of cpo"),
+    "other preset": (change("farl/result.json", preset="paper"), "farl", "preset quick, its"),
     "budget": (change("farl/result.json", online_steps=20_000), "farl", "another budget: 20,000"),
-    "causes": (change("farl/result.json", causes=[1]), "farl", "causes is [1]"),
+    "causes": (change("farl/result.json", causes=[1]), "farl", "causes must be a group of"),
     "unfinished": (lambda r: (r / "seed1/farl/result.json").unlink(), "farl", "not finished"),
     "no config": (lambda r: (r / "seed1/config.json").unlink(), "farl", "no config.json"),
 }
@@ -277,7 +279,8 @@ def test_damaged_curves_and_environments_cost_themselves_only(tmp_path):
     pairs(tmp_path)
     write(tmp_path / "seed1/env.json", "{")
     write(tmp_path / "seed1/farl/metrics.jsonl", "nonsense\n{}\n")
-    strange = '{"phase": "online", "step": 1, "eval_return": "high"}\n'
+    strange = {"phase": "online", "step": 1, "failure_episodes": 0, "wall_seconds": 0.0}
+    strange = json.dumps(strange | {"eval_return": "high"}) + "\n"
     write(tmp_path / "seed0/uni_o4/metrics.jsonl", strange)
     (tmp_path / "seed1/uni_o4/metrics.jsonl").unlink()
     groups = collect([tmp_path], (), findings := Findings())[TASK]
@@ -286,8 +289,8 @@ def test_damaged_curves_and_environments_cost_themselves_only(tmp_path):
     assert [row["seed"] for row in curve(groups["farl"][0], findings)] == [0, 0, 0]
     told = [f"{name}: {text}" for name, text in findings.notes]
     assert any("seed1/farl: no learning curve: metrics.jsonl" in t and "line 1" in t for t in told)
-    assert any("seed1/uni_o4: no learning curve" in t and "missing" in t for t in told)
-    assert any("seed0/uni_o4: no learning curve: eval_return is 'high'" in t for t in told)
+    assert any("seed1/uni_o4: no learning curve" in t and "no such file" in t for t in told)
+    assert any("seed0/uni_o4: no learning curve" in t and "got 'high'" in t for t in told)
     assert any("seed1/farl: versions and command unknown" in t for t in told)
 
 
@@ -305,7 +308,7 @@ def test_nothing_to_report_is_one_line(tmp_path, capsys, monkeypatch):
 
 def sweep_rows(seeds=(0, 1)):
     return [
-        {"safety.horizon": h} | result(TASK, method, seed, 10 * h + seed, 50.0 + h)
+        sweep_row({"safety.horizon": h}, result(TASK, method, seed, 10 * h + seed, 50.0 + h))
         for h in (3, 6)
         for method in ("uni_o4", "farl")
         for seed in seeds
@@ -317,7 +320,8 @@ def test_a_sweep_is_read_once_and_its_bad_cells_are_named(tmp_path):
     short = rows[0] | {"safety.horizon": 9, "online_steps": 10}
     lines = [json.dumps(r) for r in (*rows, rows[0], {"task": TASK}, short)]
     write(tmp_path / "sweep.jsonl", "\n".join([*lines, "{half"]))
-    failed = {"cell": "safety.horizon=12/seed0", "method": "farl", "error": "UserError: no"}
+    failed = {"cell": "safety.horizon=12/seed0", "method": "farl", "seed": 0}
+    failed |= {"error": "UserError: no", "safety.horizon": 12}
     write(tmp_path / "failed.jsonl", json.dumps(failed) + "\n")
     pairs(tmp_path / "safety.horizon=3")  # a sweep's own folders are not runs besides
     findings = Findings()
@@ -328,15 +332,15 @@ def test_a_sweep_is_read_once_and_its_bad_cells_are_named(tmp_path):
     assert [row["seed"] for row in cells["uni_o4"]] == [0, 1]  # it has no gate: equal at any H
     assert len(cells) == 3
     told = " | ".join(f"{name}: {text}" for name, text in findings.left_out)
-    for said in ("safety.horizon=12/seed0/farl: failed: UserError: no", "line 9: the same cell"):
+    for said in ("safety.horizon=12/seed0/farl: failed: UserError: no", "seed 0: the same cell"):
         assert said in told
-    for said in ("line 10: method is missing", "another budget: 10", "line 12: not JSON"):
+    for said in ("line 10: field", "another budget: 10", "line 12: not JSON"):
         assert said in told
     assert collect([tmp_path], (), Findings()) == {}
 
 
 def test_a_sweep_of_limits_is_a_panel_of_its_own_with_each_baseline_once(tmp_path):
-    limited = lambda limit, *row: {"constraint.limit": limit} | result(TASK, *row)
+    limited = lambda limit, *row: sweep_row({"constraint.limit": limit}, result(TASK, *row))
     rows = [limited(x, "cpo", 0, n, 50.0) for x, n in ((0.02, 2), (0.1, 10))]
     rows += [limited(x, "uni_o4", 0, 20, 60.0) for x in (0.02, 0.1)]
     for path, own in (("a", rows), ("b", sweep_rows())):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments import reproduce
-from experiments.paper_figures import bootstrap_interval
+from experiments.paper_figures import bootstrap_interval, read_paper
 from experiments.runtime import UserError
 
 
@@ -27,6 +27,11 @@ def row(task, method, seed, failures, final):
         "final_return": final,
         "initial_success": 0.1,
         "final_success": 1.0,
+        "causes": None,
+        "max_risk": None,
+        "wall_seconds": 1.0,
+        "backend": "native",
+        "git": None,
     }
 
 
@@ -68,15 +73,21 @@ def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"a": older, "b": other}))
     assert reproduce.still_valid(tmp_path, "quick", console) == (rows[:1], {"a": now})
     assert "2 of 3 rows are of other settings" in text.getvalue()
-    path.write_text("{broken")
-    with pytest.raises(UserError, match="damaged"):
-        reproduce.still_valid(tmp_path, "quick", console)
+    twice = [ROWS[0] | {"settings": "a"}] * 2
+    for text, said in (
+        ("{broken", "main.jsonl, line 1: not JSON"),
+        (json.dumps(rows[0]) + "\n3\n", "line 2: it must be a group of fields; got 3"),
+        ("\n".join(map(json.dumps, twice)), "two rows are of bounded_push, uni_o4, seed 0"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=said):
+            reproduce.still_valid(tmp_path, "quick", console)
 
 
 def test_rows_stay_where_only_settings_differ_that_their_method_does_not_read(tmp_path):
     console = Console(file=io.StringIO(), width=200)
     rows = [
-        {"task": "bounded_push", "method": method, "settings": "a"}
+        row("bounded_push", method, 0, 1, 50.0) | {"settings": "a"}
         for method in ("uni_o4", "farl", "simple_critic", "mppi", "cpo")
     ]
     (tmp_path / "main.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -92,7 +103,7 @@ def test_rows_stay_where_only_settings_differ_that_their_method_does_not_read(tm
     assert kept("adaptation", "every", 0) == ["uni_o4", "simple_critic", "cpo"]
     assert kept("risk_critic", "max_risk", 0.5) == ["uni_o4", "farl", "mppi", "cpo"]
     assert kept("mppi", "samples", 8) == ["uni_o4", "farl", "simple_critic", "cpo"]
-    assert kept("online", "rollout", 8) == []
+    assert kept("online", "rollout", 64) == []
     constraint = "constraint", "limit", 0.05  # its default
     assert len(kept(*constraint)) == 5 and kept(*constraint, backend="mjx") == []
 
@@ -112,9 +123,9 @@ def test_one_seed_has_no_interval():
     ],
 )
 def test_a_row_names_the_commit_and_command_that_made_it(tmp_path, method, own, commit, words):
-    (tmp_path / "env.json").write_text(json.dumps({"git": {"commit": "b" * 40}}))
-    about = {"causes": None, "max_risk": None, "wall_seconds": 1.0, "backend": "native"}
-    result = row("bounded_push", method, 3, 5, 9.0) | about | own
+    git = {"commit": "b" * 40, "dirty": False}
+    (tmp_path / "env.json").write_text(json.dumps({"git": git}))
+    result = row("bounded_push", method, 3, 5, 9.0) | own
     made = reproduce._row(SimpleNamespace(path=tmp_path), result, "quick")
     assert made["git"] == commit
     assert made["command"] == f"farl {words} bounded_push --preset quick --seed 3"
@@ -148,7 +159,7 @@ def test_the_ablations_are_ranked_as_the_paper_ranks_them():
     ]
     methods = {"farl": rival("farl", 90.0, 80.0), "mppi": rival("mppi", 60.0, 70.0)}
     methods["simple_critic"] = rival("simple_critic", 95.0)
-    paper = json.loads(reproduce.PAPER.read_text())["normalized_return"]["bounded_soccer"]
+    paper = read_paper()["normalized_return"]["bounded_soccer"]
     critic, planner = reproduce._rank_lines(methods, paper)
     assert planner.startswith("final return, farl - mppi: +20.0 (95 % over seeds: +10.0 to +30.0)")
     assert planner.endswith("ranks below FARL, as in the paper")
@@ -173,7 +184,7 @@ def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
 
 
 def test_the_papers_numbers_are_those_of_the_paper():
-    paper = json.loads(reproduce.PAPER.read_text())
+    paper = read_paper()
     pairs = paper["failure_episodes"].values()
     reductions = [100 * (1 - p["farl"] / p["uni_o4"]) for p in pairs]
     np.testing.assert_allclose(reductions, [37.4, 49.6, 21.5, 65.8], atol=0.05)

@@ -118,7 +118,7 @@ def test_a_range_tells_itself(rule: Range, text: str, words: str):
     [
         (b"", "empty or cut off"),
         (b'{"seed": 1', "empty or cut off"),
-        (b'{"seed": 1,}', "line 1: not JSON"),
+        (b'{"seed": 1,}', "not JSON: "),
         (b"\xff\xfe", "not a text file"),
         (b'{"seed": 1, "score": NaN}', "NaN is no JSON"),
         (b'{"seed": 1, "score": -Infinity}', "-Infinity is no JSON"),
@@ -126,7 +126,7 @@ def test_a_range_tells_itself(rule: Range, text: str, words: str):
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"seed": ' + b"9" * 6000 + b"}", "not JSON"),
         (b'{"seed": 0, "score": 1}', "seed must be at least 1; got 0"),
-        (b"3", "the file must be a group of fields; got 3"),
+        (b"3", "it must be a group of fields; got 3"),
     ],
 )
 def test_a_file_that_is_not_ours_is_one_line_with_its_name(tmp_path, content: bytes, said: str):

@@ -21,6 +21,7 @@ from farl_jax import checkpoint, dataset
 from farl_jax.methods import METHODS
 from farl_jax.metrics import MetricsWriter
 from farl_jax.schema import SchemaError
+from tests.finished_runs import result
 
 
 def test_a_grid_combines_all_and_a_list_pairs():
@@ -167,15 +168,7 @@ def test_cells_are_equal_to_a_method_where_it_does_not_read_what_differs(method,
 
 
 def row_of(seed=0, failures=5) -> dict:
-    return {
-        "task": "bounded_push",
-        "method": "uni_o4",
-        "seed": seed,
-        "episodes": 100,
-        "failure_episodes": failures,
-        "final_return": 50.0,
-        "final_success": 0.5,
-    }
+    return result("bounded_push", "uni_o4", seed, failures, 50.0, preset="smoke")
 
 
 def finish(out, horizon, row) -> None:
