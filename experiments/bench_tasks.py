@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from envs_mjx import TASKS, BatchEnv, make
+from envs_mjx import TASKS, BatchEnv, make, task_class
 from experiments.collect_demos import careless_then_recover, first_runs, new_watch, noisy_expert
+from experiments.outputs import check_output
 from experiments.runtime import describe_environment, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
@@ -27,8 +28,12 @@ takeover: takeover, recovered, takeover_failed [N] bool."""
 
 def run(task: str, episodes: int, out: Path | None, console: Console) -> list[dict[str, Any]]:
     """Measure one task, or `all`; prints a line each and writes `out`, a JSON file."""
+    names = tuple(TASKS) if task == "all" else (task,)
+    for name in names:
+        task_class(name)  # refuses an unknown one before anything is measured
+    check_output("--out", out)
     rows = []
-    for name in TASKS if task == "all" else (task,):
+    for name in names:
         row = measure(name, episodes)
         rows.append(row)
         console.print(_line(row), highlight=False, soft_wrap=True)

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.arguments import BenchTrainArgs
+from experiments.outputs import FIGURES, check_output
 from experiments.plots import shares_figure
 from experiments.presets import preset
 from experiments.runtime import (
@@ -67,6 +68,8 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
     tasks = tuple(TASKS) if args.task == "all" else (args.task,)
     for task in tasks:
         task_class(task)  # refuses an unknown one; to make it would start JAX beside the workers
+    check_output("--figure", args.figure, FIGURES)
+    check_output("--out", args.out)
     if min(args.num_envs, default=0) < 1 or args.seeds < 1 or args.seconds <= 0:
         raise UserError("--num-envs, --seeds and --seconds must be above 0")
     rows = []
@@ -81,7 +84,6 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
         raise UserError("nothing could be measured")
     console.print(_table(rows))
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, {"rows": rows, "environment": describe_environment()})
     if args.figure is not None:
         shares_figure(args.figure, rows, PARTS, " ".join(["farl", *sys.argv[1:]]))

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from envs_mjx import TASKS
 from experiments.judge import Judge
+from experiments.outputs import check_output_folder
 from experiments.paper_figures import failures_figure, returns_figure, save
 from experiments.presets import RunSettings, preset
 from experiments.report_stats import ranks
@@ -53,7 +54,7 @@ def reproduce(
     Writes `<out>/main.jsonl`, one row a run, `settings.json`, and `failures` and `returns` as PNG
     and PDF. Rows of other tasks, methods and seeds stay where the preset still has their settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    check_output_folder("--out", out)
     rows, (kept, settings) = [], still_valid(out, plan.preset, console)
     for task in plan.tasks:
         rows += _complete(plan, task, console)
@@ -69,6 +70,8 @@ def reproduce(
 def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: Console) -> None:
     """Run nothing: tables and figures of the rows of `out` made with preset `name`'s settings."""
     rows, _ = still_valid(out, name, console)
+    if rows:
+        check_output_folder("--out", out)
     show(sorted(rows, key=_order), figures, out, command, console)
 
 
