@@ -1,8 +1,8 @@
 """FailureBench tasks on MetaWorld's Sawyer arm, in JAX, on three physics backends."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -12,8 +12,9 @@ from envs_mjx.batch import BatchEnv
 from envs_mjx.bounded_push import BoundedPush
 from envs_mjx.bounded_soccer import BoundedSoccer
 from envs_mjx.core import Env, PhysicsState, State
-from envs_mjx.errors import EnvError, closest
+from envs_mjx.errors import EnvError, closest, shown
 from envs_mjx.fragile_push_wall import FragilePushWall
+from envs_mjx.import_path import blaming, load_class
 from envs_mjx.obstructed_push import ObstructedPush
 from envs_mjx.physics import BACKENDS
 from envs_mjx.sawyer import SawyerEnv
@@ -32,6 +33,7 @@ __all__ = [
     "State",
     "Task",
     "make",
+    "task_class",
 ]
 
 TASKS: Mapping[str, type] = MappingProxyType(
@@ -53,36 +55,46 @@ def make(task: str | Task, backend: str | None = None, **overrides: Any) -> Sawy
     """
     if backend is None:
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
-    if isinstance(task, str):
-        task = _named(task)()
-    if overrides:
-        task = _override(task, overrides)
-    return SawyerEnv(task, backend)
+    if not isinstance(task, str):
+        _check_parts(task, shown(str(task)))
+        return SawyerEnv(_override(task, overrides), backend)
+    kind = task_class(task)
+    with blaming(task) if ":" in task else nullcontext():
+        return SawyerEnv(_override(kind(), overrides), backend)
 
 
-def _named(task: str) -> type:
-    """The class that `task` names, here or in another package."""
-    if ":" not in task:
-        if task not in TASKS:
-            raise EnvError(f"unknown task {task!r}: {closest(task, TASKS)}")
-        return TASKS[task]
-    module, name = task.split(":", 1)
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise EnvError(f"cannot import task {task!r}: {error}; give module:Class") from error
-    parts = [*Task.__annotations__, *(n for n, v in vars(Task).items() if callable(v))]
-    missing = [part for part in parts if part[0] != "_" and not hasattr(found, part)]
-    if missing:
-        raise EnvError(f"{task!r} is no task: it has no {sorted(missing)[0]!r}; see envs_mjx.Task")
+def task_class(name: str) -> type:
+    """Return the class of a task in `TASKS`, or the one that "module:Class" names.
+
+    Raises:
+      EnvError: there is none, it is no task, or its module cannot be imported.
+    """
+    if ":" not in name:
+        if name not in TASKS:
+            raise EnvError(f"unknown task {shown(name)}: {closest(name, TASKS)}")
+        return TASKS[name]
+    found = load_class(name)
+    _check_parts(found, shown(name))
     return found
 
 
+def _check_parts(task: Any, name: str) -> None:
+    parts = [*Task.__annotations__, *(n for n, v in vars(Task).items() if callable(v))]
+    missing = [part for part in parts if part[0] != "_" and not hasattr(task, part)]
+    if missing:
+        raise EnvError(f"{name} is no task: it has no {sorted(missing)[0]!r}; see envs_mjx.Task")
+
+
 def _override(task: Task, overrides: Mapping[str, Any]) -> Task:
+    if not overrides:
+        return task
     if not dataclasses.is_dataclass(task):
         raise EnvError(f"task {task.name!r} is no dataclass, so it takes no overrides")
     valid = [field.name for field in dataclasses.fields(task)]
     for name in overrides:
         if name not in valid:
             raise EnvError(f"task {task.name!r} has no setting {name!r}: {closest(name, valid)}")
-    return dataclasses.replace(task, **overrides)
+    try:
+        return dataclasses.replace(task, **overrides)
+    except TypeError as error:
+        raise EnvError(f"task {task.name!r} cannot have {overrides}: {error}") from error

@@ -1,10 +1,13 @@
 """Many environments at once, each restarted as soon as its episode ends."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from envs_mjx.core import Env, State
+from envs_mjx.errors import EnvError
 
 ROWS = "envs"
 """Axis of a mesh (`jax.set_mesh`) along which rows are shared out among devices."""
@@ -19,9 +22,19 @@ class BatchEnv:
     """
 
     def __init__(self, env: Env, num_envs: int) -> None:
-        """Wrap `env`; `num_envs` is N below."""
+        """Wrap `env`; `num_envs` is N below.
+
+        Raises:
+          EnvError: `num_envs` is no whole number of at least 1.
+        """
+        try:
+            number = 0 if isinstance(num_envs, bool) else operator.index(num_envs)
+        except TypeError:
+            number = 0
+        if number < 1:
+            raise EnvError(f"num_envs must be a whole number of at least 1; got {num_envs!r}")
         self.env = env
-        self.num_envs = num_envs
+        self.num_envs = number
         self.name = env.name
         self.backend = env.backend
         self.observation_size = env.observation_size

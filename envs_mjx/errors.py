@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_LONG = 80  # characters of a name that a message repeats
+
 
 class EnvError(ValueError):
     """An environment was asked for something that it cannot be or do."""
@@ -11,6 +13,11 @@ class EnvError(ValueError):
 def closest(name: str, valid: Iterable[str]) -> str:
     """Return `valid` as text, led by the entry closest to `name` where one is close."""
     names = sorted(valid)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = difflib.get_close_matches(str(name)[:_LONG], names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}valid: {', '.join(names)}"
+
+
+def shown(name: str) -> str:
+    """Return a name as a message repeats it: quoted, without control characters, not too long."""
+    return repr(name if len(name) <= _LONG else f"{name[:_LONG]}...")

@@ -1,8 +1,8 @@
 """Any task as a gymnasium environment, for trainers that know nothing of JAX.
 
 `VectorEnv` steps N environments in one compiled call and restarts a finished one within the same
-step; `SingleEnv` is one environment. Both hand out NumPy arrays. A failure is in `info`, as it is
-no part of the reward and ends nothing.
+step; `SingleEnv` is one environment. Both hand out NumPy arrays, each the caller's own to write to.
+A failure is in `info`, as it is no part of the reward and ends nothing.
 """
 
 from typing import Any, ClassVar
@@ -13,8 +13,10 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector.utils import batch_space
 
+from envs_mjx import forks
 from envs_mjx.batch import BatchEnv
 from envs_mjx.core import State
+from envs_mjx.errors import EnvError, shown
 from envs_mjx.sawyer import SawyerEnv
 
 _SEEDS = 2**31
@@ -22,6 +24,8 @@ _SEEDS = 2**31
 
 def _spaces(env: SawyerEnv) -> tuple[Box, Box]:
     """Spaces of one observation and one action, both float32."""
+    if not isinstance(env, SawyerEnv):
+        raise EnvError(f"only what envs_mjx.make returned can be wrapped; got {shown(str(env))}")
     return (
         Box(-np.inf, np.inf, (env.observation_size,), np.float32),
         Box(-1.0, 1.0, (env.action_size,), np.float32),
@@ -31,7 +35,18 @@ def _spaces(env: SawyerEnv) -> tuple[Box, Box]:
 def _info(state: State) -> dict[str, np.ndarray]:
     """What a step tells besides the reward, with the leading axes of `state`."""
     names = ("success", "failure", "failure_margin", "diverged", "base_reward")
-    return {name: np.asarray(getattr(state, name)) for name in names}
+    return {name: np.array(getattr(state, name)) for name in names}
+
+
+def _checked(action: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """`action` in float32, whatever numbers it holds; one that is not finite ends the episode."""
+    try:
+        action = np.array(action, np.float32)
+    except (TypeError, ValueError) as error:
+        raise EnvError(f"an action must be numbers of shape {shape}: {error}") from error
+    if action.shape != shape:
+        raise EnvError(f"an action must have shape {shape}; got {action.shape}")
+    return action
 
 
 class SingleEnv(gymnasium.Env):
@@ -51,17 +66,23 @@ class SingleEnv(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode; the same seed starts the same one."""
+        forks.check_process()
         super().reset(seed=seed)
         self._state = self._start(jax.random.key(int(self.np_random.integers(_SEEDS))))
-        return np.asarray(self._state.obs), _info(self._state)
+        return np.array(self._state.obs), _info(self._state)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one action [4]; call `reset` first and after each end."""
+        """Advance by one action [4]; call `reset` first and after each end.
+
+        Raises:
+          EnvError: no four numbers.
+        """
         if self._state is None:
             raise gymnasium.error.ResetNeeded("call reset before step")
-        self._state = state = self._advance(self._state, action)
+        forks.check_process()
+        self._state = state = self._advance(self._state, _checked(action, self.action_space.shape))
         ends = bool(state.terminated), bool(state.truncated)
-        return np.asarray(state.obs), float(state.reward), *ends, _info(state)
+        return np.array(state.obs), float(state.reward), *ends, _info(state)
 
 
 class VectorEnv(gymnasium.vector.VectorEnv):
@@ -78,11 +99,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def __init__(self, env: SawyerEnv, num_envs: int) -> None:
         """Wrap what `envs_mjx.make` returned, `num_envs` times."""
-        self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = _spaces(env)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
         batch, options = BatchEnv(env, num_envs), dict(env.compiler_options)
+        self.num_envs = batch.num_envs
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._start = jax.jit(batch.reset, compiler_options=options)
         self._advance = jax.jit(batch.step, compiler_options=options)
         self._state: State | None = None
@@ -91,26 +112,33 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start N episodes; the same seed starts the same ones."""
+        forks.check_process()
         super().reset(seed=seed)
         self._state = self._start(self._key())
-        return np.asarray(self._state.obs), _info(self._state)
+        return np.array(self._state.obs), _info(self._state)
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance by actions [N, 4]."""
+        """Advance by actions [N, 4].
+
+        Raises:
+          EnvError: of another shape, or no numbers.
+        """
         if self._state is None:
             raise gymnasium.error.ResetNeeded("call reset before step")
+        forks.check_process()
+        actions = _checked(actions, self.action_space.shape)
         self._state, final = self._advance(self._state, actions, self._key())
         info: dict[str, Any] = _info(final)
-        done = np.asarray(final.done)
+        done = np.array(final.done)
         if done.any():
-            last = np.empty(self.num_envs, object)
+            last, seen = np.empty(self.num_envs, object), np.asarray(final.obs)
             for row in np.flatnonzero(done):
-                last[row] = np.asarray(final.obs[row])
+                last[row] = seen[row].copy()
             info |= {"final_obs": last, "_final_obs": done}
-        ends = np.asarray(final.terminated), np.asarray(final.truncated)
-        return np.asarray(self._state.obs), np.asarray(final.reward), *ends, info
+        ends = np.array(final.terminated), np.array(final.truncated)
+        return np.array(self._state.obs), np.array(final.reward), *ends, info
 
     def _key(self) -> jax.Array:
         return jax.random.key(int(self.np_random.integers(_SEEDS)))

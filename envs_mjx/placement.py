@@ -77,6 +77,8 @@ class TableTask:
             if not low <= high:
                 raise EnvError(f"{name} is {(low, high)}: its first number must not be larger")
         check_apart(self.object_y, self.goal_y, self.min_distance)
+        if not isinstance(self.episode_limit, int):
+            raise EnvError(f"episode_limit is {self.episode_limit!r}: it must be a whole number")
         for name in ("success_radius", "episode_limit"):
             if not getattr(self, name) > 0:
                 raise EnvError(f"{name} is {getattr(self, name)}: it must be above zero")

@@ -72,7 +72,8 @@ def find_gl() -> str:
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     for name in sorted(_BACKENDS, key=lambda backend: backend != wanted):
-        environment = {**os.environ, "MUJOCO_GL": name, "PYOPENGL_PLATFORM": name}
+        choice = {"MUJOCO_GL": name, "PYOPENGL_PLATFORM": name}
+        environment = {**os.environ, **choice, "PYTHONSAFEPATH": "1"}  # no code from where one is
         command = [sys.executable, "-c", _PROBE.format(name=name)]
         try:
             done = subprocess.run(command, capture_output=True, env=environment, timeout=60)

@@ -1,5 +1,6 @@
 """MetaWorld's Sawyer arm as a pure environment: actions, observations, reset and step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs_mjx import scene
+from envs_mjx import forks, scene
 from envs_mjx.core import PhysicsState, State
 from envs_mjx.errors import EnvError
 from envs_mjx.physics import SUBSTEPS, Control, initial_state, make_physics
@@ -37,6 +38,7 @@ class SawyerEnv:
 
     def __init__(self, task: Task, backend: str, threads: int | None = None) -> None:
         """Build the model and settle the hand once, on the host (about 20 ms)."""
+        self._built_from = task, backend, threads
         self.task = task
         self.name = task.name
         self.backend = backend
@@ -50,6 +52,9 @@ class SawyerEnv:
         self.careless = task.careless
         self.careless_traits = task.careless_traits
         self.recovery = task.recovery
+        self.compiler_options: Mapping[str, bool] = {}
+        if forks.is_fork():
+            return  # `reset` and `step` say why; gymnasium would lose what is raised here
         self.model = scene.build_physics_model(task.scene_file, task.edit_physics, task.scene_parts)
         self._sensors = scene.sensor_slices(self.model)
         self._physics = make_physics(self.model, backend, threads)
@@ -59,8 +64,13 @@ class SawyerEnv:
         self._settled_sensordata = jnp.asarray(settled.sensordata, jnp.float32)
         self._tcp_start = self._read(self._settled_sensordata).tcp
 
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Pickle what it was built from: another process builds its own."""
+        return type(self), self._built_from
+
     def reset(self, key: jax.Array) -> State:
         """Start an episode; `key` is the only source of randomness."""
+        forks.check_process()
         object_xy, goal_xy = self.task.place(key)
         return self.reset_at(object_xy, goal_xy)
 
@@ -71,6 +81,7 @@ class SawyerEnv:
           object_position: [2] or [3] m; only x and y count, the height is the scene's.
           goal_position: [2] or [3] m; only x and y count, the height is the scene's.
         """
+        forks.check_process()
         object_position = jnp.asarray(object_position, jnp.float32)
         goal_position = jnp.asarray(goal_position, jnp.float32)
         parts = self.task.scene_parts
@@ -111,6 +122,7 @@ class SawyerEnv:
 
         A success ends the episode and is absorbing: its step also pays 10 for each step left.
         """
+        forks.check_process()
         action = _checked_action(action)
         finite_action = jnp.all(jnp.isfinite(action))
         action = jnp.where(finite_action, action, 0.0)

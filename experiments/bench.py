@@ -13,6 +13,7 @@ import jax
 from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, EnvError, make
+from experiments.outputs import FIGURES, check_output
 from experiments.plots import throughput_figure
 from experiments.runtime import UserError, describe_environment, write_json
 from farl_jax.config import FarlConfig
@@ -47,6 +48,8 @@ def run(
     names = tuple(TASKS) if task == "all" else (task,)
     for name in names:
         make(name)  # refuses an unknown task before anything is measured
+    check_output("--figure", figure, FIGURES)
+    check_output("--out", out)
     reference = _metaworld(metaworld) if metaworld is not None else {}
     for processes, rate in reference.items():
         console.print(
@@ -66,6 +69,8 @@ def run(
             highlight=False,
             soft_wrap=True,
         )
+    if not rows:
+        raise UserError("nothing could be measured")
     content = {"rows": rows, "metaworld": reference, "environment": describe_environment()}
     if out is not None:
         write_json(out, content)

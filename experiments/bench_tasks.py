@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from envs_mjx import TASKS, BatchEnv, make
+from envs_mjx import TASKS, BatchEnv, make, task_class
 from experiments.collect_demos import careless_then_recover, first_runs, new_watch, noisy_expert
+from experiments.known import shown
+from experiments.outputs import check_output
 from experiments.runtime import describe_environment, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
@@ -27,8 +29,12 @@ takeover: takeover, recovered, takeover_failed [N] bool."""
 
 def run(task: str, episodes: int, out: Path | None, console: Console) -> list[dict[str, Any]]:
     """Measure one task, or `all`; prints a line each and writes `out`, a JSON file."""
+    names = tuple(TASKS) if task == "all" else (task,)
+    for name in names:
+        task_class(name)  # refuses an unknown one before anything is measured
+    check_output("--out", out)
     rows = []
-    for name in TASKS if task == "all" else (task,):
+    for name in names:
         row = measure(name, episodes)
         rows.append(row)
         console.print(_line(row), highlight=False, soft_wrap=True)
@@ -41,9 +47,10 @@ def measure(task: Any, episodes: int, seed: int = 0) -> dict[str, Any]:
     """What the controllers of `task` (a name or an object) do in `episodes` episodes each.
 
     Rates are {"rate", "low", "high", "count"} with a 95 % interval (Wilson), returns are {"mean",
-    "standard_error"}. `recovery` is the share of takeovers, the first of an episode, that reach
-    the safe margin within `DemosConfig.recovery_length` steps and without a failure; takeovers
-    that the episode's end cuts short count only if they failed before.
+    "standard_error"}; a number that does not exist is None. `recovery` is the share of takeovers,
+    the first of an episode, that reach the safe margin within `DemosConfig.recovery_length` steps
+    and without a failure; takeovers that the episode's end cuts short count only if they failed
+    before.
     """
     started = time.perf_counter()
     env = make(task, "native")
@@ -73,10 +80,10 @@ def measure(task: Any, episodes: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def rate(flags: np.ndarray) -> dict[str, float]:
-    """The share of `flags` [N] with Wilson's 95 % interval; the whole of [0, 1] where N is 0."""
+def rate(flags: np.ndarray) -> dict[str, Any]:
+    """The share of `flags` [N] with Wilson's 95 % interval; where N is 0, None in [0, 1]."""
     low, high = wilson_interval(float(np.sum(flags)), len(flags))
-    share = float(np.mean(flags)) if len(flags) else float("nan")
+    share = float(np.mean(flags)) if len(flags) else None
     return {"rate": share, "low": low, "high": high, "count": len(flags)}
 
 
@@ -169,9 +176,9 @@ def _run_first_episodes(
     }
 
 
-def _mean(values: np.ndarray) -> dict[str, float]:
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return {"mean": float(values.mean()), "standard_error": spread / len(values) ** 0.5}
+def _mean(values: np.ndarray) -> dict[str, float | None]:
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
+    return {"mean": float(values.mean()), "standard_error": error}
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -185,9 +192,11 @@ def _line(row: dict[str, Any]) -> str:
     ):
         found = row[name]
         words = name.replace("_", " ")
-        parts.append(f"{words} {found['rate']:.1%} [{found['low']:.1%}, {found['high']:.1%}]")
+        parts.append(
+            f"{words} {shown(found['rate'], '.1%')} [{found['low']:.1%}, {found['high']:.1%}]"
+        )
     for name in ("random_return", "expert_return"):
         found = row[name]
         words = name.replace("_", " ")
-        parts.append(f"{words} {found['mean']:.1f} (se {found['standard_error']:.1f})")
+        parts.append(f"{words} {found['mean']:.1f} (se {shown(found['standard_error'], '.1f')})")
     return "  ".join(parts)

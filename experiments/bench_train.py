@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.arguments import BenchTrainArgs
+from experiments.outputs import FIGURES, check_output
 from experiments.plots import shares_figure
 from experiments.presets import preset
 from experiments.runtime import (
@@ -49,6 +50,12 @@ update: PPO and the choice of windows; world_model: its learning online; rest: a
 the parts, each run alone, do not explain; below 0 if they are quicker together than alone."""
 ROUNDS = 5
 NEVER = 1 << 30
+_WORKER = """
+import sys
+sys.path[:] = {path}
+from experiments.bench_train import main
+sys.exit(main())
+"""
 
 
 def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
@@ -56,11 +63,13 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
 
     A row that cannot be measured here is said and passed over.
     """
-    from envs_mjx import TASKS
+    from envs_mjx import TASKS, task_class
 
     tasks = tuple(TASKS) if args.task == "all" else (args.task,)
-    if args.task != "all" and args.task not in TASKS and ":" not in args.task:
-        raise UserError(f"unknown task {args.task!r}: choose all or one of {', '.join(TASKS)}")
+    for task in tasks:
+        task_class(task)  # refuses an unknown one; to make it would start JAX beside the workers
+    check_output("--figure", args.figure, FIGURES)
+    check_output("--out", args.out)
     if min(args.num_envs, default=0) < 1 or args.seeds < 1 or args.seconds <= 0:
         raise UserError("--num-envs, --seeds and --seconds must be above 0")
     rows = []
@@ -75,7 +84,6 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
         raise UserError("nothing could be measured")
     console.print(_table(rows))
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, {"rows": rows, "environment": describe_environment()})
     if args.figure is not None:
         shares_figure(args.figure, rows, PARTS, " ".join(["farl", *sys.argv[1:]]))
@@ -97,10 +105,14 @@ def _in_own_processes(
 
 
 def _worker(ask: dict[str, Any], **variables: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "experiments.bench_train"]
+    command = [sys.executable, "-c", _WORKER.format(path=sys.path)]
     text = json.dumps(ask | {"started": time.time()})
     done = subprocess.run(
-        [*command, text], env=os.environ | variables, capture_output=True, text=True, check=False
+        [*command, text],
+        env=os.environ | {"PYTHONSAFEPATH": "1"} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         last = (done.stderr.strip() or f"ended with {done.returncode}").splitlines()[-1]
@@ -353,7 +365,3 @@ def main() -> int:
         print(f"farl: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,10 @@
 """`farl`: one command line for every phase. User errors are one line on stderr and exit code 2."""
 
+if __name__ == "__main__":  # first: the rest could be shadowed by files of the current folder
+    from experiments.__main__ import leave_current_folder_out
+
+    leave_current_folder_out()
+
 import sys
 import time
 import warnings
@@ -36,11 +41,9 @@ from farl_jax.schema import SchemaError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit code."""
+    """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _one_line_warning
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a task of the user's own is found from here, as by `python -m`
     try:
         return signals.guarded(words, lambda: _dispatch(words))
     except Exception as error:

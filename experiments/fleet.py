@@ -16,6 +16,7 @@ import importlib.util
 import io
 import multiprocessing
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments import signals
+from experiments.__main__ import ROOT
 from experiments.arguments import SweepArgs
 from experiments.records import Jobs
 from experiments.runtime import UserError, prepare_jax, write_json
@@ -182,6 +184,7 @@ def _submit(
         dependency=f"afterany:{':'.join(after)}" if after else None,
         signal_delay_s=SIGNAL_SECONDS,
         stderr_to_stdout=True,
+        setup=_setup(),
         teardown=list(_AFTERWARDS),
         additional_parameters={"requeue": True, **_extra(args.slurm_extra)},
     )
@@ -191,6 +194,14 @@ def _submit(
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         raise UserError(f"Slurm refused: {error}") from error
     return {name: job.job_id for name, job in zip(names, jobs, strict=True)}
+
+
+def _setup() -> list[str]:
+    """Lines of a job before its Python starts: as here, no code comes from the current folder."""
+    lines = ["export PYTHONSAFEPATH=1"]
+    if os.path.samefile(ROOT, os.curdir):  # a checkout need not be installed
+        lines.append(f"export PYTHONPATH={shlex.quote(ROOT)}")
+    return lines
 
 
 def _extra(words: Sequence[str]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from experiments.known import known
 from experiments.run import Run
 from experiments.runtime import describe_environment
 from farl_jax import online
@@ -27,7 +28,7 @@ def result_row(
         "causes": {name: int(totals[name]) for name in ALARMS} if gated else None,
         "initial_return": first["normalized_return"],
         "final_return": last["normalized_return"],
-        "final_return_se": last["normalized_return_se"],
+        "final_return_se": known(last["normalized_return_se"]),
         "initial_success": first["success"],
         "final_success": last["success"],
         "final_failure_rate": last["failure_episodes"],

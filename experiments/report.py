@@ -12,6 +12,7 @@ from rich.console import Console
 
 from experiments import paper_figures, report_figures, report_page
 from experiments.arguments import ReportArgs
+from experiments.outputs import check_output_folder
 from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.records import Diagnosis
 from experiments.report_page import Content, Film, Picture
@@ -44,7 +45,7 @@ def report(args: ReportArgs, console: Console) -> Path:
             f"nothing to report: {'; '.join(reasons) or 'no folder was given'}"
             + (f"; and {more} more" if more else "")
         )
-    args.out.mkdir(parents=True, exist_ok=True)
+    check_output_folder("--out", args.out)
     pictures = _draw(groups, sweeps, args.out, command, findings)
     pictures += _horizons(horizons, args.out)
     films = _films(groups, findings)

@@ -42,11 +42,14 @@ class Difference:
 def summary(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
     """The headline numbers of one group of a task: means over seeds, and against the baseline.
 
-    Rates and shares compare totals over seeds. Intervals are None where there is one seed.
+    Rates and shares compare totals over seeds; None where there was none. Intervals are None where
+    there is one seed.
     """
     rows = groups[key]
     values = lambda name: np.array([row[name] for row in rows], float)
-    share = lambda part, whole: float(values(part).sum() / max(values(whole).sum(), 1.0))
+    share = lambda part, whole: (
+        float(values(part).sum() / values(whole).sum()) if values(whole).any() else None
+    )
     line = {
         "seeds": [row["seed"] for row in rows],
         "online_steps": rows[0]["online_steps"],
@@ -134,11 +137,10 @@ def against_baseline(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str,
         return dict.fromkeys(names) | {"paired_seeds": []}
     rows, baseline = zip(*pairs, strict=True)
     report = paired(list(baseline), list(rows))
-    failed = any(row["failure_episodes"] for row in baseline)  # of nothing there is no share
-    limits = tuple(report["reduction_interval"]) if failed and len(pairs) > 1 else None
+    limits = report["reduction_interval"] if len(pairs) > 1 else None
     return {
-        "reduction": report["reduction_percent"] if failed else None,
-        "reduction_interval": limits,
+        "reduction": report["reduction_percent"],
+        "reduction_interval": limits and tuple(limits),
         "return_difference": report["return_difference"],
         "return_difference_interval": interval(report["return_difference_per_seed"]),
         "paired_seeds": [row["seed"] for row in rows],

@@ -14,6 +14,8 @@ from rich.table import Table
 
 from envs_mjx import TASKS
 from experiments.judge import Judge
+from experiments.known import shown
+from experiments.outputs import check_output_folder
 from experiments.paper_figures import failures_figure, read_paper, returns_figure, save
 from experiments.presets import RunSettings, preset
 from experiments.records import Environment, MainRow, Row
@@ -55,7 +57,7 @@ def reproduce(
     Writes `<out>/main.jsonl`, one row a run, `settings.json`, and `failures` and `returns` as PNG
     and PDF. Rows of other tasks, methods and seeds stay where the preset still has their settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    check_output_folder("--out", out)
     rows, (kept, settings) = [], still_valid(out, plan.preset, console)
     for task in plan.tasks:
         rows += _complete(plan, task, console)
@@ -71,6 +73,8 @@ def reproduce(
 def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: Console) -> None:
     """Run nothing: tables and figures of the rows of `out` made with preset `name`'s settings."""
     rows, _ = still_valid(out, name, console)
+    if rows:
+        check_output_folder("--out", out)
     show(sorted(rows, key=_order), figures, out, command, console)
 
 
@@ -190,10 +194,10 @@ def show(
         console.print(_table(task, methods))
         for line in _rank_lines(methods, paper["normalized_return"].get(task, {})):
             console.print(line, highlight=False, soft_wrap=True)
-    low, mean, high = mean_reduction(by_task)
+    low, mean, high = (shown(x, ".1f") for x in mean_reduction(by_task) or (None,) * 3)
     console.print(
-        f"failure episodes: {mean:.1f} % fewer, mean over {len(by_task)} task(s), 95 % over seeds "
-        f"{low:.1f} to {high:.1f}",
+        f"failure episodes: {mean} % fewer, mean over {len(by_task)} task(s), 95 % over seeds "
+        f"{low} to {high}",
         highlight=False,
         soft_wrap=True,
     )
@@ -222,8 +226,10 @@ def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
     return by_task
 
 
-def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, float, float]:
+def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, float, float] | None:
     """(low, mean, high): reduction of failure episodes in per cent, averaged over tasks.
+
+    Tasks on which the baseline never failed do not count; None where there is no other.
 
     A task's reduction compares totals over its seeds. The 95 % interval is a stratified bootstrap:
     each draw resamples every task's seeds, both methods of a seed together.
@@ -234,7 +240,10 @@ def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, flo
         index = rng.integers(0, counts.shape[1], (DRAWS, counts.shape[1]))
         index[0] = np.arange(counts.shape[1])  # the first draw is the sample itself
         base, ours = counts[:, index].sum(-1)
-        parts.append(100.0 * (1.0 - ours / np.maximum(base, 1.0)))
+        if counts[0].any():
+            parts.append(100.0 * (1.0 - ours / np.maximum(base, 1.0)))
+    if not parts:
+        return None
     means = np.mean(parts, axis=0)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(means[0]), float(high)
@@ -260,8 +269,9 @@ def _table(task: str, methods: dict[str, list[Row]]) -> Table:
     for method, rows in methods.items():
         pair = paired(methods[MAIN[0]], rows)
         mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
-        low, high = pair["reduction_interval"]
-        ours = method != MAIN[0]
+        low, high = pair["reduction_interval"] or (None, None)
+        ours, whole = method != MAIN[0], ".0f"
+        fewer = [shown(x, whole) for x in (pair["reduction_percent"], low, high)]
         table.add_row(
             method,
             str(len(rows)),
@@ -271,7 +281,7 @@ def _table(task: str, methods: dict[str, list[Row]]) -> Table:
             f"{mean('recovered_steps') / mean('online_steps'):.1%}",
             f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
             f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
-            f"{pair['reduction_percent']:.0f} % [{low:.0f}, {high:.0f}]" if ours else "",
+            "{} % [{}, {}]".format(*fewer) if ours else "",
             f"{pair['return_difference']:+.1f}" if ours else "",
         )
     return table

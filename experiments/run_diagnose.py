@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.known import known, shown
 from experiments.plots import diagnosis_figure
 from experiments.run import Run
 from experiments.run_online import find_method, newest
@@ -43,16 +44,15 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
     watch, max_risk, reports = _make_watch(run, config, parts), float(gate.max_risk), {}
     for name, learnt in pairs.items():
         reports[name] = report = _judge(run, config, learnt, watch, max_risk)
-        acts = report["gate"]
+        acts, auroc = report["gate"], report["foresight"]["auroc"] or [None]
+        recall, precision = (shown(acts[k], ".2f") for k in ("recall", "precision"))
         run.say(
-            f"{name}: AUROC step 1 {report['foresight']['auroc'][0]:.3f}, step "
-            f"{config.safety.horizon} {report['foresight']['auroc'][-1]:.3f}; at eps_safe "
-            f"{max_risk:.2g} recall {acts['recall']:.2f}, precision {acts['precision']:.2f}, "
-            f"trigger rate {acts['trigger_rate']:.3f}, lead {acts['lead']:.0f} steps; "
-            f"{report['failure_episodes']} failure episodes"
+            f"{name}: AUROC step 1 {shown(auroc[0], '.3f')}, step {config.safety.horizon} "
+            f"{shown(auroc[-1], '.3f')}; at eps_safe {max_risk:.2g} recall {recall}, precision "
+            f"{precision}, trigger rate {shown(acts['trigger_rate'], '.3f')}, lead "
+            f"{shown(acts['lead'], '.0f')} steps; {report['failure_episodes']} failure episodes"
         )
     folder: Path = run.path / method
-    known = lambda x: None if isinstance(x, float) and np.isnan(x) else x  # JSON has no NaN
     rows = {"max_risk": max_risk, "pairs": jax.tree.map(known, reports)}
     write_json(folder / "diagnosis.json", rows)
     title = f"{run.task_name}: what the world model foresees of the exploring policy, no gate"

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.known import shown
 from experiments.plots import comparison_figure
 from experiments.run_files import RESULT, read_curve, read_result, read_saved
 from experiments.runtime import UserError, write_json
@@ -49,9 +50,10 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     write_json(root / "comparison.json", summary)
     console.print(_table(results))
     if "reduction_percent" in summary:
-        low, high = summary["reduction_interval"]
+        fewer = shown(summary["reduction_percent"], ".1f")
+        low, high = summary["reduction_interval"] or (0.0, 0.0)
         console.print(
-            f"failure episodes: {summary['reduction_percent']:.1f} % fewer behind the gate"
+            f"failure episodes: {fewer} % fewer behind the gate"
             + (f" (95 % over {len(seeds)} seeds: {low:.1f} to {high:.1f})" if low != high else "")
             + f"; final return {summary['return_difference']:+.1f}",
             highlight=False,
@@ -72,7 +74,8 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
 def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
     """Reduction of failure episodes and difference of final return, paired by seed.
 
-    The reduction compares totals over seeds; its 95 % interval resamples seeds 10,000 times.
+    The reduction compares totals over seeds; its 95 % interval resamples seeds 10,000 times. Both
+    are None where the baseline never failed.
     """
     by_seed = {row["seed"]: row for row in base}
     pairs = [(by_seed[row["seed"]], row) for row in ours if row["seed"] in by_seed]
@@ -81,12 +84,12 @@ def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, 
     failures = np.array([[b["failure_episodes"], o["failure_episodes"]] for b, o in pairs], float)
     returns = np.array([o["final_return"] - b["final_return"] for b, o in pairs])
     reduction = lambda f: 100.0 * (1.0 - f[..., 1].sum(-1) / np.maximum(f[..., 0].sum(-1), 1.0))
+    failed = failures[:, 0].any()  # of nothing there is no share
     rows = np.random.default_rng(0).integers(0, len(pairs), (10_000, len(pairs)))
+    limits = np.quantile(reduction(failures[rows]), [0.025, 0.975])
     return {
-        "reduction_percent": float(reduction(failures)),
-        "reduction_interval": [
-            float(x) for x in np.quantile(reduction(failures[rows]), [0.025, 0.975])
-        ],
+        "reduction_percent": float(reduction(failures)) if failed else None,
+        "reduction_interval": [float(x) for x in limits] if failed else None,
         "return_difference": float(returns.mean()),
         "return_difference_per_seed": [float(x) for x in returns],
     }

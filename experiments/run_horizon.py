@@ -17,6 +17,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments.arguments import HorizonArgs
+from experiments.known import known, shown
 from experiments.plots import horizon_figure
 from experiments.run import Run
 from experiments.run_diagnose import make_roll
@@ -71,7 +72,7 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
         "rows": rows,
         "command": " ".join(["farl", *sys.argv[1:]]),
     }
-    report = jax.tree.map(_known, report)
+    report = jax.tree.map(known, report)
     name = "horizon_offline" if offline else "horizon"
     write_json(run.path / method / f"{name}.json", report)
     run.console.print(_table(report))
@@ -166,22 +167,16 @@ def act(
     return horizon.outcomes(trial, env, config.draws)
 
 
-def _known(value: Any) -> Any:
-    """JSON has no NaN: null where nothing could be measured."""
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _table(report: dict[str, Any]) -> Table:
     base = report["ungated"]
     table = Table(
         title=f"ungated: {base['failure_episodes']} failure episodes of {base['episodes']}, "
-        f"return {base['return']:.1f}; * H beyond the training windows"
+        f"return {shown(base['return'], '.1f')}; * H beyond the training windows"
     )
     for name in ("H", "gamma", "aimed\nrate", "eps_safe", "recall", "lead"):
         table.add_column(name, justify="right")
     for name in ("trigger\nrate", "failure\nepisodes", "fewer, %", "95 %", "return"):
         table.add_column(name, justify="right")
-    shown = lambda x, shape: "-" if x is None else format(x, shape)
     for row in report["rows"]:
         watched, acting = row["watched"], row["acting"]
         low, high = (shown(x, ".0f") for x in acting["reduction_percent_interval"])
@@ -192,10 +187,10 @@ def _table(report: dict[str, Any]) -> Table:
             f"{row['max_risk']:.2g}",
             shown(watched["recall"], ".2f"),
             shown(watched["lead"], ".0f"),
-            f"{acting['trigger_rate']:.3f}",
+            shown(acting["trigger_rate"], ".3f"),
             str(acting["failure_episodes"]),
             shown(acting["reduction_percent"], ".0f"),
             f"{low} to {high}",
-            f"{acting['return']:.1f}",
+            shown(acting["return"], ".1f"),
         )
     return table

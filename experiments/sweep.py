@@ -31,6 +31,7 @@ from experiments.grid import (
     settings_read,
 )
 from experiments.judge import Judge
+from experiments.outputs import check_output_folder
 from experiments.paper_figures import bootstrap_interval
 from experiments.presets import RunSettings, text_of
 from experiments.records import Environment, Note
@@ -307,6 +308,7 @@ def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:
     fleet.check(args)
     alone = args.executor == "local" and args.workers == 1
     cells = Sweep(args, command, console, alone=alone)
+    check_output_folder("--out", args.out)
     cells.write_manifest()
     if not alone and not fleet.make_all(args, cells.missing, console):
         return []  # submitted

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, make, render
 from experiments.bench_tasks import MakeController, start_careless, start_expert
+from experiments.outputs import check_output
 from experiments.runtime import UserError
 from farl_jax.evaluate import first_episodes
 from farl_jax.rollout import unroll
@@ -19,6 +20,7 @@ ENVS = 64
 
 def draw(path: Path, tasks: tuple[str, ...], console: Console) -> None:
     """Write a contact sheet with one row of four frames for each task."""
+    check_output("--sheet", path, (".png",))
     rows = [_row(make(name, "native")) for name in tasks or tuple(TASKS)]
     render.contact_sheet(path, np.concatenate(rows), columns=4)
     console.print(f"sheet: {path}", highlight=False, soft_wrap=True)

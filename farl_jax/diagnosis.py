@@ -54,7 +54,9 @@ def within(labels: np.ndarray, known: np.ndarray, window: int) -> tuple[np.ndarr
 def foresight(
     probability: np.ndarray, labels: np.ndarray, known: np.ndarray, failing: np.ndarray
 ) -> dict[str, Any]:
-    """AUROC, AUPRC, calibration error and base rate per imagined step, over steps not failing.
+    """AUROC, AUPRC, calibration error and base rate per imagined step, over steps not failing;
+
+    NaN where there are none.
 
     All [H + 1, T, N]; `probability` is p_i of what the policy does next, imagined. `failing` [T, N]
     are the steps that are left out.
@@ -67,7 +69,7 @@ def foresight(
         report["auroc"].append(evaluate.auroc(p, label))
         report["auprc"].append(evaluate.average_precision(p, label))
         report["ece"].append(evaluate.calibration_error(p, label))
-        report["rate"].append(float(label.mean()))
+        report["rate"].append(float(label.mean()) if len(label) else float("nan"))
     return report
 
 
@@ -126,7 +128,7 @@ def gate_report(
         leads += [onset - ahead[0]] if len(ahead) else []
     return {
         "max_risk": float(max_risk),
-        "trigger_rate": float(fired.sum() / max(calm.sum(), 1)),
+        "trigger_rate": float(fired.sum() / calm.sum()) if calm.any() else float("nan"),
         "precision": float((fired & soon).sum() / fired.sum()) if fired.any() else float("nan"),
         "recall": float((peaks > max_risk).mean()) if len(peaks) else float("nan"),
         "lead": float(np.median(leads)) if leads else float("nan"),

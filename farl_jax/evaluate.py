@@ -84,11 +84,14 @@ def average_precision(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |mean probability - rate| over bins, weighted by size."""
+    """Expected calibration error: |mean probability - rate| over bins, weighted by size.
+
+    NaN without any row.
+    """
     which = np.clip((probability * bins).astype(int), 0, bins - 1)
     size = np.bincount(which, minlength=bins)
     gap = np.bincount(which, probability, bins) - np.bincount(which, label.astype(float), bins)
-    return float(np.abs(gap).sum() / size.sum())
+    return float(np.abs(gap).sum() / size.sum()) if len(label) else float("nan")
 
 
 def failure_report(

@@ -49,8 +49,11 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
 def matched_thresholds(cost: np.ndarray, calm: np.ndarray, rates: Sequence[float]) -> np.ndarray:
     """eps_safe [R, G] at which C_H `cost` [G, T, N] exceeds it on a share `rates` of calm steps.
 
-    Ties, as of a saturated failure head, leave a gate below its rate, never above.
+    Ties, as of a saturated failure head, leave a gate below its rate, never above. NaN, at which no
+    gate fires, where no step is calm.
     """
+    if not calm.any():
+        return np.full((len(rates), len(cost)), np.nan)
     return np.quantile(cost[:, calm], 1.0 - np.asarray(rates), axis=1, method="higher")
 
 
@@ -163,7 +166,7 @@ def outcomes(trial: Trial, env: BatchedEnv, draws: int) -> list[dict[str, Any]]:
 
     reduction_percent compares failure episodes with the baseline's at equal env steps. Each
     estimate has its 95 % limits: failure_rate by episodes (Wilson), reduction_percent by the two
-    counts, all others by resampling the N environments.
+    counts, all others by resampling the N environments. NaN is what does not exist.
     """
     host = jax.device_get(trial)
     tally = {k: np.asarray(v, float) for k, v in vars(host.counters).items()}
@@ -188,15 +191,16 @@ def outcomes(trial: Trial, env: BatchedEnv, draws: int) -> list[dict[str, Any]]:
 
 
 def _estimates(tally: Mapping[str, np.ndarray], env: BatchedEnv) -> dict[str, np.ndarray]:
-    """Ratios of sums over environments, [..., N] -> [...]."""
+    """Ratios of sums over environments, [..., N] -> [...]; NaN without an episode, or calm step."""
     total = {k: v.sum(-1) for k, v in tally.items()}
-    per_episode = lambda name: total[name] / np.maximum(total["episodes"], 1.0)
+    share = lambda part, whole: np.where(whole > 0, part / np.maximum(whole, 1.0), np.nan)
+    per_episode = lambda name: share(total[name], total["episodes"])
     steps = total["calm"] + total["failing_steps"]
     mean_return = per_episode("return_sum")
     return {
         "failure_rate": per_episode("failure_episodes"),
         "return": normalized_return(mean_return, env.random_return, env.expert_return),
         "success": per_episode("successes"),
-        "trigger_rate": total["alarms"] / np.maximum(total["calm"], 1.0),
+        "trigger_rate": share(total["alarms"], total["calm"]),
         "recovered_share": total["recovered_steps"] / steps,
     }

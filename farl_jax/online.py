@@ -316,19 +316,19 @@ def train(
 def summarize(
     counters: Counters, before: Counters | None, updates: list[dict[str, jax.Array]]
 ) -> dict[str, float]:
-    """One metrics row: running totals, rates since `before`, means of the updates' metrics."""
+    """One metrics row: running totals, rates since `before`, means of the updates' metrics.
+
+    Where no episode ended there are no rates.
+    """
     now = jax.device_get(counters)
     totals = {name: float(getattr(now, name)) for name in now.__dataclass_fields__}
     past = jax.device_get(before) if before is not None else None
     since = {
         k: v - (float(getattr(past, k)) if past is not None else 0.0) for k, v in totals.items()
     }
-    episodes = max(since["episodes"], 1.0)
-    rates = {
-        "rollout_return": since["return_sum"] / episodes,
-        "rollout_success": since["successes"] / episodes,
-        "rollout_failure_rate": since["failure_episodes"] / episodes,
-    }
+    episodes = since["episodes"]
+    sums = {"return": "return_sum", "success": "successes", "failure_rate": "failure_episodes"}
+    rates = {f"rollout_{k}": since[v] / episodes for k, v in sums.items()} if episodes else {}
     host = jax.device_get(updates)
     means = {k: float(sum(u[k] for u in host) / len(host)) for k in (host[0] if host else {})}
     totals.pop("return_sum")

@@ -1,0 +1,99 @@
+"""Classes of the user's own, named as "module:Class": the one way to code in the current folder."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from types import ModuleType
+
+from envs_mjx.errors import EnvError, shown
+
+
+def load_class(path: str) -> type:
+    """Return the class that "module:Class" names.
+
+    The current folder is looked in last, and only while the module is imported: an installed module
+    is never shadowed.
+
+    Raises:
+      EnvError: no such form, module or class, or whatever importing the module raised; one line,
+        which names the line of the module's file.
+    """
+    name, _, class_name = path.partition(":")
+    if not (all(part.isidentifier() for part in name.split(".")) and class_name.isidentifier()):
+        raise EnvError(f"cannot import {shown(path)}: give module:Class, as my_tasks:MyTask")
+    with blaming(path), _current_folder_last():
+        module = _import(path, name)
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        what = "has no such class" if found is None else "has something else of that name"
+        raise EnvError(f"cannot import {shown(path)}: {_described(module)} {what}")
+    return found
+
+
+@contextmanager
+def blaming(path: str) -> Iterator[None]:
+    """Turn whatever the code that `path` names raises in the body into one line about it."""
+    try:
+        yield
+    except EnvError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+        raise EnvError(f"{shown(path)} does not work: {_place(error)}{said}") from error
+
+
+def _import(path: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and imports another that is not
+        raise EnvError(
+            f"cannot import {shown(path)}: there is no module {shown(str(error.name))}, installed "
+            f"or in {_here() or 'the current folder'}; give module:Class"
+        ) from error
+
+
+def _here() -> str | None:
+    """The current folder; None where it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _current_folder_last() -> Iterator[None]:
+    importlib.invalidate_caches()
+    added = [here] if (here := _here()) else []
+    sys.path += added
+    try:
+        yield
+    finally:
+        sys.path[:] = [folder for folder in sys.path if folder is not here]
+
+
+def _described(module: ModuleType) -> str:
+    """The module and its file, and the current folder's of the same name, which it hides."""
+    top = module.__name__.partition(".")[0]
+    hidden = PathFinder.find_spec(top, [_here() or os.curdir])
+    text = f"module {module.__name__} ({getattr(module, '__file__', None) or 'built in'})"
+    if hidden is None or hidden.origin == getattr(sys.modules[top], "__file__", None):
+        return text
+    return f"{text}, which is installed and hides {hidden.origin or top} here: rename yours; it"
+
+
+def _place(error: BaseException) -> str:
+    """`FILE, line N: ` of the user's own code; nothing where only this package's code ran."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: "
+    ours = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib")
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if not frame.filename.startswith(ours)]
+    top_level = [frame for frame in frames if frame.name == "<module>"]
+    own = top_level[-1:] or frames[:1]
+    return f"{own[0].filename}, line {own[0].lineno}: " if own else ""

@@ -1,0 +1,68 @@
+"""Whether what a command is to write can be written: found out before its work, not after it."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from experiments.runtime import UserError
+
+FIGURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
+"""Suffixes of the pictures that matplotlib draws without other programs."""
+
+
+def check_output(option: str, path: Path | None, suffixes: Collection[str] = ()) -> None:
+    """Refuse a file that could not be written, and make the folder that it will lie in.
+
+    Args:
+        option: what names the file on the command line.
+        path: the file; None writes none.
+        suffixes: those of which it must have one; empty allows any.
+
+    Raises:
+        UserError: one line.
+    """
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        ways = suffixes[0] if len(suffixes) == 1 else f"one of {', '.join(suffixes)}"
+        raise UserError(f"{option} {_shown(path)} must end in {ways}")
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no ordinary file"
+            raise UserError(f"{option} {_shown(path)} is {kind}: name a file")
+        with tempfile.NamedTemporaryFile(dir=_made(path.parent), prefix=path.name):
+            pass  # a name that is too long is found out, too
+    except (OSError, ValueError) as error:
+        raise _refusal(option, path, error) from error
+
+
+def check_output_folder(option: str, path: Path) -> None:
+    """Make the folder that a command writes into, or refuse it.
+
+    Raises:
+        UserError: one line.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_made(path)):
+            pass
+    except (OSError, ValueError) as error:
+        raise _refusal(option, path, error) from error
+
+
+def _made(folder: Path) -> Path:
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _refusal(option: str, path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{option} {_shown(path)} cannot be written ({reason}); choose another place")
+
+
+def _shown(path: Path) -> str:
+    """Quoted, without control characters, and not too long."""
+    return repr(str(path)[:200])
