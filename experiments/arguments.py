@@ -26,9 +26,19 @@ class PhaseArgs:
 
 
 @dataclass(frozen=True)
+class OfflineArgs(PhaseArgs):
+    """Learn offline from a run's demonstrations."""
+
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+
+
+@dataclass(frozen=True)
 class OnlineArgs(PhaseArgs):
     """Fine-tune a run online by one method."""
 
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
     devices: int = 1
     """Spread environments over this many devices, those of all processes together."""
 
@@ -95,7 +105,39 @@ class HorizonArgs:
     more often and so says more in as many steps."""
     task: str | None = None
     """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)
+
+
+@dataclass(frozen=True)
+class ReproduceArgs:
+    """Run what the paper's main figures need, and draw them beside the paper's."""
+
+    figure: Literal["failures", "returns", "both"] = "both"
+    """Which figure to draw."""
+    task: tuple[str, ...] = ()
+    """Tasks; none means all of FailureBench."""
+    seed: int = 0
+    """First seed."""
+    seeds: int = 3
+    """How many seeds."""
+    method: tuple[str, ...] = ()
+    """Methods besides uni_o4 and farl."""
+    all: bool = False
+    """All methods: the safe-RL baselines and the ablations, too."""
+    together: bool = False
+    """Train all seeds of a method online at once, as one compiled program."""
+    preset: str = "paper"
+    """Budget of each run."""
+    backend: str | None = None
+    """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    runs: Path = Path("runs")
+    """Where runs are looked for and made, as <task>/<preset>/seed<N>."""
+    out: Path = Path("results")
+    """Folder of main.jsonl and the figures."""
+    stored: bool = False
+    """Run nothing: tables and figures of all the rows in --out."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.aside import REPLACED
 from experiments.presets import PROTOCOL
 from experiments.runtime import UserError, check_data, read_json
 from farl_jax.config import FarlConfig
@@ -26,7 +27,7 @@ NUMBERS = ("initial_return", "final_return", "initial_success", "final_success")
 CURVES = ("eval_return", "failure_episodes", "recovered_steps")
 VARIED = ("constraint.limit",)
 """Settings that always set groups apart: the cost limit of the safe-RL baselines."""
-_SKIPPED = {"checkpoints", "demos", "offline", "tb", "replaced"}
+_SKIPPED = {"checkpoints", "demos", "offline", "tb", REPLACED}
 
 Row = Mapping[str, Any]
 

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.plots import comparison_figure
-from experiments.runtime import UserError, read_json, write_json
+from experiments.presets import RunSettings
+from experiments.provenance import read_result
+from experiments.runtime import CONFIG, UserError, read_json, write_json
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.metrics import read_metrics
 
@@ -28,7 +30,9 @@ COLUMNS = (
 
 def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     """Print the table of all seeds, write `<root>/comparison.json` and `comparison.png`."""
-    results = {m: [read_json(s / m / "result.json") for s in _with(seeds, m)] for m in METHODS}
+    settings = {seed: RunSettings.from_json(read_json(seed / CONFIG)) for seed in seeds}
+    own = lambda seed, method: read_result(seed, settings[seed], method)
+    results = {m: [own(s, m) for s in _with(seeds, m)] for m in METHODS}
     results = {m: rows for m, rows in results.items() if rows}
     if not results:
         raise UserError(f"{root}: no finished method yet; run `farl online` first")

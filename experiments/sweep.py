@@ -24,15 +24,14 @@ from experiments.arguments import SweepArgs
 from experiments.grid import (
     Cell,
     base_name,
-    base_settings,
     holds,
     label_of,
     plan,
-    settings_read,
 )
 from experiments.judge import Judge
 from experiments.paper_figures import bootstrap_interval
 from experiments.presets import RunSettings, text_of
+from experiments.provenance import base_settings, check, read_result, settings_read
 from experiments.run import Run, start_run
 from experiments.run_online import THRESHOLDS, fine_tune
 from experiments.runtime import UserError, describe_environment, read_json, write_json, write_rows
@@ -238,7 +237,7 @@ class Sweep:
         return self._judges[key]
 
     def _row(self, cell: Cell, method: str) -> Row:
-        result = read_json(cell.path / method / "result.json")
+        result = read_result(cell.path, cell.settings, method)
         git = (read_json(cell.path / "env.json").get("git") or {}).get("commit")
         where = {"cell": cell.name, "command": self.command, "git": git}
         return dict(cell.swept) | result | where
@@ -318,9 +317,8 @@ def take(base: Path, run: Run, names: Sequence[str]) -> None:
     if not (run.path / metrics.FILE).exists():
         with replacing(run.path / metrics.FILE) as temporary:
             shutil.copyfile(base / metrics.FILE, temporary)
-    saved = checkpoint.read_metadata(run.path / "offline")["settings"]
-    if base_settings(RunSettings.from_json(saved)) != base_settings(run.settings):
-        raise UserError(f"{run.path / 'offline'}: made with other settings; choose another --out")
+    offline = run.path / "offline"
+    check(run.settings, checkpoint.read_metadata(offline), "offline", offline)
 
 
 def _copy(source: Path, target: Path) -> None:
