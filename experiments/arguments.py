@@ -39,6 +39,14 @@ class StartArgs(Checked):
 
 
 @dataclass(frozen=True)
+class DemosArgs(StartArgs):
+    """Collect the demonstrations of a run, new or not."""
+
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+
+
+@dataclass(frozen=True)
 class ReproduceArgs(Checked):
     """Run what the paper's main figures need, and draw them beside the paper's."""
 
@@ -86,9 +94,19 @@ class PhaseArgs(Checked):
 
 
 @dataclass(frozen=True)
+class OfflineArgs(PhaseArgs):
+    """Learn offline from a run's demonstrations."""
+
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+
+
+@dataclass(frozen=True)
 class OnlineArgs(PhaseArgs):
     """Fine-tune a run online by one method."""
 
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
     devices: Count = 1
     """Spread environments over this many devices, those of all processes together."""
 
@@ -157,6 +175,8 @@ class HorizonArgs(Checked):
     more often and so says more in as many steps."""
     task: str | None = None
     """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)
 
 

@@ -19,7 +19,9 @@ from experiments import estimate, options, signals
 from experiments.arguments import (
     BenchArgs,
     BenchTrainArgs,
+    DemosArgs,
     HorizonArgs,
+    OfflineArgs,
     OnlineArgs,
     PhaseArgs,
     ReportArgs,
@@ -80,9 +82,9 @@ def _dispatch(words: list[str]) -> int:
 def _parse(kind: type, name: str, words: list[str]) -> Any:
     """Arguments of one command, None after --help; a bad word becomes a UserError."""
     default = None
-    if kind is StartArgs:
+    if issubclass(kind, StartArgs):
         chosen = {k: _last(words, f"--{k}") or getattr(StartArgs, k) for k in ("preset", "task")}
-        default = StartArgs(config=preset(chosen["preset"], chosen["task"]))
+        default = kind(config=preset(chosen["preset"], chosen["task"]))
     return options.parse(kind, f"farl {name}", words, default)
 
 
@@ -218,39 +220,55 @@ def command_report(args: ReportArgs) -> None:
     report(args, _console())
 
 
-def command_demos(args: StartArgs) -> None:
+def command_demos(args: DemosArgs) -> None:
     """Demonstrations only; starts the run's folders."""
     from experiments import run_offline
+    from experiments.begin import DEMOS, begin
     from experiments.run import start_run
 
+    _one_way(args)
     for path, settings in _seed_folders(args)[1]:
         check_run(settings)
-        run, folder = start_run(path, settings, _console(), resume=args.resume)
+        again = args.resume or args.overwrite
+        run, folder = start_run(path, settings, _console(), resume=again)
         with folder:
-            run_offline.demos(run)
+            run_offline.demos(begin(run, DEMOS, overwrite=args.overwrite))
+
+
+def _one_way(args: Any) -> None:
+    if getattr(args, "resume", False) and getattr(args, "overwrite", False):
+        raise UserError("--resume goes on and --overwrite starts afresh: give one of them")
 
 
 def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
     from experiments.run import open_run
 
+    _one_way(args)
     resume = getattr(args, "resume", True)
     run, folder = open_run(args.run, _console(), resume=resume, task=args.task)
     with folder:
         phase(run)
 
 
-def command_offline(args: PhaseArgs) -> None:
+def command_offline(args: OfflineArgs) -> None:
     """The offline phase of a run."""
     from experiments import run_offline
+    from experiments.begin import OFFLINE, begin
 
-    _on_run(args, run_offline.fit)
+    _on_run(args, lambda run: run_offline.fit(begin(run, OFFLINE, overwrite=args.overwrite)))
 
 
 def command_online(args: OnlineArgs) -> None:
     """The online phase of a run, one method."""
     from experiments import run_online
+    from experiments.begin import begin, online
 
-    tune = lambda run: run_online.fine_tune([run], args.method, num_devices=args.devices)
+    run_online.find_method(args.method)
+
+    def tune(run: Any) -> None:
+        run = begin(run, online(args.method), overwrite=args.overwrite)
+        run_online.fine_tune([run], args.method, num_devices=args.devices)
+
     _on_run(args, tune)
 
 
@@ -320,8 +338,8 @@ COMMANDS = {
         "horizons of C_H on a trained run, all at once",
     ),
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
-    "demos": (StartArgs, command_demos, "demonstrations only"),
-    "offline": (PhaseArgs, command_offline, "offline learning of a run"),
+    "demos": (DemosArgs, command_demos, "demonstrations only"),
+    "offline": (OfflineArgs, command_offline, "offline learning of a run"),
     "online": (OnlineArgs, command_online, "online fine-tuning of a run, one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),

@@ -4,7 +4,7 @@ task: the expert with action noise, weak on purpose. failure: careless operators
 expert. recovery: a careless operator gets the object near failure, then recovery acts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,17 +183,22 @@ def _describe(data: Dataset) -> dict[str, float]:
     }
 
 
-def write(folder: Path, env: Any, config: DemosConfig, key: jax.Array) -> dict[str, dict]:
-    """Collect and save all kinds as `<folder>/<kind>.npz`; returns their counts."""
+def write(
+    folder: Path, env: Any, config: DemosConfig, key: jax.Array, about: Mapping[str, Any]
+) -> dict[str, dict]:
+    """Collect and save all kinds as `<folder>/<kind>.npz`; returns their counts.
+
+    `about` is JSON that the metadata of each says besides.
+    """
     counts = {}
     for kind, (data, counted) in collect(env, config, key).items():
-        dataset.save_dataset(
-            folder / f"{kind}.npz", data, {"task": env.name, "kind": kind, "counts": counted}
-        )
+        metadata = {**about, "task": env.name, "kind": kind, "counts": counted}
+        dataset.save_dataset(folder / f"{kind}.npz", data, metadata)
         counts[kind] = counted
     return counts
 
 
-def read(folder: Path, task: str) -> dict[str, Dataset]:
-    """Load all kinds of a task, checked."""
-    return {kind: dataset.load_dataset(folder / f"{kind}.npz", task=task)[0] for kind in KINDS}
+def read(folder: Path, task: str) -> dict[str, tuple[Dataset, dict[str, Any]]]:
+    """Load all kinds of a task, checked, with their metadata."""
+    load = dataset.load_dataset
+    return {kind: load(folder / f"{kind}.npz", task=task, kind=kind) for kind in KINDS}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,6 @@ from experiments.presets import (
 from experiments.run_files import read_settings
 from experiments.run_online import find_method
 from experiments.runtime import UserError, check_data
-from farl_jax.methods import Method
-
-CALIBRATION = (
-    *("horizon", "hold", "gamma_risk"),
-    *("target_recall", "target_trigger_rate", "lead_time"),
-)
-"""Safety settings that the offline phase reads, to calibrate the eps_safe of max_risk = None."""
-ONLINE = ("online", "adaptation", "risk_critic", "mppi", "constraint")
-"""Groups of settings that the shared offline phase does not read. Methods that need a critic of
-failures fit it to the demonstrations when they start."""
 
 
 @dataclass(frozen=True)
@@ -104,45 +94,6 @@ def plan(args: SweepArgs) -> list[Cell]:
         if (cell.path / "config.json").exists() and not holds(cell.path, cell.settings):
             raise UserError(f"{cell.path}: holds a run of other settings; choose another --out")
     return cells
-
-
-def base_settings(settings: RunSettings) -> RunSettings:
-    """Settings of the run that `settings` may take demonstrations and offline checkpoint from.
-
-    What the offline phase does not read is the preset's; of safety, the calibration settings count
-    where eps_safe is the calibrated one. The base of a base is itself.
-    """
-    plain, own = preset(settings.preset, settings.task), settings.config.safety
-    default = plain.safety
-    read = {name: getattr(own, name) for name in CALIBRATION}
-    if own.max_risk is None and dataclasses.replace(default, **read) != default:
-        default = dataclasses.replace(default, max_risk=None, **read)
-    parts = {name: getattr(plain, name) for name in ONLINE}
-    return _with_groups(settings, parts | {"safety": default})
-
-
-def settings_read(settings: RunSettings, method: Method) -> RunSettings:
-    """`settings` but for what `method` does not read: equal ones give the same result."""
-    groups = [f.name for f in dataclasses.fields(settings.config) if not method.reads(f.name)]
-    return _as_preset(settings, groups)
-
-
-def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
-    """`settings` with the preset's own values in these groups."""
-    default = preset(settings.preset, settings.task)
-    parts = {name: getattr(default, name) for name in groups}
-    return _with_groups(settings, parts)
-
-
-def _with_groups(settings: RunSettings, parts: Mapping[str, Any]) -> RunSettings:
-    """`settings` with other groups, which nobody reads: made to go with the groups that are."""
-    length, parts = settings.config.world_model.train_horizon, dict(parts)
-    online = parts.get("online", settings.config.online)
-    if "safety" in parts and parts["safety"].horizon >= length:
-        parts["safety"] = dataclasses.replace(parts["safety"], horizon=length - 1)
-    if "adaptation" in parts and online.rollout < length:
-        parts["adaptation"] = dataclasses.replace(parts["adaptation"], every=0)
-    return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **parts))
 
 
 def holds(path: Path, settings: RunSettings) -> bool:

@@ -110,10 +110,18 @@ class Measured(Outcome):
     multiplier: NotRequired[Single]
 
 
+class MadeFrom(TypedDict):
+    """What an artefact was made from: the run's settings, and SHA-256 of data by name."""
+
+    settings: dict[str, Any]
+    sources: dict[str, str]
+
+
 class Result(Measured):
     """result.json."""
 
     git: NotRequired[Git | None]
+    made_from: NotRequired[MadeFrom]
 
 
 # --- sweeps --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.aside import REPLACED
 from experiments.records import Environment
 from experiments.run_files import RESULT, read_curve, read_result, read_saved
 from experiments.runtime import CONFIG, ENVIRONMENT, UserError, check_data
@@ -24,7 +25,7 @@ SWEEP = "sweep.jsonl"
 HORIZONS = ("horizon.json", "horizon_offline.json")
 VARIED = ("constraint.limit",)
 """Settings that always set groups apart: the cost limit of the safe-RL baselines."""
-_SKIPPED = {"checkpoints", "demos", "offline", "tb", "replaced"}
+_SKIPPED = {"checkpoints", "demos", "offline", "tb", REPLACED}
 
 Row = Mapping[str, Any]
 
@@ -144,6 +145,7 @@ def _read(path: Path, findings: Findings) -> Entry:
         raise SchemaError(f"no {CONFIG} above it: not a run's folder")
     saved = read_saved(run)
     row = read_result(path.parent, saved)
+    row.pop("made_from", None)
     env: Row = {}
     try:
         env = json_files.read(run / ENVIRONMENT, Environment)

@@ -15,9 +15,11 @@ from rich.console import Console
 
 from envs_mjx import BatchEnv, SawyerEnv, make
 from experiments.presets import PROTOCOL, RunSettings
+from experiments.provenance import check
 from experiments.run_files import read_settings
-from experiments.runtime import RunFolder, UserError, check_data
+from experiments.runtime import LOCK, RunFolder, UserError, check_data
 from farl_jax import checkpoint, devices
+from farl_jax.files import LEFTOVER
 from farl_jax.offline import Networks
 from farl_jax.types import OfflineResult
 
@@ -67,9 +69,9 @@ class Run:
     def offline_result(self) -> OfflineResult:
         """The offline checkpoint, strictly restored."""
         abstract = {"result": self.networks().abstract_result()}
-        _, items, _ = checkpoint.restore(
-            self.path / "offline", abstract, expect=self.expect("offline")
-        )
+        folder = self.path / "offline"
+        _, items, about = checkpoint.restore(folder, abstract, expect=self.expect("offline"))
+        check(self.settings, about, "offline", folder)
         return items["result"]
 
 
@@ -92,9 +94,12 @@ def open_run(
         )
     if not devices.leads():
         folder = tempfile.TemporaryDirectory()
-        path = Path(shutil.copytree(path, Path(folder.name) / path.name, symlinks=True))
+        copy, left = Path(folder.name) / path.name, shutil.ignore_patterns(f"{LEFTOVER}*", LOCK)
+        path = Path(shutil.copytree(path, copy, symlinks=True, ignore=left))
+        devices.path_of_first(path)  # from here on the first may write
         return Run(path, settings, resume, Console(quiet=True)), folder
     folder = RunFolder.create(path, saved, resume=True)
+    devices.path_of_first(path)
     return Run(path, settings, resume, console), folder
 
 

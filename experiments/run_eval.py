@@ -10,7 +10,8 @@ from rich.table import Table
 
 from experiments.known import shown
 from experiments.plots import comparison_figure
-from experiments.run_files import RESULT, read_curve, read_result, read_saved
+from experiments.provenance import read_result
+from experiments.run_files import RESULT, read_curve, read_settings
 from experiments.runtime import UserError, write_json
 from farl_jax.methods import MAIN, METHODS
 
@@ -31,16 +32,18 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
 
     Raises:
         SchemaError: a result or learning curve is damaged; nothing was written.
-        UserError: no method is finished.
+        UserError: no method is finished, or a result is another run's.
     """
-    about = {seed: read_saved(seed) for seed in seeds}
+    settings = {seed: read_settings(seed)[0] for seed in seeds}
     finished = {m: [s for s in seeds if (s / m / RESULT).exists()] for m in METHODS}
-    results = {m: [read_result(s / m, about[s]) for s in own] for m, own in finished.items() if own}
+    results = {
+        m: [read_result(s, settings[s], m) for s in own] for m, own in finished.items() if own
+    }
     if not results:
         raise UserError(f"{root}: no finished method yet; run `farl online` first")
     curves = {
         METHODS[m].title: [
-            row | {"seed": about[s]["seed"]} for s in finished[m] for row in read_curve(s / m)
+            row | {"seed": settings[s].seed} for s in finished[m] for row in read_curve(s / m)
         ]
         for m in results
     }

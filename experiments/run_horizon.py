@@ -17,6 +17,8 @@ import numpy as np
 from rich.table import Table
 
 from experiments.arguments import HorizonArgs
+from experiments.begin import begin
+from experiments.begin import study as work_of
 from experiments.known import known, shown
 from experiments.plots import horizon_figure
 from experiments.run import Run
@@ -35,6 +37,8 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     method, config, offline = args.method, args.study, args.policy == "offline"
     if find_method(method).gate != "world_model":
         raise UserError(f"{method} has no world model's gate to study: choose --method farl")
+    name = "horizon_offline" if offline else "horizon"
+    begin(run, work_of(method, name), overwrite=args.overwrite)
     frozen = run.offline_result()
     step, learnt = (0, frozen) if offline else newest(run, method, frozen)[:2]
     settings = run.settings.config
@@ -73,7 +77,6 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
         "command": " ".join(["farl", *sys.argv[1:]]),
     }
     report = jax.tree.map(known, report)
-    name = "horizon_offline" if offline else "horizon"
     write_json(run.path / method / f"{name}.json", report)
     run.console.print(_table(report))
     figure: Path = horizon_figure(run.path / method / f"{name}.png", report)

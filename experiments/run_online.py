@@ -15,14 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import collect_demos, faults, run_offline, signals
+from experiments import faults, run_offline, signals
+from experiments.begin import begin
+from experiments.begin import online as begin_online
 from experiments.judge import Judge
 from experiments.online_rows import result_row
 from experiments.presets import check_method
+from experiments.provenance import check, read_result, sources_of
 from experiments.run import Run
-from experiments.run_files import RESULT, read_result
+from experiments.run_files import RESULT
 from experiments.runtime import UserError, free_memory, write_json
-from farl_jax import checkpoint, costs, devices, offline, online
+from farl_jax import checkpoint, devices, online
 from farl_jax.config import FarlConfig, OnlineConfig
 from farl_jax.methods import MAIN, METHODS, Method
 from farl_jax.metrics import FILE, MetricsWriter, OnlineRow, read_metrics
@@ -30,7 +33,7 @@ from farl_jax.risk_critic import RiskData
 from farl_jax.safety import Gate
 from farl_jax.saver import Part, Saver
 from farl_jax.seeds import Seeds, group_sizes, seed_bytes
-from farl_jax.types import OfflineResult, Params
+from farl_jax.types import OfflineResult
 from farl_jax.world_model import Windows
 
 LOG_UPDATES = 10
@@ -66,6 +69,7 @@ class Training:
     gate: Gate
     rehearsal: tuple[int, Windows | RiskData | None]
     judge: Judge
+    sources: list[dict[str, str]]  # of each run: SHA-256 of what it starts from
 
     @property
     def seeds(self) -> Seeds:
@@ -106,10 +110,11 @@ def fine_tune(
     """
     parts = find_method(method)
     check_method(runs[0].settings.config, parts)
-    found = [_found(run, method) for run in runs]
-    todo = [run for run, row in zip(runs, found, strict=True) if row is None]
+    runs = [begin(run, begin_online(method)) for run in runs]
+    todo = [run for run in runs if not (run.path / method / RESULT).exists()]
     for run in runs:
         if run not in todo:
+            _check_found(run, method)
             run.say(f"online {method}: found")
     if todo:
         judge = judge or Judge(runs[0], runs[0].settings.config)
@@ -120,17 +125,14 @@ def fine_tune(
             devices.check(num_devices, len(group), config.online.num_envs)
             with devices.use(num_devices, len(group)):
                 _fine_tune_group(group, method, phase, judge)
-    return [row or _read(run, method) for run, row in zip(runs, found, strict=True)]
+    return [read_result(run.path, run.settings, method) for run in runs]
 
 
-def _found(run: Run, method: str) -> dict[str, Any] | None:
-    """The result with which `--resume` has nothing left to do; a damaged one is none to replace."""
-    there = run.resume and (run.path / method / RESULT).exists()
-    return _read(run, method) if there else None
-
-
-def _read(run: Run, method: str) -> dict[str, Any]:
-    return read_result(run.path / method, vars(run.settings))
+def _check_found(run: Run, method: str) -> None:
+    """Refuse a result that is damaged, another run's, or of another offline phase."""
+    known = checkpoint.latest_step(run.path / "offline") is not None
+    sources = sources_of(run.offline_result(), METHODS[method]) if known else {}
+    read_result(run.path, run.settings, method, sources)
 
 
 def _groups(
@@ -141,7 +143,7 @@ def _groups(
         return [runs]
     run, config = runs[0], runs[0].settings.config
     frozen = run.offline_result()
-    rehearsal = _rehearsal(run, frozen, parts)[1] if phase.adapt else None
+    rehearsal = run_offline.rehearsal_of(run, frozen, parts)[1] if phase.adapt else None
     if parts.gate == "critic":
         frozen = frozen.replace(risk_critic=run.networks().abstract_risk_critic())
     gate, env = make_gate(config, frozen, parts), run.env(config.online.eval_episodes)
@@ -161,20 +163,22 @@ def _groups(
 def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, judge: Judge) -> None:
     """Train, evaluate and write the results of runs that fit into memory together."""
     config, parts, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
-    frozen = [run_offline.start_of(run, parts, afresh=not run.resume) for run in runs]
+    frozen = [run_offline.start_of(run, parts) for run in runs]
+    sources = [sources_of(own, parts) for own in frozen]
     runs[0].say(f"online {method}: {config.online.env_steps:,} steps")
     each = list(zip(runs, frozen, strict=True))
     gates = [make_gate(run.settings.config, own, parts) for run, own in each]
-    cost_value = seeds.join([_cost_value(*own) for own in each]) if parts.constrained else None
-    every, demos = 0, None
+    every, demos, cost_value = 0, None, None
+    if parts.constrained:
+        cost_value = seeds.join([run_offline.cost_value_of(*own) for own in each])
     if phase.adapt is not None:
-        (every, *_), demos = zip(*(_rehearsal(*own, parts) for own in each), strict=True)
-        demos = seeds.join(demos)
+        rehearsed = [run_offline.rehearsal_of(*own, parts) for own in each]
+        every, demos = rehearsed[0][0], seeds.join([data for _, data in rehearsed])
     phase, keys = seeds.lift_phase(phase), [run.key("online") for run in runs]
     joined, gate, keys, cost_value, demos = devices.place(
         (seeds.join(frozen), seeds.join(gates), seeds.join(keys), cost_value, demos), len(runs)
     )
-    training = Training(runs, method, phase, joined, gate, (every, demos), judge)
+    training = Training(runs, method, phase, joined, gate, (every, demos), judge, sources)
     state = phase.init(joined, keys, cost_value)
     with ExitStack() as stack:
         writers = [stack.enter_context(MetricsWriter(training.folder(run))) for run in runs]
@@ -184,7 +188,8 @@ def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, ju
         state, seconds, trouble = _train(training, state, writers, saver, seconds)
     for i, result in enumerate(_final(training, state)):
         if i not in trouble:
-            result |= {"wall_seconds": round(seconds[i], 1)}
+            made_from = {"settings": runs[i].settings.to_json(), "sources": sources[i]}
+            result |= {"wall_seconds": round(seconds[i], 1), "made_from": made_from}
             write_json(training.folder(runs[i]) / RESULT, result)
             best = checkpoint.best_step(training.folder(runs[i]) / "checkpoints")
             runs[i].say(f"  best evaluation at step {best or 0:,}, whose checkpoint is kept")
@@ -213,7 +218,8 @@ def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineRe
     phase = online.make_online(env, run.networks(), run.settings.config, parts)
     # V_C has V's network
     abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)}
-    step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(method))
+    step, items, about = checkpoint.restore(folder, abstract, expect=run.expect(method))
+    check(run.settings, about, method, folder, sources_of(frozen, parts))
     state = items["state"]
     return step, online.current(state, frozen), gate.tightened(state.slack)
 
@@ -223,7 +229,8 @@ def _restore(
 ) -> tuple[Any, list[float]]:
     """The newest intact checkpoint of every seed, or the fresh state; seconds trained so far."""
     abstract = {"state": jax.eval_shape(lambda: training.seeds.split(state)[0])}
-    found = [_newest_state(training, run, abstract) for run in training.runs]
+    each = zip(training.runs, training.sources, strict=True)
+    found = [_newest_state(training, *own, abstract) for own in each]
     steps = [step for step, _ in found]
     if len(set(steps)) > 1:
         seen = ", ".join(
@@ -250,12 +257,15 @@ def _seconds_until(folder: Path, step: int) -> float:
     return next((row["wall_seconds"] for row in reversed(rows) if row["step"] <= step), 0.0)
 
 
-def _newest_state(training: Training, run: Run, abstract: dict[str, Any]) -> tuple[int, Any]:
+def _newest_state(
+    training: Training, run: Run, sources: dict[str, str], abstract: dict[str, Any]
+) -> tuple[int, Any]:
     """(step, state) of a run's newest intact checkpoint, (-1, None) where it starts afresh."""
     folder = training.folder(run) / "checkpoints"
     if not run.resume or checkpoint.latest_step(folder) is None:
         return -1, None
-    step, items, _ = checkpoint.restore(folder, abstract, expect=run.expect(training.method))
+    step, items, about = checkpoint.restore(folder, abstract, expect=run.expect(training.method))
+    check(run.settings, about, training.method, folder, sources)
     return step, items["state"]
 
 
@@ -280,7 +290,8 @@ def _train(
         rows = _judged(training, state)
         for writer, row in zip(writers, rows, strict=True):
             writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
-    metadata = [run_offline.run_metadata(run, training.method) for run in runs]
+    each = zip(runs, training.sources, strict=True)
+    metadata = [run_offline.run_metadata(run, training.method, own) for run, own in each]
     started = time.perf_counter()
     given = training.frozen, training.gate, config.env_steps, training.rehearsal
     run_on = online.train(phase, state, *given)
@@ -344,24 +355,6 @@ def _since(before: list[Any], now: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
 
 def _going(runs: list[Run], trouble: dict[int, UserError]) -> list[int]:
     return [i for i in range(len(runs)) if i not in trouble]
-
-
-def _rehearsal(run: Run, frozen: OfflineResult, method: Method) -> tuple[int, Windows | RiskData]:
-    """How often what the gate asks goes on learning, and the demonstrations that it rehearses."""
-    config, demos = run.settings.config, collect_demos.read(run.path / "demos", run.task_name)
-    if method.gate == "critic":
-        return config.risk_critic.every, offline.risk_rehearsal(demos, frozen.normalizer)
-    return config.adaptation.every, offline.rehearsal(demos, frozen.normalizer, config)
-
-
-def _cost_value(run: Run, frozen: OfflineResult) -> Params:
-    """V_C of the demonstrations, from which the constrained methods go on."""
-    demos, net = collect_demos.read(run.path / "demos", run.task_name), run.networks().value
-    config, started = run.settings.config.constraint, time.perf_counter()
-    key = run.key("cost_critic")
-    params, error = costs.fit_offline(net, demos, frozen.normalizer, config, key)
-    run.say(f"  cost critic: error {error:.3g}  {time.perf_counter() - started:.1f} s")
-    return params
 
 
 def _short(run: Run) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import jax
 
+from experiments.aside import put_back
 from experiments.records import Environment
 from farl_jax import files, json_files
 from farl_jax.devices import join_processes
@@ -172,6 +173,7 @@ class RunFolder:
         try:
             _check_contents(path, config, resume)  # again: another process may have been first
             files.discard_leftovers(path)
+            put_back(path)
             if resume:
                 known = (path / ENVIRONMENT).exists()
                 saved = json_files.read(path / ENVIRONMENT, Environment) if known else {}
@@ -235,7 +237,7 @@ def _check_contents(path: Path, config: Mapping[str, Any], resume: bool) -> None
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if CONFIG in names:
         saved = json_files.read(path / CONFIG, dict[str, Any])
-        if difference := _first_difference(saved, config):
+        if difference := first_difference(saved, config):
             name, old, new = difference
             raise UserError(
                 f"{path}: holds another run: {name} is {old} there and {new} here; "
@@ -251,12 +253,12 @@ def _check_contents(path: Path, config: Mapping[str, Any], resume: bool) -> None
         raise UserError(f"{path}: there is no run to resume; leave out --resume to start one")
 
 
-def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str] | None:
+def first_difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str] | None:
     """Where two JSON trees differ first: (dotted name, old value, new value) as text."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*new, *(key for key in old if key not in new)]:
             below = f"{name}.{key}" if name else key
-            found = _first_difference(old.get(key, _MISSING), new.get(key, _MISSING), below)
+            found = first_difference(old.get(key, _MISSING), new.get(key, _MISSING), below)
             if found:
                 return found
         return None

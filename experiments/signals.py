@@ -78,7 +78,7 @@ def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
 
 
 def _line(words: Sequence[str], signum: int, note: str) -> str:
-    again = ["farl", *words]
+    again = ["farl", *(word for word in words if word != "--overwrite")]  # that is done
     if words[0] in RESUMABLE and "--resume" not in words:
         again.append("--resume")
     name = signal.Signals(signum).name

@@ -24,19 +24,18 @@ from experiments.arguments import SweepArgs
 from experiments.grid import (
     Cell,
     base_name,
-    base_settings,
     holds,
     label_of,
     plan,
-    settings_read,
 )
 from experiments.judge import Judge
 from experiments.outputs import check_output_folder
 from experiments.paper_figures import bootstrap_interval
 from experiments.presets import RunSettings, text_of
+from experiments.provenance import base_settings, check, read_result, settings_read
 from experiments.records import Environment, Note
 from experiments.run import Run, start_run
-from experiments.run_files import RESULT, read_result
+from experiments.run_files import RESULT
 from experiments.run_online import THRESHOLDS, fine_tune
 from experiments.runtime import (
     ENVIRONMENT,
@@ -247,7 +246,7 @@ class Sweep:
         return self._judges[key]
 
     def _row(self, cell: Cell, method: str) -> Row:
-        result = read_result(cell.path / method, vars(cell.settings))
+        result = read_result(cell.path, cell.settings, method)
         about = json_files.read(cell.path / ENVIRONMENT, Environment)
         git = (about.get("git") or {}).get("commit")
         where = {"cell": cell.name, "command": self.command, "git": git}
@@ -330,9 +329,8 @@ def take(base: Path, run: Run, names: Sequence[str]) -> None:
     if not (run.path / metrics.FILE).exists():
         with replacing(run.path / metrics.FILE) as temporary:
             shutil.copyfile(base / metrics.FILE, temporary)
-    saved = checkpoint.read_metadata(run.path / "offline")["settings"]
-    if base_settings(RunSettings.from_json(saved)) != base_settings(run.settings):
-        raise UserError(f"{run.path / 'offline'}: made with other settings; choose another --out")
+    offline = run.path / "offline"
+    check(run.settings, checkpoint.read_metadata(offline), "offline", offline)
 
 
 def _copy(source: Path, target: Path) -> None:

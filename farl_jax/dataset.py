@@ -128,8 +128,10 @@ def save_dataset(path: Path, data: Dataset, metadata: dict[str, Any]) -> None:
         np.savez(file, metadata=np.array(header), **data)
 
 
-def load_dataset(path: Path, *, task: str | None = None) -> tuple[Dataset, dict[str, Any]]:
-    """Read a dataset and its metadata, checking format, task, fields, shapes and finiteness."""
+def load_dataset(
+    path: Path, *, task: str | None = None, kind: str | None = None
+) -> tuple[Dataset, dict[str, Any]]:
+    """Read a dataset and its metadata, checking format, task, kind, fields, shapes, finiteness."""
     if not path.is_file():
         raise DatasetError(f"no dataset at {path}: make it with `farl demos`")
     try:
@@ -142,6 +144,11 @@ def load_dataset(path: Path, *, task: str | None = None) -> tuple[Dataset, dict[
             f"dataset {path} is damaged ({reason}): delete it and run `farl demos` again"
         ) from error
     _check(path, content, metadata, task)
+    if kind is not None and metadata.get("kind", kind) != kind:
+        raise DatasetError(
+            f"dataset {path} is of kind {metadata['kind']!r}, {kind!r} belongs there: "
+            "put this run's own there, or run `farl demos --overwrite`"
+        )
     return content, metadata
 
 
