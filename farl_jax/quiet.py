@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,21 +48,26 @@ def root_cause(error: BaseException) -> str:
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Mute LOGGERS, and the tracebacks of threads that are started inside."""
+    """Mute LOGGERS, and tracebacks of this thread's garbage and of threads started inside."""
     found = [logging.getLogger(name) for name in LOGGERS]
-    before, alive = [logger.disabled for logger in found], set(threading.enumerate())
-    hook = threading.excepthook
+    before = [logger.disabled for logger in found]
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    of_thread, of_garbage = threading.excepthook, sys.unraisablehook
 
-    def of_others(args: Any) -> None:
-        if args.thread in alive:
-            hook(args)
+    def thread_hook(args: Any) -> None:
+        if args.thread in others:
+            of_thread(args)
+
+    def garbage_hook(args: Any) -> None:
+        if threading.current_thread() in others:
+            of_garbage(args)
 
     for logger in found:
         logger.disabled = True
-    threading.excepthook = of_others
+    threading.excepthook, sys.unraisablehook = thread_hook, garbage_hook
     try:
         yield
     finally:
-        threading.excepthook = hook
+        threading.excepthook, sys.unraisablehook = of_thread, of_garbage
         for logger, disabled in zip(found, before, strict=True):
             logger.disabled = disabled
