@@ -2,8 +2,11 @@
 
 import gc
 import logging
+import os
+import re
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +15,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LOGGERS = ("absl", "asyncio")
+LATE = 0.2
+"""Seconds after an error in which TensorStore's own threads may answer a loop that is gone."""
 
 
 class Failed(Exception):
@@ -32,6 +37,7 @@ def quietly(do: Callable[[], T]) -> T:
             return do()
         except Exception as error:
             reason = root_cause(error)
+        time.sleep(LATE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that nobody awaits now
             gc.collect()
@@ -39,9 +45,11 @@ def quietly(do: Callable[[], T]) -> T:
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost reason of a chain of exceptions, as one line."""
+    """The innermost reason of a chain of exceptions, one line; the system's own if there is one."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore quotes it at the end
+        return os.strerror(int(code[1]))
     reason = getattr(error, "strerror", None) or str(error)
     return f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
 
@@ -51,7 +59,8 @@ def _muted() -> Iterator[None]:
     """Mute LOGGERS, and tracebacks of this thread's garbage and of threads started inside."""
     found = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.disabled for logger in found]
-    others = set(threading.enumerate()) - {threading.current_thread()}
+    others = {t for t in threading.enumerate() if not t.name.startswith("Dummy-")}  # C++'s threads
+    others.discard(threading.current_thread())
     of_thread, of_garbage = threading.excepthook, sys.unraisablehook
 
     def thread_hook(args: Any) -> None:
