@@ -7,6 +7,7 @@ alike, and it loads wrong shapes silently: so the folder is checked against the 
 Orbax only sees what is known to fit.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -71,7 +72,8 @@ def save(
             _prune(folder, step, keep)
     except (Failed, OSError) as error:
         shutil.rmtree(folder / f"{step}{STAGING}", ignore_errors=True)
-        way = "older steps are intact, --resume goes on from them"
+        room = "free some space; " if os.strerror(errno.ENOSPC) in str(error) else ""
+        way = f"{room}older steps are intact, --resume goes on from them"
         reason = f"cannot save step {step} in {folder}: {error}; {way}"
         raise CheckpointError(reason) from error
     return devices.path_of_first(folder / str(step))

@@ -2,7 +2,11 @@
 
 import gc
 import logging
+import os
+import re
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +15,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LOGGERS = ("absl", "asyncio")
+LATE = 0.2
+"""Seconds after an error in which TensorStore's own threads may answer a loop that is gone."""
 
 
 class Failed(Exception):
@@ -31,6 +37,7 @@ def quietly(do: Callable[[], T]) -> T:
             return do()
         except Exception as error:
             reason = root_cause(error)
+        time.sleep(LATE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that nobody awaits now
             gc.collect()
@@ -38,30 +45,38 @@ def quietly(do: Callable[[], T]) -> T:
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost reason of a chain of exceptions, as one line."""
+    """The innermost reason of a chain of exceptions, one line; the system's own if there is one."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore quotes it at the end
+        return os.strerror(int(code[1]))
     reason = getattr(error, "strerror", None) or str(error)
     return f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
 
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Mute LOGGERS, and the tracebacks of threads that are started inside."""
+    """Mute LOGGERS, and tracebacks of this thread's garbage and of threads started inside."""
     found = [logging.getLogger(name) for name in LOGGERS]
-    before, alive = [logger.disabled for logger in found], set(threading.enumerate())
-    hook = threading.excepthook
+    before = [logger.disabled for logger in found]
+    others = {t for t in threading.enumerate() if not t.name.startswith("Dummy-")}  # C++'s threads
+    others.discard(threading.current_thread())
+    of_thread, of_garbage = threading.excepthook, sys.unraisablehook
 
-    def of_others(args: Any) -> None:
-        if args.thread in alive:
-            hook(args)
+    def thread_hook(args: Any) -> None:
+        if args.thread in others:
+            of_thread(args)
+
+    def garbage_hook(args: Any) -> None:
+        if threading.current_thread() in others:
+            of_garbage(args)
 
     for logger in found:
         logger.disabled = True
-    threading.excepthook = of_others
+    threading.excepthook, sys.unraisablehook = thread_hook, garbage_hook
     try:
         yield
     finally:
-        threading.excepthook = hook
+        threading.excepthook, sys.unraisablehook = of_thread, of_garbage
         for logger, disabled in zip(found, before, strict=True):
             logger.disabled = disabled

@@ -16,7 +16,7 @@ import optax
 import pytest
 from flax import struct
 
-from farl_jax import manifest
+from farl_jax import checkpoint, manifest
 from farl_jax.checkpoint import CheckpointError, latest_step, read_metadata, restore, save
 
 METADATA = {"task": "bounded_push", "kind": "offline", "protocol": 1, "config": {"lr": 0.1}}
@@ -220,6 +220,88 @@ def test_mismatches_are_named_and_never_skipped(saved):
         "has leaf 'params/a/b', unknown to this run",
         {"learner": learner(0).replace(params={"dense": learner(0).params["dense"]})},
     )
+
+
+def spoiled_manifests():
+    """(what the line says, body -> body): every field gone, of another type, or absurd."""
+    for name in ("format", "step", "metadata", "items", "files"):
+        yield name, lambda body, name=name: {k: v for k, v in body.items() if k != name}
+        for value in (None, [], "x", -1, 2.5, True, [[1]], {"x": 3}, {"x": [1, 2, 3]}):
+            if name != "metadata" or not isinstance(value, dict):
+                yield name, lambda body, name=name, value=value: body | {name: value}
+    yield "score", lambda body: body | {"score": "high"}
+    yield "score", lambda body: body | {"score": float("inf")}
+    yield "of step 19", lambda body: body | {"step": 19}
+    yield "items", lambda body: body | {"items": {"learner": {"w": 3}}}
+    yield "files", lambda body: body | {"files": {"x": [-1, 2]}}
+
+
+def test_a_manifest_is_complete_and_typed_whatever_its_checksum_says(saved):
+    path = saved / "20" / "metadata.json"
+    body = {k: v for k, v in json.loads(path.read_text()).items() if k != "crc32"}
+    for word, spoil in spoiled_manifests():
+        bad = spoil(body)
+        path.write_text(json.dumps(bad | {"crc32": manifest.body_crc(bad)}))
+        for read in (lambda: restore(saved, ABSTRACT, step=20), lambda: read_metadata(saved, 20)):
+            with pytest.raises(CheckpointError) as error:
+                read()
+            assert str(path) in one_line(error) and word in str(error.value), bad.keys()
+        with pytest.warns(UserWarning, match="skipped a damaged checkpoint"):
+            assert restore(saved, {"scalar": ABSTRACT["scalar"]})[0] == 10
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "1" * 6000, "null", "3", "[]", '"x"', '{"crc32": null}', ""]
+)
+def test_json_that_is_no_manifest_is_damage(saved, text, monkeypatch):
+    (saved / "20" / "metadata.json").write_text(text)
+    with pytest.raises(CheckpointError, match="damaged") as error:
+        read_metadata(saved, step=20)
+    one_line(error)
+    monkeypatch.setattr(manifest, "MOST_BYTES", 10)
+    with pytest.raises(CheckpointError, match="too many"):
+        read_metadata(saved, step=10)
+
+
+def test_an_older_step_under_a_newer_number_is_not_taken_for_it(saved):
+    shutil.copytree(saved / "20", saved / "30")
+    with pytest.warns(UserWarning, match="of step 20, and lies in the folder of step 30"):
+        assert restore(saved, ABSTRACT)[0] == 20
+    (saved / "20").rename(saved / "020")  # no name that a save gives
+    with pytest.raises(CheckpointError, match="has no step 20"):
+        restore(saved, ABSTRACT, step=20)
+
+
+NASTY = ("lab [1]", "a*b?", "[a-z]*", "back\\slash", "$HOME", "{x}", "~", "--x", "new\nline", "gs:")
+
+
+@pytest.mark.parametrize("name", [*NASTY, "%41", "a b", "日本", "s3:", "..x", "'\"", "\\[x\\]"])
+def test_a_path_is_a_name_and_no_pattern(tmp_path, name, monkeypatch):
+    (tmp_path / name).mkdir()
+    small = lambda value: {"x": {"w": jnp.full(3, value, jnp.float32)}}
+    for step, folder in enumerate((tmp_path / name, Path(name)), 1):
+        monkeypatch.chdir(tmp_path)
+        save(folder, step, small(step), {"step": step})
+        found, loaded, metadata = restore(folder, small(0))
+        assert found == step and metadata == {"step": step} and loaded["x"]["w"][0] == step
+    assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("wrong", ["other", "missing"])
+def test_what_reads_back_otherwise_is_not_called_saved(saved, monkeypatch, wrong):
+    real, before = checkpoint._read_items, snapshot(saved)
+
+    def lying(folder, like):
+        loaded = real(folder, like)
+        if wrong == "missing":
+            raise FileNotFoundError(2, "No such file", "d")
+        return loaded | {"scalar": {"": np.int32(4)}}
+
+    monkeypatch.setattr(checkpoint, "_read_items", lying)
+    with pytest.raises(CheckpointError, match="cannot save step 30") as error:
+        save(saved, 30, items(3), METADATA)
+    assert ("scalar" in one_line(error)) == (wrong == "other")
+    assert snapshot(saved) == before
 
 
 def test_a_newer_format_is_refused(saved):

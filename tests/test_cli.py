@@ -187,22 +187,47 @@ def test_finished_work_is_found_again_and_another_run_is_refused(smoke, capsys):
 
 
 @pytest.mark.timeout(900)
+def test_a_run_goes_on_in_a_folder_of_any_name_and_knows_its_own_parts(copy, capsys):
+    odd = copy.rename(copy.with_name("lab [1] a*b\\"))
+    seed = odd / "seed0"
+    before = (seed / "farl" / "result.json").read_bytes()
+    for words in (("offline",), ("online", "--method", "farl"), ("online", "--method", "uni_o4")):
+        assert main([words[0], str(seed), *words[1:], "--resume"]) == 0
+    assert (seed / "farl" / "result.json").read_bytes() == before
+    made_from = json.loads(before)["made_from"]
+    assert made_from["settings"]["seed"] == 0 and len(made_from["sources"]["offline"]) == 64
+    shutil.copy(seed / "demos" / "failure.npz", seed / "demos" / "task.npz")
+    words = ("demos", "--preset", "smoke", "--out", str(odd), "--resume")
+    assert "kind 'failure'" in fails(capsys, *words)
+    shutil.rmtree(seed / "farl" / "checkpoints")
+    (seed / "farl" / "result.json").unlink()
+    assert "kind 'failure'" in fails(capsys, "online", str(seed), "--resume")
+    changed = json.loads((seed / "config.json").read_text()) | {"seed": 1}
+    (seed / "config.json").write_text(json.dumps(changed))
+    assert "seed 0" in fails(capsys, "online", str(seed), "--resume")
+    assert "seed 0" in fails(capsys, "evaluate", str(seed))
+
+
+@pytest.mark.timeout(900)
 def test_damaged_files_are_named_and_left_alone(copy, capsys):
     seed = copy / "seed0"
     demos = seed / "demos" / "task.npz"
     whole = demos.read_bytes()
+    learnt = (seed / "offline").rename(copy / "offline")
+    again = ("offline", str(seed), "--resume")
     demos.write_bytes(whole[: len(whole) // 2])
-    assert "task.npz" in fails(capsys, "offline", str(seed))
+    assert "task.npz" in fails(capsys, *again)
     assert demos.read_bytes() == whole[: len(whole) // 2]
     data, metadata = dataset.load_dataset(seed / "demos" / "failure.npz")
     dataset.save_dataset(demos, data, metadata | {"task": "other_task"})
-    assert "other_task" in fails(capsys, "offline", str(seed))
+    assert "other_task" in fails(capsys, *again)
     data["obs"][3, 4] = np.nan
     dataset.save_dataset(demos, data, metadata)
-    assert "not finite" in fails(capsys, "offline", str(seed))
+    assert "not finite" in fails(capsys, *again)
     demos.unlink()
-    assert "no dataset" in fails(capsys, "offline", str(seed))
+    assert "no dataset" in fails(capsys, *again)
 
+    learnt.rename(seed / "offline")
     biggest = max(
         (f for f in (seed / "offline").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
     )
@@ -210,7 +235,7 @@ def test_damaged_files_are_named_and_left_alone(copy, capsys):
     content[len(content) // 2] ^= 255
     biggest.write_bytes(content)
     (seed / "farl" / "result.json").unlink()
-    assert "damaged" in fails(capsys, "online", str(seed), "--method", "farl")
+    assert "damaged" in fails(capsys, "online", str(seed), "--method", "farl", "--resume")
     assert biggest.read_bytes() == content
 
 
@@ -221,7 +246,7 @@ def test_a_checkpoint_of_other_sizes_is_refused(copy, capsys):
     config["config"]["network"]["width"] = 64
     (seed / "config.json").write_text(json.dumps(config))
     (seed / "farl" / "result.json").unlink()
-    line = fails(capsys, "online", str(seed), "--method", "farl")
+    line = fails(capsys, "online", str(seed), "--method", "farl", "--resume")
     assert "256" in line and "64" in line  # both shapes are named
 
 

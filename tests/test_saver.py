@@ -1,7 +1,10 @@
 """Saves beside training: of the moment, all of them, in order, and no error lost."""
 
 import contextlib
+import gc
+import logging
 import resource
+import threading
 import warnings
 
 import jax
@@ -114,6 +117,23 @@ def test_the_best_step_survives_beside_the_newest(tmp_path):
     save(tmp_path, 7, small(0), {}, score=0.5)  # goes on from step 6
     assert steps() == [6, 7] and best_step(tmp_path) == 6
     assert best_step(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("size", [0, 3_000, 50_000, 250_000])
+def test_a_full_disk_is_told_once(tmp_path, capfd, recwarn, size):
+    """Orbax's threads and tasks print nothing of their own, neither now nor when collected."""
+    draw = np.random.default_rng(0)
+    big = {"x": {str(i): draw.random(100_000).astype(np.float32) for i in range(20)}}
+    with full_disk(size), pytest.raises(CheckpointError, match="cannot save step 2") as error:
+        save(tmp_path, 2, big, {})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 60 + len(str(tmp_path)) + 100
+    del error
+    gc.collect()
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "") and not list(recwarn) and not list(tmp_path.iterdir())
+    hook = threading.excepthook
+    save(tmp_path, 3, small(1), {})
+    assert threading.excepthook is hook and not logging.getLogger("absl").disabled
 
 
 def test_a_full_disk_ends_in_one_line_and_leaves_the_older_step(tmp_path):
