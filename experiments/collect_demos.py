@@ -127,10 +127,11 @@ def collect(
     wild = jnp.linspace(0.3, 1.0, config.num_envs)
     never, danger = jnp.float32(-jnp.inf), jnp.float32(resolve_margins(config, env).danger_margin)
     half = config.failure_episodes // 2
+    most = config.failure_episodes - half
     data = {
         "task": _gather(lambda k: _complete(expert(weak, k)), key_task, config.task_episodes),
         "failure": dataset.concatenate(
-            _gather(lambda k: _complete(careless(never, k)), key_careless, half),
+            _gather(lambda k: _complete(careless(never, k)), key_careless, most),
             _gather(lambda k: _complete(expert(wild, k)), key_noisy, half),
         ),
         "recovery": _gather(

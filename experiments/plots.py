@@ -151,7 +151,8 @@ def horizon_figure(path: Path, report: Row) -> Path:
             first = report["train_horizon"] - 0.5
             axis.axvspan(first, max(beyond) + 0.5, color="#eeeeee", zorder=0)
     base = report["ungated"]["return"]
-    panels[1].axhline(base, color=_GREY, linewidth=0.8, label="ungated")
+    if base is not None:
+        panels[1].axhline(base, color=_GREY, linewidth=0.8, label="ungated")
     panels[0].legend(frameon=False, fontsize=7)
     _draw_by_lead(panels[5], report)
     for axis in panels[3:]:

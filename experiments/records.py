@@ -186,7 +186,7 @@ class Alarms(TypedDict):
     """What a gate would have foreseen; null where nothing could be measured."""
 
     max_risk: Single
-    trigger_rate: Share
+    trigger_rate: Share | None
     precision: Share | None
     recall: Share | None
     lead: Amount | None
@@ -204,11 +204,11 @@ Acting = TypedDict(
     {
         "episodes": Natural,
         "failure_episodes": Natural,
-        "return": Single,
-        "trigger_rate": Share,
+        "return": Single | None,
+        "trigger_rate": Share | None,
         "reduction_percent": Single | None,
-        "failure_rate": Share,
-        "success": Share,
+        "failure_rate": Share | None,
+        "success": Share | None,
         "recovered_share": Share,
         "return_interval": Interval,
         "trigger_rate_interval": Interval,
@@ -226,7 +226,7 @@ class HorizonRow(TypedDict):
 
     horizon: Count
     gamma_risk: Share
-    max_risk: Single
+    max_risk: Single | None
     beyond_training: bool
     target_rate: Share
     watched: Watched

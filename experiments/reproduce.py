@@ -269,9 +269,9 @@ def _table(task: str, methods: dict[str, list[Row]]) -> Table:
     for method, rows in methods.items():
         pair = paired(methods[MAIN[0]], rows)
         mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
-        low, high = pair["reduction_interval"] or (None, None)
-        ours, whole = method != MAIN[0], ".0f"
-        fewer = [shown(x, whole) for x in (pair["reduction_percent"], low, high)]
+        fewer, limits = pair["reduction_percent"], pair["reduction_interval"]
+        fewer = "{:.0f} % [{:.0f}, {:.0f}]".format(fewer, *limits) if limits else "-"
+        ours = method != MAIN[0]
         table.add_row(
             method,
             str(len(rows)),
@@ -281,7 +281,7 @@ def _table(task: str, methods: dict[str, list[Row]]) -> Table:
             f"{mean('recovered_steps') / mean('online_steps'):.1%}",
             f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
             f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
-            "{} % [{}, {}]".format(*fewer) if ours else "",
+            fewer if ours else "",
             f"{pair['return_difference']:+.1f}" if ours else "",
         )
     return table

@@ -187,7 +187,7 @@ def _table(report: dict[str, Any]) -> Table:
             f"{row['horizon']}{'*' if row['beyond_training'] else ''}",
             f"{row['gamma_risk']:g}",
             f"{row['target_rate']:g}",
-            f"{row['max_risk']:.2g}",
+            shown(row["max_risk"], ".2g"),
             shown(watched["recall"], ".2f"),
             shown(watched["lead"], ".0f"),
             shown(acting["trigger_rate"], ".3f"),

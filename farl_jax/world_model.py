@@ -18,7 +18,7 @@ import optax
 from flax import struct
 
 from farl_jax.config import WorldModelConfig
-from farl_jax.dataset import Dataset, pad_to_power_of_two
+from farl_jax.dataset import Dataset, DatasetError, pad_to_power_of_two
 from farl_jax.latent import LatentModel, two_hot, two_hot_mean
 from farl_jax.training import Learner, polyak
 from farl_jax.types import Params
@@ -107,7 +107,7 @@ def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]
     """Put windows on the device (observations already normalised); also the logit shift."""
     starts, failing, shift = prior_shift(data, config)
     if len(starts) == 0:
-        raise ValueError(
+        raise DatasetError(
             f"no episode has {config.train_horizon} steps: shorten world_model.train_horizon"
         )
     labelled = data | {"failure": foretold(data, config.failure_window)}

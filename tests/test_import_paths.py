@@ -79,8 +79,7 @@ def first(tmp_path_factory):
 def run(tmp_path):
     """A finished run of both methods."""
     for method, failures in (("uni_o4", 4), ("farl", 1)):
-        counts = {"failing_steps": failures, "wall_seconds": 1.0}
-        row = result("bounded_push", method, 0, failures, 9.0, **counts)
+        row = result("bounded_push", method, 0, failures, 9.0)
         folder = write_run(tmp_path / "run" / "seed0", row)
     return folder.parent
 
