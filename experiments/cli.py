@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 import jax
 import tyro
-from rich.console import Console
 
 from experiments import signals
 from experiments.arguments import (
@@ -26,6 +25,8 @@ from experiments.arguments import (
     SweepArgs,
     TasksArgs,
 )
+from experiments.console import one_line, plain_console, warn
+from experiments.jax_settings import find_devices
 from experiments.presets import RunSettings, check, preset
 from experiments.runtime import UserError, disk_errors, peak_memory_gb, prepare_jax
 from farl_jax.config import FarlConfig
@@ -87,9 +88,9 @@ class ReproduceArgs:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit code."""
+    """Run a command line, by default that of this process; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = _one_line_warning
+    warnings.showwarning = lambda message, *_: warn(message)
     if "" not in sys.path:
         sys.path.insert(0, "")  # a task of the user's own is found from here, as by `python -m`
     try:
@@ -115,6 +116,8 @@ def _dispatch(words: list[str]) -> int:
     if arguments is None:
         return 0
     prepare_jax()
+    if name != "report":  # which reads files alone
+        find_devices()
     if jax.distributed.is_initialized() and name != "online":
         raise UserError(f"several processes share `farl online` only: run farl {name} in one")
     with disk_errors(Path(".")):
@@ -156,27 +159,18 @@ def _peek(words: list[str], option: str) -> str | None:
 def _user_line(error: Exception) -> str | None:
     """One line for an error that its user can put right, None for a fault of ours."""
     from envs_mjx import EnvError
+    from envs_mjx.render import RenderError
     from farl_jax.checkpoint import CheckpointError
     from farl_jax.dataset import DatasetError
     from farl_jax.devices import DeviceError
 
-    if isinstance(error, UserError | EnvError | CheckpointError | DatasetError | DeviceError):
-        return " ".join(str(error).split())
-    return None
-
-
-def _one_line_warning(message: Any, *_: Any) -> None:
-    print(f"farl: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    ours = UserError | EnvError | RenderError | CheckpointError | DatasetError | DeviceError
+    return one_line(error) if isinstance(error, ours) else None
 
 
 def _usage() -> str:
     lines = [f"  {name:<15}{text}" for name, (_, _, text) in COMMANDS.items()]
     return "\n".join(["usage: farl COMMAND [options]", "", *lines, "", "farl COMMAND --help"])
-
-
-def _console() -> Console:
-    """Wide enough for the table where there is no terminal to ask."""
-    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
@@ -193,6 +187,7 @@ def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]
 def command_run(args: StartArgs) -> None:
     """All phases, both methods, table, plot and film."""
     from experiments import run_eval, run_online, run_render
+    from experiments.decoration import decoration
     from experiments.judge import Judge
     from experiments.run import start_runs
     from farl_jax import devices
@@ -203,14 +198,17 @@ def command_run(args: StartArgs) -> None:
         check(settings)
     together = len(runs) if args.together else 1
     devices.check(args.devices, together, args.config.online.num_envs)
-    console, judge = _console(), None
-    for group in [runs] if args.together else [[one] for one in runs]:
-        with start_runs(group, console, resume=args.resume) as seeds:
-            judge = judge or Judge(seeds[0], args.config)
-            run_online.all_phases(seeds, judge, num_devices=args.devices)
-            if group[0] == runs[0]:
-                run_render.film(seeds[0], "farl")
-    run_eval.compare(root, [path for path, _ in runs], console)
+    console = plain_console()
+    alone, *others = [runs] if args.together else [[one] for one in runs]
+    with start_runs(alone, console, resume=args.resume) as first:
+        judge = Judge(first[0], args.config)
+        run_online.all_phases(first, judge, num_devices=args.devices)
+        for group in others:
+            with start_runs(group, console, resume=args.resume) as seeds:
+                run_online.all_phases(seeds, judge, num_devices=args.devices)
+        run_eval.compare(root, [path for path, _ in runs], console)
+        with decoration("film", f"then farl render {first[0].path} makes it"):
+            run_render.film(first[0], "farl")
     minutes = (time.perf_counter() - started) / 60
     console.print(
         f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True
@@ -230,7 +228,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
         own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
         if args != own:
             raise UserError("--stored draws all rows: only --figure, --preset, --out go with it")
-        return reproduce.redraw(args.out, args.preset, figures, command, _console())
+        return reproduce.redraw(args.out, args.preset, figures, command, plain_console())
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
@@ -244,14 +242,14 @@ def command_reproduce(args: ReproduceArgs) -> None:
     plan = reproduce.Plan(
         tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
     )
-    reproduce.reproduce(plan, figures, args.out, command, _console())
+    reproduce.reproduce(plan, figures, args.out, command, plain_console())
 
 
 def command_sweep(args: SweepArgs) -> int:
     """Runs over a grid of settings; 1 if one of them failed."""
     from experiments import sweep
 
-    return 1 if sweep.sweep(args, " ".join(["farl", *sys.argv[1:]]), _console()) else 0
+    return 1 if sweep.sweep(args, " ".join(["farl", *sys.argv[1:]]), plain_console()) else 0
 
 
 def command_horizon(args: HorizonArgs) -> None:
@@ -266,7 +264,7 @@ def command_report(args: ReportArgs) -> None:
     """One page of everything that the runs hold."""
     from experiments.report import report
 
-    report(args, _console())
+    report(args, plain_console())
 
 
 def command_demos(args: StartArgs) -> None:
@@ -276,7 +274,7 @@ def command_demos(args: StartArgs) -> None:
 
     for path, settings in _seed_folders(args)[1]:
         check(settings)
-        run, folder = start_run(path, settings, _console(), resume=args.resume)
+        run, folder = start_run(path, settings, plain_console(), resume=args.resume)
         with folder:
             run_offline.demos(run)
 
@@ -285,7 +283,7 @@ def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
     from experiments.run import open_run
 
     resume = getattr(args, "resume", True)
-    run, folder = open_run(args.run, _console(), resume=resume, task=args.task)
+    run, folder = open_run(args.run, plain_console(), resume=resume, task=args.task)
     with folder:
         phase(run)
 
@@ -334,7 +332,7 @@ def command_bench(args: BenchArgs) -> None:
         args.task,
         args.backends,
         args.num_envs,
-        _console(),
+        plain_console(),
         out=args.out,
         figure=args.figure,
         metaworld=args.metaworld,
@@ -345,7 +343,7 @@ def command_bench_train(args: BenchTrainArgs) -> None:
     """Throughput of the whole online loop."""
     from experiments import bench_train
 
-    bench_train.run(args, _console())
+    bench_train.run(args, plain_console())
 
 
 def command_tasks(args: TasksArgs) -> None:
@@ -353,9 +351,9 @@ def command_tasks(args: TasksArgs) -> None:
     from experiments import bench_tasks, task_sheet
 
     if args.sheet is not None:
-        task_sheet.draw(args.sheet, () if args.task == "all" else (args.task,), _console())
+        task_sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
         return
-    bench_tasks.run(args.task, args.episodes, args.out, _console())
+    bench_tasks.run(args.task, args.episodes, args.out, plain_console())
 
 
 COMMANDS = {
@@ -385,4 +383,6 @@ COMMANDS = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from experiments.entry import entry
+
+    entry()

@@ -4,7 +4,8 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from rich.console import Console
 
 from experiments import paper_figures, report_figures, report_page
 from experiments.arguments import ReportArgs
+from experiments.console import warn
+from experiments.decoration import decoration
 from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
@@ -25,6 +28,7 @@ PAGE, ROWS = "index.html", "rows.jsonl"
 ABLATIONS = (*RIVALS, "no_recovery")
 TRADE_OFFS = ("constraint.limit", "safety.max_risk")
 """Swept settings whose cells belong on the Pareto front."""
+AGAIN = "the same command draws it again"
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 FILM_BYTES = 7_500_000  # of all films: 10 MB as text
 
@@ -52,10 +56,10 @@ def report(args: ReportArgs, console: Console) -> Path:
     _write_rows(groups, args.out / ROWS)
     page = args.out / PAGE
     temporary = page.with_name(f".{PAGE}.tmp")
-    temporary.write_text(report_page.page(content), encoding="utf-8")
+    temporary.write_text(report_page.page(content), encoding="utf-8", errors="xmlcharrefreplace")
     temporary.replace(page)
     for name, text in (*findings.left_out, *findings.notes):
-        print(f"farl: warning: {name}: {text}", file=sys.stderr)
+        warn(f"{name}: {text}")
     runs = sum(len(entries) for task in groups.values() for entries in task.values())
     console.print(
         f"report: {page}  {page.stat().st_size / 1e6:.1f} MB, {runs} runs, "
@@ -69,43 +73,40 @@ def report(args: ReportArgs, console: Console) -> Path:
 def _draw(
     groups: Groups, sweeps: Sequence[Sweep], out: Path, command: str, findings: Findings
 ) -> list[Picture]:
-    """All figures that these rows can fill, saved in `out`."""
+    """All figures that these rows can fill, saved in `out`; what fails is left out, and said."""
     pictures = []
 
-    def add(section: str, name: str, figure: Any, caption: str) -> None:
-        pictures.append(Picture(section, paper_figures.save(figure, out, name), caption))
+    def add(section: str, name: str, caption: str, draw: Callable[..., Any], *given: Any) -> None:
+        with decoration(f"figure {name}", AGAIN):
+            if (figure := draw(*given, command)) is not None:
+                path = paper_figures.save(figure, out, name)
+                pictures.append(Picture(section, path, report_page.CAPTIONS[caption]))
 
     rows = {t: {k: [e.row for e in es] for k, es in keys.items()} for t, keys in groups.items()}
     paper = json.loads(PAPER.read_text())
+    failures, returns = paper_figures.failures_figure, paper_figures.returns_figure
     main, ablations = _split(rows)
     if main:
-        figure = paper_figures.failures_figure(main, paper, command)
-        add("failures", "failures", figure, report_page.CAPTIONS["failures"])
-        figure = paper_figures.returns_figure(main, paper, command)
-        add("returns", "returns", figure, report_page.CAPTIONS["returns"])
+        add("failures", "failures", "failures", failures, main, paper)
+        add("returns", "returns", "returns", returns, main, paper)
     if ablations:
         heading = "Ablations: return before (hollow) and after fine-tuning (filled)"
-        figure = paper_figures.returns_figure(ablations, paper, command, heading)
-        add("ablations", "ablations_returns", figure, report_page.CAPTIONS["returns"])
-        figure = paper_figures.failures_figure(ablations, paper, command)
-        add("ablations", "ablations_failures", figure, report_page.CAPTIONS["failures"])
+        changed = partial(returns, heading=heading)
+        add("ablations", "ablations_returns", "returns", changed, ablations, paper)
+        add("ablations", "ablations_failures", "failures", failures, ablations, paper)
     if points := _with_trade_offs(rows, sweeps):
-        figure = report_figures.pareto_figure(points, command)
-        add("pareto", "pareto", figure, report_page.CAPTIONS["pareto"])
+        add("pareto", "pareto", "pareto", report_figures.pareto_figure, points)
     for task, keys in groups.items():
         curves = {k: [c for e in es if (c := curve(e, findings))] for k, es in keys.items()}
         if curves := {k: seeds for k, seeds in curves.items() if seeds}:
-            figure = report_figures.learning_figure(task, curves, command)
-            add("curves", f"learning_{_file(task)}", figure, report_page.CAPTIONS["curves"])
+            draw, name = report_figures.learning_figure, f"learning_{_file(task)}"
+            add("curves", name, "curves", draw, task, curves)
     if any(e.row.get("causes") for t in groups.values() for es in t.values() for e in es):
-        figure = report_figures.causes_figure(rows, command)
-        add("causes", "causes", figure, report_page.CAPTIONS["causes"])
+        add("causes", "causes", "causes", report_figures.causes_figure, rows)
     for number, sweep in enumerate(sweeps, 1):
         for task in sweep.groups():
-            figure = report_figures.sweep_figure(sweep, task, command)
-            if figure is not None:
-                name = f"sweep_{number}_{_file(task)}"
-                add("sweeps", name, figure, report_page.CAPTIONS["sweeps"])
+            draw, name = report_figures.sweep_figure, f"sweep_{number}_{_file(task)}"
+            add("sweeps", name, "sweeps", draw, sweep, task)
     return pictures + _diagnoses(groups, out, command, findings)
 
 
@@ -138,15 +139,16 @@ def _horizons(
     pictures = []
     for number, (source, study) in enumerate(studies, 1):
         name = f"horizon_{number}_{_file(str(study.get('task')))}"
-        try:
-            for suffix in (".pdf", ".png"):
-                path = horizon_figure(out / f"{name}{suffix}", study)
-        except _MALFORMED as error:
-            what = f"{type(error).__name__}: {error}"
-            findings.left_out.append((str(source), f"not a study of the horizon: {what}"))
-            continue
-        caption = f"{report_page.CAPTIONS['horizon']} From {source}."
-        pictures.append(Picture("horizon", path, caption))
+        with decoration(f"figure {name}", AGAIN):
+            try:
+                for suffix in (".pdf", ".png"):
+                    path = horizon_figure(out / f"{name}{suffix}", study)
+            except _MALFORMED as error:
+                what = f"{type(error).__name__}: {error}"
+                findings.left_out.append((str(source), f"not a study of the horizon: {what}"))
+                continue
+            caption = f"{report_page.CAPTIONS['horizon']} From {source}."
+            pictures.append(Picture("horizon", path, caption))
     return pictures
 
 
@@ -158,17 +160,18 @@ def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> l
             found = [p for e in entries if (p := Path(e.name) / "diagnosis.json").is_file()]
             if not found:
                 continue
-            try:
-                saved = _numbers(read_json(found[0]))
-                heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
-                name = f"diagnosis_{_file(task)}_{_file(key)}"
-                for suffix in (".pdf", ".png"):
-                    path = out / f"{name}{suffix}"
-                    diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
-            except (UserError, *_MALFORMED) as error:
-                findings.left_out.append((str(found[0]), f"not a diagnosis: {error}"))
-                continue
-            pictures.append(Picture("foresight", path, report_page.CAPTIONS["foresight"]))
+            name = f"diagnosis_{_file(task)}_{_file(key)}"
+            heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
+            with decoration(f"figure {name}", AGAIN):
+                try:
+                    saved = _numbers(read_json(found[0]))
+                    for suffix in (".pdf", ".png"):
+                        path = out / f"{name}{suffix}"
+                        diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
+                except (UserError, *_MALFORMED) as error:
+                    findings.left_out.append((str(found[0]), f"not a diagnosis: {error}"))
+                    continue
+                pictures.append(Picture("foresight", path, report_page.CAPTIONS["foresight"]))
     return pictures
 
 

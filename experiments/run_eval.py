@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.decoration import decoration
 from experiments.plots import comparison_figure
 from experiments.runtime import UserError, read_json, write_json
 from farl_jax.methods import MAIN, METHODS
@@ -48,13 +49,14 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     if diverged := sum(row.get("diverged", 0) for rows in results.values() for row in rows):
         console.print(f"physics diverged in {diverged} episodes, which taught nobody anything")
     first = next(iter(results.values()))[0]
-    figure = comparison_figure(
-        root / "comparison.png",
-        {METHODS[m].title: _curve(_with(seeds, m), m) for m in results},
-        title=f"{first['task']}: {first['online_steps']:,} online steps, {len(seeds)} seed(s)",
-        command=" ".join(["farl", *sys.argv[1:]]),
-    )
-    console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
+    with decoration("figure", f"farl evaluate {seeds[0]} draws that seed's"):
+        figure = comparison_figure(
+            root / "comparison.png",
+            {METHODS[m].title: _curve(_with(seeds, m), m) for m in results},
+            title=f"{first['task']}: {first['online_steps']:,} online steps, {len(seeds)} seed(s)",
+            command=" ".join(["farl", *sys.argv[1:]]),
+        )
+        console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
     return summary
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments.arguments import HorizonArgs
+from experiments.decoration import decoration
 from experiments.plots import horizon_figure
 from experiments.run import Run
 from experiments.run_diagnose import make_roll
@@ -75,8 +75,9 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     name = "horizon_offline" if offline else "horizon"
     write_json(run.path / method / f"{name}.json", report)
     run.console.print(_table(report))
-    figure: Path = horizon_figure(run.path / method / f"{name}.png", report)
-    run.say(f"figure: {figure}")
+    with decoration("figure", f"farl report {run.path} draws it from {name}.json"):
+        figure = horizon_figure(run.path / method / f"{name}.png", report)
+        run.say(f"figure: {figure}")
     return report
 
 
