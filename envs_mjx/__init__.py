@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 
+from envs_mjx import opengl  # noqa: F401  before all others, since it imports MuJoCo
+
+# isort: split
 from envs_mjx.batch import BatchEnv
 from envs_mjx.bounded_push import BoundedPush
 from envs_mjx.bounded_soccer import BoundedSoccer

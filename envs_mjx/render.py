@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from envs_mjx import scene
 from envs_mjx.sawyer import SawyerEnv
 
 _BACKENDS = ("egl", "osmesa")
+_WITH_DISPLAY = "glfw"
+_DEVICE = "MUJOCO_EGL_DEVICE_ID"
 _PROBE = """
 import mujoco
 from mujoco.{name} import GLContext
@@ -62,30 +64,42 @@ class FrameInfo:
 
 @functools.cache
 def find_gl() -> str:
-    """Return the OpenGL backend that works without a display: "egl" or "osmesa".
+    """Return the OpenGL backend that works here: "egl" or "osmesa", "glfw" where it is asked for.
 
-    Each is tried in a process of its own, since a failed import would spoil this one. The answer
-    is also left in `MUJOCO_GL`; a value set there before is tried first.
+    Each is tried in a process of its own, since a failed import would spoil this one. A value of
+    `MUJOCO_GL` and a device of `MUJOCO_EGL_DEVICE_ID` are tried first; the answer is left in both.
 
     Raises:
-        RenderError: neither works.
+        RenderError: none works.
     """
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
-    for name in sorted(_BACKENDS, key=lambda backend: backend != wanted):
-        choice = {"MUJOCO_GL": name, "PYOPENGL_PLATFORM": name}
-        environment = {**os.environ, **choice, "PYTHONSAFEPATH": "1"}  # no code from where one is
-        command = [sys.executable, "-c", _PROBE.format(name=name)]
-        try:
-            done = subprocess.run(command, capture_output=True, env=environment, timeout=60)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if done.returncode == 0 and b"drawn" in done.stdout:
-            os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = name
-            return name
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    names = sorted(_BACKENDS, key=lambda backend: backend != wanted)
+    names = [*([wanted] if wanted == _WITH_DISPLAY else []), *names]
+    theirs = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"}
+    anywhere = {k: v for k, v in theirs.items() if k != _DEVICE}
+    for variables in [theirs, anywhere] if _DEVICE in theirs else [theirs]:
+        for name in names:
+            ours = {"MUJOCO_GL": name}
+            ours |= {} if name == _WITH_DISPLAY else {"PYOPENGL_PLATFORM": name}
+            if _draws(name, variables | ours):
+                for variable in ("PYOPENGL_PLATFORM", _DEVICE):
+                    os.environ.pop(variable, None)
+                os.environ.update(variables | ours)
+                return name
     raise RenderError(
         "cannot draw: neither EGL nor OSMesa works here; install one of them, "
         "on Debian or Ubuntu `apt install libegl1` (with a GPU driver or mesa) or `libosmesa6`"
     )
+
+
+def _draws(name: str, environment: Mapping[str, str]) -> bool:
+    """Whether a process with these variables can draw with a backend."""
+    command = [sys.executable, "-P", "-c", _PROBE.format(name=name)]  # no code from where one is
+    try:
+        done = subprocess.run(command, capture_output=True, env=dict(environment), timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and b"drawn" in done.stdout
 
 
 def render_frames(
@@ -213,9 +227,13 @@ class _Canvas:
 
 @contextmanager
 def _canvas(model: mujoco.MjModel, width: int, height: int) -> Iterator[_Canvas]:
-    """Open an off-screen picture. Not `mujoco.Renderer`: that fixes OpenGL at MuJoCo's import."""
-    window = importlib.import_module(f"mujoco.{find_gl()}").GLContext(width, height)
-    window.make_current()
+    """Open an off-screen picture, in the OpenGL that is found here."""
+    name = find_gl()
+    try:
+        window = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
+        window.make_current()
+    except Exception as error:  # a driver's, of any kind
+        raise RenderError(f"cannot draw: {name}, which worked before: {error}") from error
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
     model.vis.quality.shadowsize, model.vis.quality.offsamples = _SHADOW_SIZE, _SAMPLES
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -317,9 +335,15 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     command += ["-i", "-", "-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
     command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]  # yuv420p halves both sides
     command += ["-movflags", "+faststart", str(path)]
-    done = subprocess.run(command, input=frames.tobytes(), capture_output=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr.decode("utf-8", "replace") or "ffmpeg failed")
+    way = f"(ffmpeg is {command[0]}; IMAGEIO_FFMPEG_EXE may name another)"
+    try:
+        done = subprocess.run(command, input=frames.tobytes(), capture_output=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or "it does not end"
+        raise RuntimeError(f"ffmpeg does not run: {reason} {way}") from error
+    if done.returncode or not path.is_file():
+        said = done.stderr.decode("utf-8", "replace").strip() or "without a word"
+        raise RuntimeError(f"ffmpeg failed: {said.splitlines()[-1]} {way}")
 
 
 def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:

@@ -9,18 +9,19 @@ count that Python itself has loaded. `envs_mjx.import_path` alone looks there, f
 import os
 import site
 import sys
+from typing import NoReturn
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder that this package lies in: a checkout, or where packages are installed."""
 _PACKAGES = ("envs_mjx", "farl_jax")
 
 
-def main() -> int:
-    """Entry point of the console script; returns the exit code."""
+def main() -> NoReturn:
+    """Entry point of the console script; ends the process with the exit code."""
     leave_current_folder_out()
-    from experiments import cli
+    from experiments.entry import entry
 
-    return cli.main()
+    entry()
 
 
 def leave_current_folder_out() -> None:
@@ -52,4 +53,4 @@ def _is_here(folder: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,6 +13,7 @@ import jax
 from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, EnvError, make
+from experiments.decoration import decoration
 from experiments.outputs import FIGURES, check_output
 from experiments.plots import throughput_figure
 from experiments.runtime import UserError, describe_environment, write_json
@@ -75,8 +76,9 @@ def run(
     if out is not None:
         write_json(out, content)
     if figure is not None:
-        throughput_figure(figure, rows, reference, " ".join(["farl", *sys.argv[1:]]))
-        console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
+        with decoration("figure", "the rows are above; the same command measures again"):
+            throughput_figure(figure, rows, reference, " ".join(["farl", *sys.argv[1:]]))
+            console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
     return rows
 
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.arguments import BenchTrainArgs
+from experiments.decoration import decoration
 from experiments.outputs import FIGURES, check_output
 from experiments.plots import shares_figure
 from experiments.presets import preset
@@ -75,7 +76,7 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
     rows = []
     for wanted in ((t, b, n) for t in tasks for b in args.backends for n in args.num_envs):
         name = "{} {} {} envs".format(*wanted)
-        console.print(f"[dim]{name} ...[/dim]", highlight=False)
+        console.print(f"{name} ...", style="dim")
         try:
             rows.append(_in_own_processes(*wanted, args))
         except UserError as error:
@@ -86,8 +87,9 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
     if args.out is not None:
         write_json(args.out, {"rows": rows, "environment": describe_environment()})
     if args.figure is not None:
-        shares_figure(args.figure, rows, PARTS, " ".join(["farl", *sys.argv[1:]]))
-        console.print(f"figure: {args.figure}", highlight=False, soft_wrap=True)
+        with decoration("figure", "the rows are above; the same command measures again"):
+            shares_figure(args.figure, rows, PARTS, " ".join(["farl", *sys.argv[1:]]))
+            console.print(f"figure: {args.figure}", highlight=False, soft_wrap=True)
     return rows
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from experiments import estimate, options, signals
 from experiments.arguments import (
@@ -30,6 +29,9 @@ from experiments.arguments import (
     SweepArgs,
     TasksArgs,
 )
+from experiments.console import one_line, plain_console, warn
+from experiments.decoration import decoration
+from experiments.jax_settings import find_devices
 from experiments.presets import RunSettings, check_run, preset
 from experiments.runtime import (
     UserError,
@@ -43,9 +45,9 @@ from farl_jax.schema import SchemaError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run a command line, by default that of this process; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = _one_line_warning
+    warnings.showwarning = lambda message, *_: warn(message)
     try:
         return signals.guarded(words, lambda: _dispatch(words))
     except Exception as error:
@@ -73,6 +75,8 @@ def _dispatch(words: list[str]) -> int:
     if arguments is None:
         return 0
     prepare_jax()
+    if name != "report":  # which reads files alone
+        find_devices()
     if jax.distributed.is_initialized() and name != "online":
         raise UserError(f"several processes share `farl online` only: run farl {name} in one")
     with disk_errors(Path(".")):
@@ -102,33 +106,24 @@ def _last(words: list[str], option: str) -> str | None:
 def _user_line(error: Exception) -> str | None:
     """One line for an error that its user can put right, None for a fault of ours."""
     from envs_mjx import EnvError
+    from envs_mjx.render import RenderError
     from farl_jax.checkpoint import CheckpointError
     from farl_jax.dataset import DatasetError
     from farl_jax.devices import DeviceError
 
-    if isinstance(
-        error, UserError | SchemaError | EnvError | CheckpointError | DatasetError | DeviceError
-    ):
-        return " ".join(str(error).split())
+    ours = (UserError, SchemaError, EnvError, RenderError, CheckpointError, DatasetError)
+    if isinstance(error, (*ours, DeviceError)):
+        return one_line(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:200]:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         return f"out of memory ({reason}): lower online.num_envs, batch sizes or network sizes"
     return None
-
-
-def _one_line_warning(message: Any, *_: Any) -> None:
-    print(f"farl: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _usage() -> str:
     lines = [f"  {name:<15}{text}" for name, (_, _, text) in COMMANDS.items()]
     about = ["farl COMMAND --help", "farl --version"]
     return "\n".join(["usage: farl COMMAND [options]", "", *lines, "", *about])
-
-
-def _console() -> Console:
-    """Wide enough for the table where there is no terminal to ask."""
-    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
@@ -154,14 +149,17 @@ def command_run(args: StartArgs) -> None:
         check_run(settings)
     together = len(runs) if args.together else 1
     devices.check(args.devices, together, args.config.online.num_envs)
-    console, judge = _console(), None
-    for group in [runs] if args.together else [[one] for one in runs]:
-        with start_runs(group, console, resume=args.resume) as seeds:
-            judge = judge or Judge(seeds[0], args.config)
-            run_online.all_phases(seeds, judge, num_devices=args.devices)
-            if group[0] == runs[0]:
-                run_render.film(seeds[0], "farl")
-    run_eval.compare(root, [path for path, _ in runs], console)
+    console = plain_console()
+    alone, *others = [runs] if args.together else [[one] for one in runs]
+    with start_runs(alone, console, resume=args.resume) as first:
+        judge = Judge(first[0], args.config)
+        run_online.all_phases(first, judge, num_devices=args.devices)
+        for group in others:
+            with start_runs(group, console, resume=args.resume) as seeds:
+                run_online.all_phases(seeds, judge, num_devices=args.devices)
+        run_eval.compare(root, [path for path, _ in runs], console)
+        with decoration("film", f"then farl render {first[0].path} makes it"):
+            run_render.film(first[0], "farl")
     minutes = (time.perf_counter() - started) / 60
     console.print(
         f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True
@@ -181,7 +179,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
         own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
         if args != own:
             raise UserError("--stored draws all rows: only --figure, --preset, --out go with it")
-        return reproduce.redraw(args.out, args.preset, figures, command, _console())
+        return reproduce.redraw(args.out, args.preset, figures, command, plain_console())
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
@@ -194,14 +192,14 @@ def command_reproduce(args: ReproduceArgs) -> None:
     plan = reproduce.Plan(
         tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
     )
-    reproduce.reproduce(plan, figures, args.out, command, _console())
+    reproduce.reproduce(plan, figures, args.out, command, plain_console())
 
 
 def command_sweep(args: SweepArgs) -> int:
     """Runs over a grid of settings; 1 if one of them failed."""
     from experiments import sweep
 
-    return 1 if sweep.sweep(args, " ".join(["farl", *sys.argv[1:]]), _console()) else 0
+    return 1 if sweep.sweep(args, " ".join(["farl", *sys.argv[1:]]), plain_console()) else 0
 
 
 def command_horizon(args: HorizonArgs) -> None:
@@ -217,7 +215,7 @@ def command_report(args: ReportArgs) -> None:
     """One page of everything that the runs hold."""
     from experiments.report import report
 
-    report(args, _console())
+    report(args, plain_console())
 
 
 def command_demos(args: DemosArgs) -> None:
@@ -230,7 +228,7 @@ def command_demos(args: DemosArgs) -> None:
     for path, settings in _seed_folders(args)[1]:
         check_run(settings)
         again = args.resume or args.overwrite
-        run, folder = start_run(path, settings, _console(), resume=again)
+        run, folder = start_run(path, settings, plain_console(), resume=again)
         with folder:
             run_offline.demos(begin(run, DEMOS, overwrite=args.overwrite))
 
@@ -245,7 +243,7 @@ def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
 
     _one_way(args)
     resume = getattr(args, "resume", True)
-    run, folder = open_run(args.run, _console(), resume=resume, task=args.task)
+    run, folder = open_run(args.run, plain_console(), resume=resume, task=args.task)
     with folder:
         phase(run)
 
@@ -302,7 +300,7 @@ def command_bench(args: BenchArgs) -> None:
         args.task,
         args.backends,
         args.num_envs,
-        _console(),
+        plain_console(),
         out=args.out,
         figure=args.figure,
         metaworld=args.metaworld,
@@ -314,7 +312,7 @@ def command_bench_train(args: BenchTrainArgs) -> None:
     from experiments import bench_train
 
     estimate.check_rollout(max(args.num_envs), 32, "--num-envs")
-    bench_train.run(args, _console())
+    bench_train.run(args, plain_console())
 
 
 def command_tasks(args: TasksArgs) -> None:
@@ -322,10 +320,10 @@ def command_tasks(args: TasksArgs) -> None:
     from experiments import bench_tasks, task_sheet
 
     if args.sheet is not None:
-        task_sheet.draw(args.sheet, () if args.task == "all" else (args.task,), _console())
+        task_sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
-    bench_tasks.run(args.task, args.episodes, args.out, _console())
+    bench_tasks.run(args.task, args.episodes, args.out, plain_console())
 
 
 COMMANDS = {
@@ -355,4 +353,6 @@ COMMANDS = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from experiments.entry import entry
+
+    entry()

@@ -29,9 +29,10 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments import signals
+from experiments import signals, streams
 from experiments.__main__ import ROOT
 from experiments.arguments import SweepArgs
+from experiments.console import plain_console
 from experiments.records import Jobs
 from experiments.runtime import UserError, prepare_jax, write_json
 from farl_jax import json_files
@@ -93,7 +94,7 @@ def _sweep_of(args: SweepArgs) -> Any:
     from experiments.sweep import Sweep
 
     prepare_jax()
-    return Sweep(args, "", Console(width=110), alone=False)
+    return Sweep(args, "", plain_console(), alone=False)
 
 
 # --- on this machine --------------------------------------------------------------------------
@@ -117,6 +118,7 @@ def _make(args: SweepArgs, name: str) -> bool:
 
 def _begin_worker(workers: int, given: Any, parent: int) -> None:
     """Take a share of the cores, before JAX starts its threads, and end when the parent does."""
+    streams.steady()
     with given.get_lock():
         number, given.value = given.value, given.value + 1
     if hasattr(os, "sched_setaffinity"):
@@ -139,6 +141,7 @@ def work(args: SweepArgs, name: str) -> None:
 
     Preempted (SIGTERM) or out of time (SIGUSR2) it saves first.
     """
+    streams.steady()
     words = ("sweep", "-o", str(args.out))
     if code := signals.guarded(words, lambda: 0 if _make(args, name) else 1):
         sys.exit(code)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments import drawing
+from experiments.drawing import new_figure, own_defaults
 from experiments.records import Paper
 from farl_jax import json_files
-from farl_jax.files import replacing
 from farl_jax.methods import MAIN, METHODS
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
@@ -73,6 +74,7 @@ def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[fl
     return float(low), float(high)
 
 
+@own_defaults()
 def failures_figure(by_task: ByTask, paper: Mapping[str, Any], command: str) -> Any:
     """Bars of failure episodes per task and method."""
     theirs = paper["failure_episodes"]
@@ -96,6 +98,7 @@ def failures_figure(by_task: ByTask, paper: Mapping[str, Any], command: str) -> 
     return _finish(figure, panels, by_task, "Failures during fine-tuning", label, command)
 
 
+@own_defaults()
 def returns_figure(
     by_task: ByTask,
     paper: Mapping[str, Any],
@@ -123,32 +126,14 @@ def returns_figure(
     return _finish(figure, panels, by_task, heading, label, command)
 
 
+@own_defaults()
 def save(figure: Any, folder: Path, name: str) -> Path:
-    """Write `<folder>/<name>.png` and `.pdf`, the same bytes for the same figure; the PNG's path.
-
-    Dollar signs are text here, as in names of folders, and no formulas.
-    """
-    from matplotlib.text import Text
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
+    """Write `<folder>/<name>.png` and `.pdf`, the same bytes for a figure; the PNG's path."""
+    drawing.write_plainly(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out; once is enough for both files
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", None)):
-        with replacing(folder / f"{name}{suffix}") as temporary:
-            figure.savefig(temporary, metadata=metadata)
-    return folder / f"{name}.png"
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure, in inches, that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    drawing.save(figure, folder / f"{name}.pdf", metadata={"CreationDate": None})
+    return drawing.save(figure, folder / f"{name}.png")
 
 
 def footer(figure: Any, command: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from farl_jax.files import replacing
+from experiments.drawing import new_figure, own_defaults, save
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by line style.
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -22,6 +22,7 @@ def _look(index: int) -> dict[str, str]:
     return {"color": _COLORS[index % len(_COLORS)], "linestyle": style}
 
 
+@own_defaults()
 def comparison_figure(
     path: Path,
     rows_by_method: Mapping[str, Sequence[Row]],
@@ -48,13 +49,9 @@ def comparison_figure(
     Raises:
         ValueError: no method, or one without anything to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not rows_by_method:
         raise ValueError("nothing to draw: no method was given")
-    figure = Figure(figsize=(10.0, 4.3), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.0, 4.3)
     failures, returns = figure.subplots(1, 2, sharex=True)
     seeds_by_method = {name: _by_seed(rows) for name, rows in rows_by_method.items()}
     evaluated = any(
@@ -76,9 +73,10 @@ def comparison_figure(
     if title:
         figure.suptitle(title, fontsize=12)
     figure.supxlabel(_footer(seeds_by_method, command), fontsize=7, color=_GREY)
-    return _save(figure, Path(path))
+    return save(figure, Path(path))
 
 
+@own_defaults()
 def diagnosis_figure(
     path: Path, reports: Mapping[str, Row], max_risk: float, title: str, command: str
 ) -> Path:
@@ -90,11 +88,7 @@ def diagnosis_figure(
         max_risk: eps_safe in use, a mark on each curve.
         title, command: above the panels, and in the footer.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11.0, 7.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11.0, 7.6)
     (foresight, gate), (reliability, decoder) = figure.subplots(2, 2)
     for index, (name, report) in enumerate(reports.items()):
         look = _look(index)
@@ -119,9 +113,10 @@ def diagnosis_figure(
     foresight.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=12)
     figure.supxlabel(command, fontsize=7, color=_GREY)
-    return _save(figure, path)
+    return save(figure, path)
 
 
+@own_defaults()
 def horizon_figure(path: Path, report: Row) -> Path:
     """Draw what `farl sweep horizon` found, all against H but the recall by lead time.
 
@@ -130,11 +125,7 @@ def horizon_figure(path: Path, report: Row) -> Path:
         report: of `run_horizon.study`. Colours are trigger rates (by lead time: horizons), line
             styles gamma_risk. Grey: H that the failure head was not trained for.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13.0, 7.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13.0, 7.6)
     panels = figure.subplots(2, 3).ravel()
     draws = (
         ("acting", "reduction_percent", "Failure episodes behind the gate", "fewer, % of ungated"),
@@ -153,8 +144,8 @@ def horizon_figure(path: Path, report: Row) -> Path:
     base = report["ungated"]["return"]
     if base is not None:
         panels[1].axhline(base, color=_GREY, linewidth=0.8, label="ungated")
-    panels[0].legend(frameon=False, fontsize=7)
-    _draw_by_lead(panels[5], report)
+    gates = panels[0].legend(frameon=False, fontsize=7)
+    formulas = [_draw_by_lead(panels[5], report), *gates.get_texts()]
     for axis in panels[3:]:
         axis.set_ylim(bottom=0.0)
     ungated = report["ungated"]
@@ -167,7 +158,7 @@ def horizon_figure(path: Path, report: Row) -> Path:
     beyond = f"grey: H > {report['train_horizon'] - 1}, where the failure head extrapolates"
     intervals = "bars: 95 %, of failures by their counts, of the rest by resampling environments"
     figure.supxlabel(f"{beyond}; {intervals}\n{report['command']}", fontsize=7, color=_GREY)
-    return _save(figure, path)
+    return save(figure, path, formulas)
 
 
 def _draw_by_horizon(axis: Any, report: Row, part: str, name: str) -> None:
@@ -190,8 +181,11 @@ def _draw_by_horizon(axis: Any, report: Row, part: str, name: str) -> None:
             axis.errorbar(x, y, error, fmt="none", ecolor=color, alpha=0.4, linewidth=0.8)
 
 
-def _draw_by_lead(axis: Any, report: Row) -> None:
-    """Recall against lead time, a line for each horizon, at the middle rate and last gamma_risk."""
+def _draw_by_lead(axis: Any, report: Row) -> Any:
+    """Recall against lead time, a line for each horizon, at the middle rate and last gamma_risk.
+
+    Returns the title, which holds a formula.
+    """
     rows = report["rows"]
     rates, gammas = (list(dict.fromkeys(r[k] for r in rows)) for k in ("target_rate", "gamma_risk"))
     rate, gamma = rates[len(rates) // 2], gammas[-1]
@@ -202,10 +196,11 @@ def _draw_by_lead(axis: Any, report: Row) -> None:
         style = ":" if row["beyond_training"] else "-"
         axis.plot(range(1, len(recall) + 1), recall, style, color=str(shade), label=row["horizon"])
     title = rf"Alarm at least so early: {100 * rate:g} %, $\gamma_{{risk}}$ {gamma:g}"
-    dress(axis, title, "lead time, steps", "share of failure onsets")
     axis.legend(frameon=False, fontsize=7, title="H", ncols=2)
+    return dress(axis, title, "lead time, steps", "share of failure onsets")
 
 
+@own_defaults()
 def throughput_figure(
     path: Path, rows: Sequence[Row], metaworld: Mapping[Any, float] | None, command: str
 ) -> Path:
@@ -217,11 +212,7 @@ def throughput_figure(
         metaworld: processes -> env steps per second, a horizontal line each.
         command: for the footer.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 5.0), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.5, 5.0)
     axis = figure.subplots()
     tasks, backends = (list(dict.fromkeys(r[k] for r in rows)) for k in ("task", "backend"))
     for task in tasks:
@@ -240,9 +231,10 @@ def throughput_figure(
     axis.set_yscale("log")
     axis.legend(frameon=False, fontsize=8)
     figure.supxlabel(command, fontsize=7, color=_GREY)
-    return _save(figure, path)
+    return save(figure, path)
 
 
+@own_defaults()
 def shares_figure(path: Path, rows: Sequence[Row], names: Sequence[str], command: str) -> Path:
     """Draw what share of the time each part takes, one bar for each row, stacked.
 
@@ -252,11 +244,7 @@ def shares_figure(path: Path, rows: Sequence[Row], names: Sequence[str], command
         names: parts from left to right. What is below 0 is left out.
         command: for the footer.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, 1.8 + 0.45 * len(rows)), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.0, 1.8 + 0.45 * len(rows))
     axis = figure.subplots()
     labels = [f"{r['task']}, {r['backend']}, {r['num_envs']} environments" for r in rows]
     left = np.zeros(len(rows))
@@ -272,14 +260,7 @@ def shares_figure(path: Path, rows: Sequence[Row], names: Sequence[str], command
     dress(axis, "Where the online loop's time goes", "% of the time of an update", "")
     figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=len(names))
     figure.supxlabel(command, fontsize=7, color=_GREY)
-    return _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary)
-    return path
+    return save(figure, path)
 
 
 def _by_seed(rows: Sequence[Row]) -> list[list[Row]]:
@@ -345,14 +326,14 @@ def _label(axis: Any, title: str, ylabel: str) -> None:
     axis.xaxis.set_major_formatter(thousands)
 
 
-def dress(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
-    """Title, labels and a quiet grid."""
-    axis.set_title(title, fontsize=11, loc="left")
+def dress(axis: Any, title: str, xlabel: str, ylabel: str) -> Any:
+    """Title, labels and a quiet grid; returns the title."""
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.grid(True, color="#e4e4e4", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+    return axis.set_title(title, fontsize=11, loc="left")
 
 
 def thousands(value: float, _: int) -> str:

@@ -4,7 +4,8 @@ import math
 import shlex
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from rich.console import Console
 
 from experiments import paper_figures, report_figures, report_page
 from experiments.arguments import ReportArgs
+from experiments.console import warn
+from experiments.decoration import decoration
 from experiments.outputs import check_output_folder
 from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.records import Diagnosis
@@ -28,6 +31,7 @@ PAGE, ROWS = "index.html", "rows.jsonl"
 ABLATIONS = (*RIVALS, "no_recovery")
 TRADE_OFFS = ("constraint.limit", "safety.max_risk")
 """Swept settings whose cells belong on the Pareto front."""
+AGAIN = "the same command draws it again"
 FILM_BYTES = 7_500_000  # of all films: 10 MB as text
 
 
@@ -53,9 +57,10 @@ def report(args: ReportArgs, console: Console) -> Path:
     content = Content(groups, sweeps, pictures, films, findings, paper, command)
     _write_rows(groups, args.out / ROWS)
     page = args.out / PAGE
-    files.write_text(page, report_page.page(content))
+    html = report_page.page(content).encode("utf-8", "xmlcharrefreplace").decode()
+    files.write_text(page, html)
     for name, text in (*findings.left_out, *findings.notes):
-        print(f"farl: warning: {name}: {text}", file=sys.stderr)
+        warn(f"{name}: {text}")
     runs = sum(len(entries) for task in groups.values() for entries in task.values())
     console.print(
         f"report: {page}  {page.stat().st_size / 1e6:.1f} MB, {runs} runs, "
@@ -69,43 +74,40 @@ def report(args: ReportArgs, console: Console) -> Path:
 def _draw(
     groups: Groups, sweeps: Sequence[Sweep], out: Path, command: str, findings: Findings
 ) -> list[Picture]:
-    """All figures that these rows can fill, saved in `out`."""
+    """All figures that these rows can fill, saved in `out`; what fails is left out, and said."""
     pictures = []
 
-    def add(section: str, name: str, figure: Any, caption: str) -> None:
-        pictures.append(Picture(section, paper_figures.save(figure, out, name), caption))
+    def add(section: str, name: str, caption: str, draw: Callable[..., Any], *given: Any) -> None:
+        with decoration(f"figure {name}", AGAIN):
+            if (figure := draw(*given, command)) is not None:
+                path = paper_figures.save(figure, out, name)
+                pictures.append(Picture(section, path, report_page.CAPTIONS[caption]))
 
     rows = {t: {k: [e.row for e in es] for k, es in keys.items()} for t, keys in groups.items()}
     paper = paper_figures.read_paper()
+    failures, returns = paper_figures.failures_figure, paper_figures.returns_figure
     main, ablations = _split(rows)
     if main:
-        figure = paper_figures.failures_figure(main, paper, command)
-        add("failures", "failures", figure, report_page.CAPTIONS["failures"])
-        figure = paper_figures.returns_figure(main, paper, command)
-        add("returns", "returns", figure, report_page.CAPTIONS["returns"])
+        add("failures", "failures", "failures", failures, main, paper)
+        add("returns", "returns", "returns", returns, main, paper)
     if ablations:
         heading = "Ablations: return before (hollow) and after fine-tuning (filled)"
-        figure = paper_figures.returns_figure(ablations, paper, command, heading)
-        add("ablations", "ablations_returns", figure, report_page.CAPTIONS["returns"])
-        figure = paper_figures.failures_figure(ablations, paper, command)
-        add("ablations", "ablations_failures", figure, report_page.CAPTIONS["failures"])
+        changed = partial(returns, heading=heading)
+        add("ablations", "ablations_returns", "returns", changed, ablations, paper)
+        add("ablations", "ablations_failures", "failures", failures, ablations, paper)
     if points := _with_trade_offs(rows, sweeps):
-        figure = report_figures.pareto_figure(points, command)
-        add("pareto", "pareto", figure, report_page.CAPTIONS["pareto"])
+        add("pareto", "pareto", "pareto", report_figures.pareto_figure, points)
     for task, keys in groups.items():
         curves = {k: [c for e in es if (c := curve(e, findings))] for k, es in keys.items()}
         if curves := {k: seeds for k, seeds in curves.items() if seeds}:
-            figure = report_figures.learning_figure(task, curves, command)
-            add("curves", f"learning_{_file(task)}", figure, report_page.CAPTIONS["curves"])
+            draw, name = report_figures.learning_figure, f"learning_{_file(task)}"
+            add("curves", name, "curves", draw, task, curves)
     if any(e.row.get("causes") for t in groups.values() for es in t.values() for e in es):
-        figure = report_figures.causes_figure(rows, command)
-        add("causes", "causes", figure, report_page.CAPTIONS["causes"])
+        add("causes", "causes", "causes", report_figures.causes_figure, rows)
     for number, sweep in enumerate(sweeps, 1):
         for task in sweep.groups():
-            figure = report_figures.sweep_figure(sweep, task, command)
-            if figure is not None:
-                name = f"sweep_{number}_{_file(task)}"
-                add("sweeps", name, figure, report_page.CAPTIONS["sweeps"])
+            draw, name = report_figures.sweep_figure, f"sweep_{number}_{_file(task)}"
+            add("sweeps", name, "sweeps", draw, sweep, task)
     return pictures + _diagnoses(groups, out, command, findings)
 
 
@@ -136,10 +138,11 @@ def _horizons(studies: Sequence[tuple[Path, Mapping[str, Any]]], out: Path) -> l
     pictures = []
     for number, (source, study) in enumerate(studies, 1):
         name = f"horizon_{number}_{_file(study['task'])}"
-        for suffix in (".pdf", ".png"):
-            path = horizon_figure(out / f"{name}{suffix}", study)
-        caption = f"{report_page.CAPTIONS['horizon']} From {source}."
-        pictures.append(Picture("horizon", path, caption))
+        with decoration(f"figure {name}", AGAIN):
+            for suffix in (".pdf", ".png"):
+                path = horizon_figure(out / f"{name}{suffix}", study)
+            caption = f"{report_page.CAPTIONS['horizon']} From {source}."
+            pictures.append(Picture("horizon", path, caption))
     return pictures
 
 
@@ -157,12 +160,13 @@ def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> l
                 text = str(error).removeprefix(f"{found[0]}: ")
                 findings.left_out.append((str(found[0]), f"not a diagnosis: {text}"))
                 continue
-            heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
             name = f"diagnosis_{_file(task)}_{_file(key)}"
-            for suffix in (".pdf", ".png"):
-                path = out / f"{name}{suffix}"
-                diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
-            pictures.append(Picture("foresight", path, report_page.CAPTIONS["foresight"]))
+            heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
+            with decoration(f"figure {name}", AGAIN):
+                for suffix in (".pdf", ".png"):
+                    path = out / f"{name}{suffix}"
+                    diagnosis_figure(path, saved["pairs"], saved["max_risk"], heading, command)
+                pictures.append(Picture("foresight", path, report_page.CAPTIONS["foresight"]))
     return pictures
 
 

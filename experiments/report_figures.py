@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from experiments.drawing import new_figure, own_defaults
 from experiments.paper_figures import (
     ByTask,
     bootstrap_interval,
     footer,
     in_order,
     look,
-    new_figure,
     title,
 )
 from experiments.plots import Row, draw_lines, dress, from_zero, series, thousands
@@ -31,6 +31,7 @@ CAUSES = {
 _STYLES = ("-", "--", "-.", ":")
 
 
+@own_defaults()
 def pareto_figure(by_task: ByTask, command: str) -> Any:
     """Final return against failure episodes, a panel a task; the front is a grey line.
 
@@ -62,6 +63,7 @@ def pareto_figure(by_task: ByTask, command: str) -> Any:
     return figure
 
 
+@own_defaults()
 def learning_figure(task: str, curves: Mapping[str, Sequence[Sequence[Row]]], command: str) -> Any:
     """Return, failures and recovered share against online steps.
 
@@ -96,6 +98,7 @@ def learning_figure(task: str, curves: Mapping[str, Sequence[Sequence[Row]]], co
     return figure
 
 
+@own_defaults()
 def causes_figure(by_task: ByTask, command: str) -> Any:
     """Failure episodes behind a gate by what the gate had done, a line for each gated method."""
     totals = {
@@ -128,6 +131,7 @@ def causes_figure(by_task: ByTask, command: str) -> Any:
     return figure
 
 
+@own_defaults()
 def sweep_figure(sweep: Sweep, task: str, command: str) -> Any:
     """Failure episodes and final return of one task's cells along what was swept.
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs_mjx import TASKS
+from experiments.decoration import decoration
 from experiments.judge import Judge
 from experiments.known import shown
 from experiments.outputs import check_output_folder
@@ -203,8 +204,9 @@ def show(
     )
     for name in figures:
         draw = {"failures": failures_figure, "returns": returns_figure}[name]
-        path = save(draw(by_task, paper, f"{command}; command of each run: {stored}"), out, name)
-        console.print(f"figure: {path}", highlight=False, soft_wrap=True)
+        with decoration(f"figure {name}", f"farl reproduce --stored --out {out} draws it"):
+            figure = draw(by_task, paper, f"{command}; command of each run: {stored}")
+            console.print(f"figure: {save(figure, out, name)}", highlight=False, soft_wrap=True)
 
 
 def comparable(rows: Sequence[Row], console: Console) -> list[Row]:

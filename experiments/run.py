@@ -12,8 +12,10 @@ from typing import Any
 
 import jax
 from rich.console import Console
+from rich.text import Text
 
 from envs_mjx import BatchEnv, SawyerEnv, make
+from experiments.console import plain_console
 from experiments.presets import PROTOCOL, RunSettings
 from experiments.provenance import check
 from experiments.run_files import read_settings
@@ -62,9 +64,10 @@ class Run:
         """What the metadata of a fitting checkpoint says."""
         return {"task": self.settings.task, "kind": kind, "protocol": PROTOCOL}
 
-    def say(self, text: str) -> None:
-        """A line on the console."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+    def say(self, text: str, about: str = "") -> None:
+        """A line on the console; `about` stands before it, indented and dim."""
+        lead = [("  "), (about, "dim"), " "] if about else []
+        self.console.print(Text.assemble(*lead, text), soft_wrap=True)
 
     def offline_result(self) -> OfflineResult:
         """The offline checkpoint, strictly restored."""
@@ -97,7 +100,7 @@ def open_run(
         copy, left = Path(folder.name) / path.name, shutil.ignore_patterns(f"{LEFTOVER}*", LOCK)
         path = Path(shutil.copytree(path, copy, symlinks=True, ignore=left))
         devices.path_of_first(path)  # from here on the first may write
-        return Run(path, settings, resume, Console(quiet=True)), folder
+        return Run(path, settings, resume, plain_console(quiet=True)), folder
     folder = RunFolder.create(path, saved, resume=True)
     devices.path_of_first(path)
     return Run(path, settings, resume, console), folder
@@ -139,6 +142,6 @@ def reporter(run: Run, writer: Any, phase: str) -> Callable[[str, dict[str, floa
         step += 1
         writer.write(step, {f"{stage}/{k}": v for k, v in metrics.items()}, phase)
         shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-        run.say(f"  [dim]{phase}[/dim] {stage}: {shown}")
+        run.say(f"{stage}: {shown}", about=phase)
 
     return report

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.decoration import decoration
 from experiments.known import known, shown
 from experiments.plots import diagnosis_figure
 from experiments.run import Run
@@ -56,10 +57,10 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
     rows = {"max_risk": max_risk, "pairs": jax.tree.map(known, reports)}
     write_json(folder / "diagnosis.json", rows)
     title = f"{run.task_name}: what the world model foresees of the exploring policy, no gate"
-    figure = diagnosis_figure(
-        folder / "diagnosis.png", reports, max_risk, title, " ".join(["farl", *sys.argv[1:]])
-    )
-    run.say(f"figure: {figure}")
+    command = " ".join(["farl", *sys.argv[1:]])
+    with decoration("figure", f"farl report {run.path} draws it from diagnosis.json"):
+        figure = diagnosis_figure(folder / "diagnosis.png", reports, max_risk, title, command)
+        run.say(f"figure: {figure}")
     return reports
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.decoration import decoration
 from experiments.known import shown
 from experiments.plots import comparison_figure
 from experiments.provenance import read_result
@@ -64,13 +65,14 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     if diverged := sum(row.get("diverged", 0) for rows in results.values() for row in rows):
         console.print(f"physics diverged in {diverged} episodes, which taught nobody anything")
     first = next(iter(results.values()))[0]
-    figure = comparison_figure(
-        root / "comparison.png",
-        curves,
-        title=f"{first['task']}: {first['online_steps']:,} online steps, {len(seeds)} seed(s)",
-        command=" ".join(["farl", *sys.argv[1:]]),
-    )
-    console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
+    with decoration("figure", f"farl evaluate {seeds[0]} draws that seed's"):
+        figure = comparison_figure(
+            root / "comparison.png",
+            curves,
+            title=f"{first['task']}: {first['online_steps']:,} online steps, {len(seeds)} seed(s)",
+            command=" ".join(["farl", *sys.argv[1:]]),
+        )
+        console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
     return summary
 
 

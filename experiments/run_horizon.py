@@ -8,7 +8,6 @@ import dataclasses
 import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from rich.table import Table
 from experiments.arguments import HorizonArgs
 from experiments.begin import begin
 from experiments.begin import study as work_of
+from experiments.decoration import decoration
 from experiments.known import known, shown
 from experiments.plots import horizon_figure
 from experiments.run import Run
@@ -79,8 +79,9 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     report = jax.tree.map(known, report)
     write_json(run.path / method / f"{name}.json", report)
     run.console.print(_table(report))
-    figure: Path = horizon_figure(run.path / method / f"{name}.png", report)
-    run.say(f"figure: {figure}")
+    with decoration("figure", f"farl report {run.path} draws it from {name}.json"):
+        figure = horizon_figure(run.path / method / f"{name}.png", report)
+        run.say(f"figure: {figure}")
     return report
 
 

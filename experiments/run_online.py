@@ -315,7 +315,8 @@ def _train(
             for i in _going(runs, trouble):
                 values[i] |= (rows[i] if due else {}) | {"wall_seconds": round(seconds[i], 2)}
                 writers[i].write(step, values[i], "online")
-                runs[i].say(_progress(training, runs[i], step, values[i], rows[i]))
+                which = f" {_short(runs[i])}" if len(runs) > 1 else ""
+                runs[i].say(_progress(step, values[i], rows[i]), about=training.method + which)
             before, updates = [counters for counters, _ in now], []
         if saving:
             scores = [row["eval_return"] if due else None for row in rows]
@@ -362,12 +363,11 @@ def _short(run: Run) -> str:
     return f"{run.path.parent.name}/{run.path.name}"
 
 
-def _progress(training: Training, run: Run, step: int, values: dict, row: dict) -> str:
+def _progress(step: int, values: dict, row: dict) -> str:
     share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
-    which = f" {_short(run)}" if len(training.runs) > 1 else ""
     diverged = f"  diverged {values['diverged']:.0f}" if values["diverged"] else ""
     return (
-        f"  [dim]{training.method}{which}[/dim] step {step:>9,}  {rate:>6,.0f}/s"
+        f"step {step:>9,}  {rate:>6,.0f}/s"
         f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}{diverged}"
         f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
         f"  success {row.get('eval_success', float('nan')):.2f}"

@@ -25,6 +25,7 @@ def film(run: Run, method: str) -> None:
     first, of them those that succeed after a recovery, then those with more recovered steps.
     """
     config, parts = run.settings.config, find_method(method)
+    render.find_gl()  # without it, nothing below is worth the time
     frozen = run_offline.start_of(run, parts)
     env = run.env(config.online.num_envs)
     controller = online.make_controller(run.networks(), config, parts, explore=True)

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import jax
 
+from experiments import compile_cache, jax_settings
 from experiments.aside import put_back
 from experiments.records import Environment
 from farl_jax import files, json_files
@@ -50,26 +51,27 @@ class UserError(Exception):
 
 
 def prepare_jax(cache_dir: Path | None = None) -> None:
-    """Join other processes if the environment names them (`farl_jax.devices`), set matrix products
+    """Pin JAX's settings, join other processes if the environment names them, and keep compiled
 
-    to full float32, and keep compiled programs on disk.
+    programs on disk (`jax_settings`, `farl_jax.devices`, `compile_cache`).
 
     The cache lies in `cache_dir`, else in `$FARL_CACHE_DIR`, else in `~/.cache/farl-jax/xla`.
     Where that cannot be written, a warning says so and JAX goes without. Call it before
     anything is compiled.
     """
+    jax_settings.pin()
     join_processes()
-    jax.config.update("jax_default_matmul_precision", "highest")  # TF32 changes results
+    compile_cache.mend()
     default = Path("~/.cache/farl-jax/xla")
-    folder = Path(cache_dir or os.environ.get("FARL_CACHE_DIR") or default).expanduser()
+    folder = Path(cache_dir or os.environ.get("FARL_CACHE_DIR") or default)
     try:
+        folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        warnings.warn(
-            f"no compile cache: {folder}: {error.strerror}; set FARL_CACHE_DIR", stacklevel=2
-        )
+    except (OSError, RuntimeError) as error:  # the latter where there is no home folder
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        warnings.warn(f"no compile cache: {folder}: {reason}; set FARL_CACHE_DIR", stacklevel=2)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -339,16 +341,21 @@ def _version(package: str) -> str | None:
 
 
 def _git_state(root: Path) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None where `root` is no git checkout."""
+    """Commit and whether files differ from it; None where `root` is no git checkout.
+
+    Git's own variables do not count: within a hook, they name somebody else's checkout.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
+        asked = {"capture_output": True, "text": True, "timeout": 10, "check": True, "env": ours}
+        return subprocess.run(command, **asked).stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
             return None  # installed below somebody else's checkout
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        changed = bool(git("status", "--porcelain", "--untracked-files=normal"))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": changed}
     except (OSError, subprocess.SubprocessError):
         return None

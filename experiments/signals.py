@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 GRACE = 8.0
 """Seconds from a signal to the end, at most; the process itself needs a second or two to go."""
@@ -57,6 +58,16 @@ def deferred() -> Iterator[None]:
         raise Stopped
 
 
+def end_at_once(words: Sequence[str]) -> None:
+    """From here on, outside of `guarded`, a signal ends the process with the one line.
+
+    It is for the start, where nothing is begun that could be saved, and where an exception would
+    come out of an import as anything.
+    """
+    for s in _wanted():
+        signal.signal(s, lambda signum, _: _end(words, signum, ""))
+
+
 def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
     """The exit code of `command()`: 128 + the signal where one ended it, after one line.
 
@@ -66,8 +77,7 @@ def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
         with _heard(words):
             return command()
     except Exception as error:
-        # raised inside a host callback, `Stopped` comes back as an error of JAX
-        if not (requested() and Stopped.__name__ in str(error)):
+        if not (requested() and _tells_of_stop(error)):
             raise
         note = ""
     except KeyboardInterrupt as stop:
@@ -77,18 +87,49 @@ def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
     return 128 + signum
 
 
+def _tells_of_stop(error: BaseException | None) -> bool:
+    """Whether `Stopped` is behind it, raised inside a host callback of JAX or an import."""
+    while error is not None:
+        if isinstance(error, Stopped) or Stopped.__name__ in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _line(words: Sequence[str], signum: int, note: str) -> str:
     again = ["farl", *(word for word in words if word != "--overwrite")]  # that is done
-    if words[0] in RESUMABLE and "--resume" not in words:
+    if words and words[0] in RESUMABLE and "--resume" not in words:
         again.append("--resume")
     name = signal.Signals(signum).name
     return f"farl: stopped by {name}{note and ', ' + note}; go on with: {shlex.join(again)}"
+
+
+def _end(words: Sequence[str], signum: int, note: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        os.write(2, f"{_line(words, signum, note)}\n".encode(errors="backslashreplace"))
+    os._exit(128 + signum)
+
+
+def _wanted() -> list[int]:
+    """Signals that nobody chose to ignore, as nohup does, or `&`."""
+    return [s for s in HEARD if signal.getsignal(s) is not signal.SIG_IGN]
 
 
 def _on_signal(signum: int, _: FrameType | None) -> None:
     first, _request.signum = not requested(), signum
     if not (first and _request.deferred):
         raise Stopped
+
+
+def _send_again(lost: Any) -> None:
+    """Python's hook for an exception with nowhere to go: `Stopped` in a callback of the collector.
+
+    The signal comes once more, from a thread, when that callback is over.
+    """
+    if isinstance(lost.exc_value, Stopped):
+        threading.Timer(0.05, os.kill, (os.getpid(), _request.signum)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 @contextmanager
@@ -100,14 +141,15 @@ def _heard(words: Sequence[str]) -> Iterator[None]:
         return
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
-    wanted = [s for s in HEARD if signal.getsignal(s) is not signal.SIG_IGN]  # nohup, `&`
-    before = {s: signal.signal(s, _on_signal) for s in wanted}
+    before = {s: signal.signal(s, _on_signal) for s in _wanted()}
     listener = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(ours, words), daemon=True)
     watch.start()
+    hook, sys.unraisablehook = sys.unraisablehook, _send_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for s, handler in before.items():
             signal.signal(s, handler)
         signal.set_wakeup_fd(listener)
@@ -128,6 +170,4 @@ def _watch(pipe: int, words: Sequence[str]) -> None:
             return
         if heard[0] in HEARD and deadline is None:
             deadline, signum = time.monotonic() + GRACE, heard[0]
-    line = _line(words, signum, "in the middle of a long computation")
-    os.write(2, f"{line}\n".encode())
-    os._exit(128 + signum)
+    _end(words, signum, "in the middle of a long computation")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments import fleet, run_offline, signals
 from experiments.arguments import SweepArgs
@@ -91,7 +92,8 @@ class Sweep:
         finished_first = sorted(self.groups.items(), key=lambda own: not self._whole(own[1]))
         for number, (name, cells) in enumerate(finished_first, 1):
             if self._alone:
-                self.console.print(f"[bold]{name}[/bold], {number} of {len(self.groups)}")
+                of = f", {number} of {len(self.groups)}"
+                self.console.print(Text.assemble((name, "bold"), of))
             for method in self.args.method:
                 told = None
                 try:

@@ -21,6 +21,7 @@ ENVS = 64
 def draw(path: Path, tasks: tuple[str, ...], console: Console) -> None:
     """Write a contact sheet with one row of four frames for each task."""
     check_output("--sheet", path, (".png",))
+    render.find_gl()  # without it, nothing below is worth the time
     rows = [_row(make(name, "native")) for name in tasks or tuple(TASKS)]
     render.contact_sheet(path, np.concatenate(rows), columns=4)
     console.print(f"sheet: {path}", highlight=False, soft_wrap=True)

@@ -61,6 +61,18 @@ def test_orbax_is_named_in_one_file_only(path):
     assert ("orbax" in roots(path)) == (path == ROOT / "farl_jax" / "checkpoint.py")
 
 
+@EVERYWHERE
+def test_matplotlib_is_named_in_one_file_only_and_pyplot_nowhere(path):
+    assert ("matplotlib" in roots(path)) == (path == ROOT / "experiments" / "drawing.py")
+    assert "pyplot" not in path.read_text(encoding="utf-8").replace("no pyplot.", "")
+
+
+@EVERYWHERE
+def test_consoles_are_plain(path):
+    made = "Console(" in path.read_text(encoding="utf-8").replace("plain_console(", "")
+    assert made == (path == ROOT / "experiments" / "console.py")
+
+
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_metaworlds_python_is_imported_nowhere(path):
     bridge = path.name in ("gymnasium_env.py", "test_envs_gymnasium.py")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -80,6 +81,84 @@ def test_a_signal_inside_a_host_callback_is_not_taken_for_a_fault(capsys):
     assert signals.guarded(["demos"], command) == 143
     assert capsys.readouterr().err.splitlines()[-1].endswith("farl demos --resume")
     assert not signals.requested()
+
+
+def test_a_signal_inside_an_import_is_not_taken_for_a_fault(capsys):
+    def command():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except signals.Stopped as stop:
+            raise ImportError("an extension does not start") from stop
+
+    assert signals.guarded(["demos"], command) == 143
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_signal_that_a_callback_of_the_collector_swallows_comes_again():
+    first = "import gc; gc.callbacks.append(lambda *_: time.sleep(0.4))"
+    code, said, _ = asked("SIGTERM", "gc.collect(); time.sleep(60)", "bench", first)
+    line = "farl: stopped by SIGTERM; go on with: farl bench\n"
+    assert (code, said) == (143, line)  # the watch says another
+
+
+def command_line(body: str) -> str:
+    """A process of `farl demos` with this body instead of the command's own."""
+    return f"""
+import sys, threading, time
+import jax, numpy as np
+from experiments import cli, entry
+def command(_):
+{textwrap.indent(textwrap.dedent(body), "    ")}
+kind, _, text = cli.COMMANDS["demos"]
+cli.COMMANDS["demos"] = (kind, command, text)
+sys.argv = ["farl", "demos"]
+entry.entry()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR2", 140)])
+def test_a_process_whose_threads_are_at_work_ends_by_the_signal(name, code):
+    """Today's simulators call back into Python while the interpreter would end."""
+    body = """
+        same = lambda x: jax.pure_callback(lambda x: x, x, x)
+        turn = lambda c: (c[0] + 1, same(c[1]))
+        roll = jax.jit(lambda x: jax.lax.while_loop(lambda c: c[0] < 10**7, turn, (0, x)))
+        roll = roll.lower(np.float32(0)).compile()
+        for _ in range(2):
+            threading.Thread(target=roll, args=(np.float32(0),), daemon=True).start()
+        time.sleep(0.3)
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+    assert ended(command_line(body), name) == (code, f"farl: stopped by {name}; {AGAIN}\n")
+
+
+def test_a_signal_at_the_start_is_answered_too():
+    start = "import sys; from experiments import entry; sys.argv = ['farl', 'demos']\n"
+    wait = "entry._run = lambda _: (print('ready', flush=True), __import__('time').sleep(60))\n"
+    found = ended(f"{start}{wait}entry.entry()", "SIGTERM")
+    assert found == (143, f"farl: stopped by SIGTERM; {AGAIN}\n")
+
+
+def test_a_signal_ends_a_process_whose_stderr_nobody_reads():
+    body = "read, write = os.pipe(); os.close(read); os.dup2(write, 2)\n    time.sleep(60)"
+    code, _, _ = asked("SIGTERM", body.replace("time", "signals._end([], 15, ''); time"), "bench")
+    assert code == 143
+
+
+AGAIN = "go on with: farl demos --resume"
+
+
+def ended(code: str, name: str) -> tuple[int, str]:
+    """Exit code and stderr of a process that gets the signal once it says that it is ready."""
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = subprocess.Popen([sys.executable, "-c", heard + code], **pipe)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_changes():

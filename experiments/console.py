@@ -1,0 +1,26 @@
+"""What a command says: plain text. Names of files and tasks are no markup, emoji or numbers."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+
+
+def plain_console(*, quiet: bool = False) -> Console:
+    """A console that prints text as it is, wide enough for the tables where there is no terminal.
+
+    Styles are arguments of `print`, or parts of a `rich.text.Text`.
+    """
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = None if terminal else 110
+    return Console(markup=False, emoji=False, highlight=False, quiet=quiet, width=width)
+
+
+def warn(text: Any) -> None:
+    """Say on stderr, in one line, what the user should know."""
+    print(f"farl: warning: {one_line(text)}", file=sys.stderr)
+
+
+def one_line(text: Any) -> str:
+    """The words of `text` with one space between them."""
+    return " ".join(str(text).split())
