@@ -15,12 +15,11 @@ import numpy as np
 from envs_mjx import BatchEnv
 from farl_jax import dataset
 from farl_jax.config import DemosConfig
-from farl_jax.dataset import Dataset
+from farl_jax.dataset import KINDS, Dataset
 from farl_jax.margins import foreseen_margin, resolve_margins
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Controller, Decision, Transition
 
-KINDS = ("task", "failure", "recovery")
 MAX_ROLLS = 100
 SHRINKING = 5e-4
 """m a step: a margin that sinks slower than this is at rest."""

@@ -12,11 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from experiments import run_files
-from experiments.collect_demos import KINDS
 from experiments.presets import PRESETS, RunSettings, preset
 from experiments.runtime import UserError, first_difference
-from farl_jax import checkpoint
 from farl_jax.config import FarlConfig
+from farl_jax.dataset import KINDS
 from farl_jax.methods import METHODS, Method
 from farl_jax.schema import SchemaError
 from farl_jax.types import OfflineResult
@@ -124,10 +123,12 @@ def sources_of(start: OfflineResult, method: Method) -> dict[str, str]:
 
     Without a gate nothing reads its calibration, which may then differ.
     """
+    from farl_jax.checkpoint import digest  # with Orbax, which takes a second to import
+
     offline = start.replace(risk_critic=None)
     offline = offline if method.gated else offline.replace(calibration=None)
     named = {"offline": offline, "risk_critic": start.risk_critic}
-    return {name: checkpoint.digest(tree) for name, tree in named.items() if tree is not None}
+    return {name: digest(tree) for name, tree in named.items() if tree is not None}
 
 
 def read_result(

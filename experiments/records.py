@@ -113,7 +113,7 @@ class Measured(Outcome):
 class MadeFrom(TypedDict):
     """What an artefact was made from: the run's settings, and SHA-256 of data by name."""
 
-    settings: dict[str, Any]
+    settings: Saved
     sources: dict[str, str]
 
 

@@ -18,6 +18,8 @@ from farl_jax.files import replacing
 from farl_jax.types import Normalizer, Transition
 
 FORMAT = 2
+KINDS = ("task", "failure", "recovery")
+"""Kinds of demonstrations, a file each."""
 FIELDS: dict[str, type] = {
     "obs": np.float32,
     "action": np.float32,

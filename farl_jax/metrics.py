@@ -118,12 +118,10 @@ class MetricsWriter:
     def _open(self) -> IO[str]:
         if self._path.exists():
             content = json_files.read_bytes(self._path)
-            if content and not content.endswith(b"\n"):
+            cut_off = bool(content) and not content.endswith(b"\n")
+            if cut_off or self._path.is_symlink():  # of a link it becomes a file of its own
                 rows = read_metrics(self._path)
-                text = "".join(json.dumps(row) + "\n" for row in rows)
-                write_text(self._path, text)
-            elif self._path.is_symlink():
-                write_text(self._path, text)  # from here on a file of its own
+                write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         return open(self._path, "a", encoding="utf-8", opener=_open_itself)
 
     def _board(self, phase: str) -> "_Board":

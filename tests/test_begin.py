@@ -1,6 +1,7 @@
 """Finished and begun work is refused, gone on with, or put aside: never replaced in silence."""
 
 import io
+import json
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from experiments.cli import main
 from experiments.presets import RunSettings
 from experiments.report_rows import RESULT, find
 from experiments.run import Run
-from experiments.runtime import RunFolder, UserError, read_json
+from experiments.runtime import RunFolder, UserError
 from tests.finished_runs import result, write, write_horizon, write_run
 
 TABLE = {"failing_steps": 9, "wall_seconds": 3.0}
@@ -146,7 +147,7 @@ def test_it_is_all_or_nothing(seed, monkeypatch, stop):
         with pytest.raises(KeyboardInterrupt):
             put_aside(seed, OFFLINE.results)
     assert (contents(seed) != before) == (stop > 1)
-    RunFolder.create(seed, read_json(seed / "config.json"), resume=True).close()
+    RunFolder.create(seed, json.loads((seed / "config.json").read_text()), resume=True).close()
     assert contents(seed) == before
 
 
@@ -163,7 +164,7 @@ def test_reports_pass_by_what_was_put_aside(seed, capsys):
     begin(run_of(seed), WORKS["uni_o4"], overwrite=True)
     assert [path.parent.name for path in find(seed, RESULT)] == ["farl"]
     assert main(["evaluate", str(seed)]) == 0
-    assert read_json(seed / "comparison.json")["methods"].keys() == {"farl"}
+    assert json.loads((seed / "comparison.json").read_text())["methods"].keys() == {"farl"}
 
 
 def test_what_is_stopped_after_it_put_aside_goes_on_by_resume():

@@ -1,5 +1,6 @@
 """Figures are drawn under matplotlib's own defaults and with plain text, whatever its user set."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from matplotlib.figure import Figure
 
 from experiments import drawing, paper_figures
 from experiments.plots import comparison_figure, horizon_figure, throughput_figure
-from experiments.runtime import read_json
 from tests.finished_runs import write_horizon
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +90,7 @@ def test_names_are_printed_as_they_are(tmp_path, drawn):
 
 def test_formulas_of_ours_and_powers_stay_formulas(tmp_path, drawn):
     write_horizon(tmp_path)
-    study = read_json(tmp_path / "horizon.json") | {"task": "$task_{"}
+    study = json.loads((tmp_path / "horizon.json").read_text()) | {"task": "$task_{"}
     horizon_figure(tmp_path / "horizon.png", study)
     row = {"task": "$t", "backend": "b$", "num_envs": 64, "steps_per_second": 1e4}
     rows = [row, row | {"num_envs": 256, "steps_per_second": 4e5}]
