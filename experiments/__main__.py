@@ -33,7 +33,8 @@ def leave_current_folder_out() -> None:
     if words := os.environ.get("PYTHONPATH"):
         kept = (folder for folder in words.split(os.pathsep) if not _is_here(folder))
         os.environ["PYTHONPATH"] = os.pathsep.join(kept)
-    if any(map(_is_here, (os.path.dirname(os.__file__), *site.getsitepackages()))):
+    installed = site.getsitepackages(), [site.getusersitepackages(), os.path.dirname(os.__file__)]
+    if any(_is_here(folder) for folders in installed for folder in folders):
         return  # here are the installed modules themselves
     sys.path[:] = [folder for folder in sys.path if not _is_here(folder)]
     if _is_here(ROOT):

@@ -165,10 +165,14 @@ def test_a_checkout_that_one_stands_in_works_and_is_not_mixed_with_another(tmp_p
         (tmp_path / name / "__init__.py").write_text("")
     code = (
         "from experiments.__main__ import leave_current_folder_out\n"
-        "leave_current_folder_out()\nimport farl_jax\nprint(farl_jax.__file__)"
+        "leave_current_folder_out()\n"
+        "import multiprocessing\n"
+        "where = \"__import__('farl_jax').__file__\"\n"
+        "with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "    print(eval(where) == pool.apply(eval, (where,)), eval(where))"
     )
     for path in ("", str(tmp_path)):
-        assert str(ROOT / "farl_jax") in python(ROOT, "-c", code, path=path)
+        assert f"True {ROOT / 'farl_jax'}" in python(ROOT, "-c", code, path=path)
 
 
 def test_a_folder_that_somebody_sent_runs_no_code(script, run, tmp_path):
