@@ -341,7 +341,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = getattr(error, "strerror", None) or "it does not end"
         raise RuntimeError(f"ffmpeg does not run: {reason} {way}") from error
-    if done.returncode or not path.is_file():
+    if done.returncode or not path.stat().st_size:
         said = done.stderr.decode("utf-8", "replace").strip() or "without a word"
         raise RuntimeError(f"ffmpeg failed: {said.splitlines()[-1]} {way}")
 

@@ -5,6 +5,7 @@ if __name__ == "__main__":  # first: the rest could be shadowed by files of the 
 
     leave_current_folder_out()
 
+import itertools
 import sys
 import time
 import warnings
@@ -95,7 +96,7 @@ def _parse(kind: type, name: str, words: list[str]) -> Any:
 def _last(words: list[str], option: str) -> str | None:
     """The value of an option that is read before the others, where it stands last."""
     found = None
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in itertools.pairwise([*words, None]):
         if word == option:
             found = after
         elif word.startswith(option + "="):

@@ -104,7 +104,7 @@ class MPPIConfig(Checked):
     horizon: Count = 8
     temperature: NonNegative = 0.5
     """Elites weigh exp(temperature (V - V_max)); 0 is their plain mean, infinity the best one."""
-    min_std: Positive = 0.05
+    min_std: NonNegative = 0.05
     max_std: Annotated[float, Range("mppi.min_std")] = 1.0
     """Also what a plan starts from."""
     failure_weight: NonNegative = 10.0

@@ -90,6 +90,7 @@ def test_limits_are_drawn(tmp_path, capsys, which, monkeypatch):
         own = {"task": TASK, "method": method, "seed": seed, "preset": "quick"}
         own |= {"backend": "native", "online_steps": 10_000}
         row = extreme(records.Result, which) | own
+        row.pop("made_from", None)  # it must be the run's own
         folder = write_run(tmp_path / f"runs/seed{seed}", row, env={"resumed": [{}]})
         curve = [extreme(OnlineRow, w) | {"step": s} for s, w in ((0, LOW), (10_000, which))]
         write(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in curve))

@@ -90,7 +90,10 @@ def test_all_seeds_train_and_the_table_is_there_before_the_film(
 
 def test_alone_they_are_the_work(tmp_path, capsys, no_gl):
     finish(tmp_path / "seed0")
-    for words in (["render", str(tmp_path / "seed0")], ["tasks", "--sheet", str(tmp_path / "a")]):
+    for words in (
+        ["render", str(tmp_path / "seed0")],
+        ["tasks", "--sheet", str(tmp_path / "a.png")],
+    ):
         assert main(words) == 2
         (line,) = warnings(capsys)[1]
         assert line.startswith("farl: cannot draw: neither EGL nor OSMesa works here; install one")

@@ -79,7 +79,7 @@ def test_without_a_mesh_nothing_is_touched():
 def test_devices_that_are_not_there_are_refused_in_one_line(words, tmp_path, capsys):
     assert main(["run", "--preset", "smoke", "--out", str(tmp_path / "run"), *words]) == 2
     line = capsys.readouterr().err
-    assert line.startswith("farl: --devices is") and len(line.strip().splitlines()) == 1
+    assert line.startswith("farl: --devices") and len(line.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

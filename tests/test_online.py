@@ -195,7 +195,9 @@ def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(gated, ung
 
 def test_eps_safe_follows_the_failure_rate(frozen, risk):
     """Half of the walkers' episodes fail: far above the limit, so that C_H may be less and less."""
-    safety = dataclasses.replace(GATED.safety, failure_limit=0.1, min_risk=0.5 * risk)
+    safety = dataclasses.replace(
+        GATED.safety, failure_limit=0.1, min_risk=0.5 * risk, max_risk=None
+    )
     config = dataclasses.replace(GATED, safety=safety)
     phase = make_online(make_toy(ENVS), NETS, config, METHODS["farl"])
     state, slack = phase.init(frozen, jax.random.key(7)), 1.0
