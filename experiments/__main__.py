@@ -9,14 +9,13 @@ count that Python itself has loaded. `envs_mjx.import_path` alone looks there, f
 import os
 import site
 import sys
-from typing import NoReturn
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder that this package lies in: a checkout, or where packages are installed."""
 _PACKAGES = ("envs_mjx", "farl_jax")
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Entry point of the console script; ends the process with the exit code."""
     leave_current_folder_out()
     from experiments.entry import entry
