@@ -198,7 +198,11 @@ def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) ->
     """
     from envs_mjx import make
 
-    make(settings.task, settings.backend)
+    limit = make(settings.task, settings.backend).episode_limit
+    if (length := settings.config.world_model.train_horizon) > limit:
+        raise UserError(
+            f"world_model.train_horizon must be at most the episode's {limit} steps; got {length}"
+        )
     for method in methods:
         check_method(settings.config, METHODS[method])
 

@@ -23,14 +23,14 @@ Encoder = Literal["mlp", "identity"]
 class DemosConfig(Checked):
     """Demonstrations, all made in the environment by scripted controllers and the clone."""
 
-    task_episodes: Count = 10
+    task_episodes: Annotated[int, Range(2)] = 10
     task_noise: NonNegative = 0.3
     """Standard deviation of the noise on the task expert's actions: weak demonstrations."""
     failure_episodes: Count = 512
     """Episodes of careless and noisy controllers."""
     policy_episodes: Natural = 384
     """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
-    recovery_episodes: Count = 1500
+    recovery_episodes: Annotated[int, Range(2)] = 1500
     recovery_noise: NonNegative = 0.6
     """Largest standard deviation of the noise on what recovery intends; the clone imitates that."""
     recovery_length: Count = 50

@@ -194,8 +194,8 @@ def test_a_folder_that_somebody_sent_runs_no_code(script, run, tmp_path):
     (run / ".git" / "config").write_text("[core]\n\tfsmonitor = touch EXECUTED\n")
     assert "failure episodes" in python(run, script, "evaluate", ".")
     assert "2 runs" in python(run, script, "report", ".", "-o", tmp_path / "report")
-    assert "damaged" in python(run, script, "offline", ".", "--resume", code=2)
-    assert "damaged" in python(run, script, "online", ".", "--method", "mppi", "--resume", code=2)
+    assert "damaged" in python(run, script, "online", ".", "--method", "mppi", code=2)
+    assert "damaged" in python(run, script, "offline", ".", "--overwrite", code=2)
 
 
 @pytest.fixture

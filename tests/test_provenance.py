@@ -16,6 +16,7 @@ from experiments.runtime import UserError
 from farl_jax import checkpoint, dataset
 from farl_jax.dataset import DatasetError
 from farl_jax.methods import METHODS
+from tests.finished_runs import result
 from tests.test_ablations import start
 from tests.test_adaptation import demos, steps
 from tests.test_online import frozen

@@ -164,6 +164,12 @@ def test_every_number_of_every_command_has_a_range(name):
         assert rules_of(hint) or not is_number(hint), field
 
 
+@pytest.mark.parametrize("name", ["run", "demos"])
+def test_a_command_needs_no_words(name):
+    args = _parse(COMMANDS[name][0], name, [])
+    assert args.config == preset("quick", "bounded_push")
+
+
 @pytest.mark.parametrize("option", ["preset", "task"])
 def test_the_last_of_an_option_given_twice_counts_everywhere(option):
     first, last = {"preset": ("paper", "smoke"), "task": ("bounded_push", "obstructed_push")}[
