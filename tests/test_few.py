@@ -221,7 +221,7 @@ class Walker(CliffWalker):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_an_odd_number_of_failure_episodes_is_collected_whole(number):
-    config = DemosConfig(task_episodes=2, failure_episodes=number, recovery_episodes=1, num_envs=4)
+    config = DemosConfig(task_episodes=2, failure_episodes=number, recovery_episodes=2, num_envs=4)
     collected = collect_demos.collect(Walker(), config, jax.random.key(0))
     counts = {kind: counted["episodes"] for kind, (_, counted) in collected.items()}
-    assert counts == {"task": 2, "failure": number, "recovery": 1}
+    assert counts == {"task": 2, "failure": number, "recovery": 2}

@@ -199,7 +199,7 @@ def test_a_calibration_counts_for_a_gate_alone(offline):
     ],
 )
 def test_a_result_of_another_run_is_refused(tmp_path, changed, words):
-    row = result("bounded_push", "uni_o4", 0, 5, 80.0)
+    row = result("bounded_push", "uni_o4", 0, 5, 80.0, preset="smoke")
     path = tmp_path / "uni_o4" / "result.json"
     path.parent.mkdir()
     path.write_text(json.dumps(row))
