@@ -184,12 +184,12 @@ def command_reproduce(args: ReproduceArgs) -> None:
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
-    seeds = tuple(range(args.seed, args.seed + args.seeds))
     tasks = args.task or tuple(TASKS)
     for task in tasks:
         config = preset(args.preset, task)
         estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
         check_run(RunSettings(task, args.preset, args.seed, args.backend, config))
+    seeds = tuple(range(args.seed, args.seed + args.seeds))
     plan = reproduce.Plan(
         tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
     )

@@ -16,6 +16,7 @@ from experiments.runtime import UserError
 from farl_jax import checkpoint, dataset
 from farl_jax.dataset import DatasetError
 from farl_jax.methods import METHODS
+from farl_jax.schema import SchemaError
 from tests.finished_runs import result
 from tests.test_ablations import start
 from tests.test_adaptation import demos, steps
@@ -33,7 +34,7 @@ def settings(seed=0, **changes):
 
 def refused(call, *words):
     """The one line of the refusal, which has these words."""
-    with pytest.raises((UserError, DatasetError)) as error:
+    with pytest.raises((UserError, SchemaError, DatasetError)) as error:
         call()
     line = str(error.value)
     assert "\n" not in line and all(word in line for word in words), line
@@ -191,10 +192,13 @@ def test_a_calibration_counts_for_a_gate_alone(offline):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"seed": 1}, ("seed 1",)),
+        ({"seed": 1}, ("its result 1",)),
         ({"task": "bounded_soccer"}, ("bounded_soccer",)),
-        ({"method": "farl"}, ("'farl'",)),
-        ({"made_from": {"settings": settings(online__epochs=3).to_json()}}, ("online.epochs 3",)),
+        ({"method": "farl"}, ("result of farl",)),
+        (
+            {"made_from": {"settings": settings(online__epochs=3).to_json(), "sources": {}}},
+            ("online.epochs 3",),
+        ),
         ({"made_from": []}, ("result.json",)),
     ],
 )
