@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.decoration import decoration
-from experiments.known import shown
 from experiments.plots import comparison_figure
 from experiments.provenance import read_result
 from experiments.run_files import RESULT, read_curve, read_settings
@@ -54,14 +53,7 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     write_json(root / "comparison.json", summary)
     console.print(_table(results))
     if "reduction_percent" in summary:
-        fewer = shown(summary["reduction_percent"], ".1f")
-        low, high = summary["reduction_interval"] or (0.0, 0.0)
-        console.print(
-            f"failure episodes: {fewer} % fewer behind the gate"
-            + (f" (95 % over {len(seeds)} seeds: {low:.1f} to {high:.1f})" if low != high else "")
-            + f"; final return {summary['return_difference']:+.1f}",
-            highlight=False,
-        )
+        console.print(_paired_line(summary, len(seeds)), highlight=False)
     if diverged := sum(row.get("diverged", 0) for rows in results.values() for row in rows):
         console.print(f"physics diverged in {diverged} episodes, which taught nobody anything")
     first = next(iter(results.values()))[0]
@@ -74,6 +66,15 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
         )
         console.print(f"figure: {figure}", highlight=False, soft_wrap=True)
     return summary
+
+
+def _paired_line(summary: dict[str, Any], seeds: int) -> str:
+    """The comparison of the two main methods in words."""
+    low, high = summary["reduction_interval"] or (0.0, 0.0)
+    limits = f" (95 % over {seeds} seeds: {low:.1f} to {high:.1f})" if low != high else ""
+    fewer = summary["reduction_percent"]
+    told = "none to reduce" if fewer is None else f"{fewer:.1f} % fewer behind the gate{limits}"
+    return f"failure episodes: {told}; final return {summary['return_difference']:+.1f}"
 
 
 def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
