@@ -17,8 +17,8 @@ from experiments.decoration import decoration
 from experiments.outputs import FIGURES, check_output
 from experiments.plots import throughput_figure
 from experiments.runtime import UserError, describe_environment, write_json
+from farl_jax.agent import Networks
 from farl_jax.config import FarlConfig
-from farl_jax.offline import Networks
 from farl_jax.rollout import policy_controller, unroll
 from farl_jax.types import Normalizer
 

@@ -34,15 +34,15 @@ from experiments.runtime import (
     prepare_jax,
     write_json,
 )
+from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import from_rollout, normalize_rows
 from farl_jax.methods import METHODS
-from farl_jax.offline import Networks
 from farl_jax.online import OnlinePhase, make_online, train
 from farl_jax.rollout import plain_decision, policy_controller, unroll
 from farl_jax.safety import Gate, make_imagined_risk, policy_recovery
 from farl_jax.seeds import Seeds
-from farl_jax.types import Normalizer, OfflineResult
+from farl_jax.types import Normalizer
 from farl_jax.world_model import to_windows
 
 PARTS = ("physics", "policy", "gate", "update", "world_model", "rest")
@@ -155,9 +155,9 @@ class Setup:
         return make_online(self.env, self.nets, self.config, METHODS["farl"])
 
     @cached_property
-    def frozen(self) -> OfflineResult:
+    def frozen(self) -> Agent:
         """Small random weights."""
-        rng, abstract = np.random.default_rng(0), self.nets.abstract_result()
+        rng, abstract = np.random.default_rng(0), self.nets.abstract_agent()
         draw = lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), leaf.dtype)
         size = self.env.observation_size
         normalizer = Normalizer(jnp.zeros(size), jnp.ones(size))

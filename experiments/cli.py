@@ -41,6 +41,7 @@ from experiments.runtime import (
     prepare_jax,
     version_text,
 )
+from farl_jax import methods
 from farl_jax.methods import MAIN
 from farl_jax.schema import SchemaError
 
@@ -171,8 +172,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     """The paper's main figures."""
     from envs_mjx import TASKS
     from experiments import reproduce
-    from experiments.run_online import find_method
-    from farl_jax.methods import METHODS
+    from farl_jax.methods import METHODS, find_method
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     command = " ".join(["farl", *sys.argv[1:]])
@@ -262,7 +262,7 @@ def command_online(args: OnlineArgs) -> None:
     from experiments import run_online
     from experiments.begin import begin, online
 
-    run_online.find_method(args.method)
+    methods.find_method(args.method)
 
     def tune(run: Any) -> None:
         run = begin(run, online(args.method), overwrite=args.overwrite)

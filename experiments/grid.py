@@ -18,8 +18,8 @@ from experiments.presets import (
     with_settings,
 )
 from experiments.run_files import read_settings
-from experiments.run_online import find_method
 from experiments.runtime import UserError, check_data
+from farl_jax.methods import find_method
 
 
 @dataclass(frozen=True)

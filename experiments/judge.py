@@ -7,12 +7,12 @@ from typing import Any
 import jax
 
 from experiments.run import Run
-from farl_jax import devices, evaluate, online
+from farl_jax import behaviour, devices, evaluate
+from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
 from farl_jax.methods import METHODS, Method
 from farl_jax.safety import Gate
 from farl_jax.seeds import Seeds
-from farl_jax.types import OfflineResult
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Judge:
         kind = method.gate, method.recovery
         if kind not in self.programs:
             env, nets = self.run.env(self.config.online.eval_episodes), self.run.networks()
-            controller = online.make_controller(nets, self.config, method, explore=False)
+            controller = behaviour.make_controller(nets, self.config, method, explore=False)
 
             def controller_of(learnt, gate):
-                memory = online.start_memory(self.config, method, env)
+                memory = behaviour.start_memory(self.config, method, env)
                 return memory, controller(learnt, gate)
 
             self.programs[kind] = evaluate.make_evaluate(env, controller_of)
         return self.programs[kind]
 
     def __call__(
-        self, method: Method, seeds: Seeds, keys: list[jax.Array], learnt: OfflineResult, gate: Gate
+        self, method: Method, seeds: Seeds, keys: list[jax.Array], learnt: Agent, gate: Gate
     ) -> list[dict[str, float]]:
         """One batch of episodes of each seed; `learnt` and `gate` are joined."""
         if not method.gated:

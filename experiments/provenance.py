@@ -14,11 +14,11 @@ from typing import Any
 from experiments import run_files
 from experiments.presets import PRESETS, RunSettings, preset
 from experiments.runtime import UserError, first_difference
+from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import KINDS
 from farl_jax.methods import METHODS, Method
 from farl_jax.schema import SchemaError
-from farl_jax.types import OfflineResult
 
 CALIBRATION = (
     *("horizon", "hold", "gamma_risk"),
@@ -118,7 +118,7 @@ def demo_sources(folder: Path) -> dict[str, str]:
     return {name: sha_of(path) for name, path in files.items() if path.is_file()}
 
 
-def sources_of(start: OfflineResult, method: Method) -> dict[str, str]:
+def sources_of(start: Agent, method: Method) -> dict[str, str]:
     """SHA-256 of what a method starts from: the offline phase's result, and a critic of failures.
 
     Without a gate nothing reads its calibration, which may then differ.

@@ -21,9 +21,8 @@ from experiments.provenance import check
 from experiments.run_files import read_settings
 from experiments.runtime import LOCK, RunFolder, UserError, check_data
 from farl_jax import checkpoint, devices
+from farl_jax.agent import Agent, Networks
 from farl_jax.files import LEFTOVER
-from farl_jax.offline import Networks
-from farl_jax.types import OfflineResult
 
 
 @cache
@@ -69,9 +68,9 @@ class Run:
         lead = [("  "), (about, "dim"), " "] if about else []
         self.console.print(Text.assemble(*lead, text), soft_wrap=True)
 
-    def offline_result(self) -> OfflineResult:
+    def offline_result(self) -> Agent:
         """The offline checkpoint, strictly restored."""
-        abstract = {"result": self.networks().abstract_result()}
+        abstract = {"result": self.networks().abstract_agent()}
         folder = self.path / "offline"
         _, items, about = checkpoint.restore(folder, abstract, expect=self.expect("offline"))
         check(self.settings, about, "offline", folder)

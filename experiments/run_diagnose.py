@@ -12,14 +12,15 @@ from experiments.decoration import decoration
 from experiments.known import known, shown
 from experiments.plots import diagnosis_figure
 from experiments.run import Run
-from experiments.run_online import find_method, newest
+from experiments.run_online import newest
 from experiments.runtime import UserError, write_json
-from farl_jax import dataset, diagnosis, online, safety
+from farl_jax import behaviour, dataset, diagnosis, safety
+from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
-from farl_jax.methods import Method
+from farl_jax.methods import Method, find_method
 from farl_jax.rollout import unroll
 from farl_jax.safety import Gate
-from farl_jax.types import OfflineResult, Transition
+from farl_jax.types import Transition
 
 THRESHOLDS = tuple(float(x) for x in np.logspace(-5, 0.5, 23))
 
@@ -70,12 +71,12 @@ def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
     N is the run's own number of training environments.
     """
     env = run.env(config.online.num_envs)
-    controller = online.make_controller(run.networks(), config, method, explore=True)
+    controller = behaviour.make_controller(run.networks(), config, method, explore=True)
     never = Gate.create(config.safety.horizon, config.safety.gamma_risk, jnp.inf)
 
-    def roll(learnt: OfflineResult, key: jax.Array) -> Transition:
+    def roll(learnt: Agent, key: jax.Array) -> Transition:
         key_reset, key_roll = jax.random.split(key)
-        memory, state = online.start_memory(config, method, env), env.reset(key_reset)
+        memory, state = behaviour.start_memory(config, method, env), env.reset(key_reset)
         return unroll(env, controller(learnt, never), memory, state, key_roll, length)[2]
 
     return jax.jit(roll, compiler_options=dict(env.compiler_options))
@@ -87,7 +88,7 @@ def _make_watch(run: Run, config: FarlConfig, parts: Method) -> Any:
     roll = make_roll(run, config, parts, 2 * run.env(1).episode_limit)
 
     @jax.jit
-    def imagine(learnt: OfflineResult, obs: jax.Array, action: jax.Array) -> jax.Array:
+    def imagine(learnt: Agent, obs: jax.Array, action: jax.Array) -> jax.Array:
         return safety.imagine(
             (nets.policy, nets.latent),
             learnt,
@@ -97,14 +98,14 @@ def _make_watch(run: Run, config: FarlConfig, parts: Method) -> Any:
             config.safety.hold,
         )
 
-    def watch(learnt: OfflineResult, key: jax.Array) -> Any:
+    def watch(learnt: Agent, key: jax.Array) -> Any:
         steps = roll(learnt, key)
         return jax.device_get((steps, imagine(learnt, steps.obs, steps.decision.task_action)))
 
     return watch
 
 
-def _judge(run: Run, config: Any, learnt: OfflineResult, watch: Any, max_risk: float) -> dict:
+def _judge(run: Run, config: Any, learnt: Agent, watch: Any, max_risk: float) -> dict:
     """All measures of one pair; every pair sees the same starts and the same noise."""
     steps, probability = watch(learnt, run.key("diagnosis"))
     gate, done = config.safety, np.asarray(steps.done)

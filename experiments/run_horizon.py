@@ -23,13 +23,14 @@ from experiments.known import known, shown
 from experiments.plots import horizon_figure
 from experiments.run import Run
 from experiments.run_diagnose import make_roll
-from experiments.run_online import find_method, newest
+from experiments.run_online import newest
 from experiments.runtime import UserError, write_json
-from farl_jax import diagnosis, horizon, online
+from farl_jax import behaviour, diagnosis, horizon
+from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig, HorizonConfig
-from farl_jax.methods import METHODS
+from farl_jax.methods import METHODS, find_method
 from farl_jax.safety import Gate
-from farl_jax.types import OfflineResult, Transition
+from farl_jax.types import Transition
 
 
 def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
 
 
 def watch(
-    run: Run, settings: FarlConfig, config: HorizonConfig, learnt: OfflineResult
+    run: Run, settings: FarlConfig, config: HorizonConfig, learnt: Agent
 ) -> tuple[Gate, list[dict[str, Any]], dict[str, float]]:
     """Ungated rollouts: the gates, eps_safe matched, and what each would have foreseen.
 
@@ -124,7 +125,7 @@ def watch(
 
 
 def _costs(
-    run: Run, settings: FarlConfig, learnt: OfflineResult, gates: Gate, steps: Transition
+    run: Run, settings: FarlConfig, learnt: Agent, gates: Gate, steps: Transition
 ) -> tuple[np.ndarray, dict[str, float]]:
     """C_H [G, T, N] of the watched steps; seconds for it, and for one gate of the longest H."""
     top = settings.safety.horizon
@@ -145,13 +146,15 @@ def act(
     settings: FarlConfig,
     config: HorizonConfig,
     method: str,
-    learnt: OfflineResult,
+    learnt: Agent,
     gates: Gate,
 ) -> list[dict[str, Any]]:
     """All gates at work on the frozen policy, and one that never fires: a row each, it last."""
     env = run.env(config.num_envs)
-    controller_of = online.make_controller(run.networks(), settings, METHODS[method], explore=True)
-    memory_of = lambda: online.start_memory(settings, METHODS[method], env)
+    controller_of = behaviour.make_controller(
+        run.networks(), settings, METHODS[method], explore=True
+    )
+    memory_of = lambda: behaviour.start_memory(settings, METHODS[method], env)
     start, advance = horizon.make_trial(env, controller_of, memory_of, config.chunk)
     never = Gate.create(1, 1.0, jnp.inf)
     gates = jax.tree.map(lambda x, y: jnp.append(x, y.astype(x.dtype)), gates, never)

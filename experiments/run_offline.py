@@ -11,12 +11,13 @@ from experiments.presets import PROTOCOL
 from experiments.provenance import check, demo_sources, sources_of
 from experiments.run import Run, reporter
 from experiments.runtime import describe_environment
-from farl_jax import checkpoint, costs, offline
+from farl_jax import adaptation, checkpoint, costs, offline, risk_critic
+from farl_jax.agent import Agent
 from farl_jax.dataset import Dataset
 from farl_jax.methods import Method
 from farl_jax.metrics import MetricsWriter
 from farl_jax.risk_critic import RiskData
-from farl_jax.types import OfflineResult, Params
+from farl_jax.types import Params
 from farl_jax.world_model import Windows
 
 
@@ -75,7 +76,7 @@ def fit(run: Run) -> None:
     run.say(f"  saved {run.path / 'offline'}  {seconds:.1f} s")
 
 
-def start_of(run: Run, method: Method) -> OfflineResult:
+def start_of(run: Run, method: Method) -> Agent:
     """The offline checkpoint, with the risk critic where the method gates by one.
 
     The critic is `<run>/risk_critic/0`; it is fitted where there is none.
@@ -104,15 +105,15 @@ def start_of(run: Run, method: Method) -> OfflineResult:
     return frozen.replace(risk_critic=params)
 
 
-def rehearsal_of(run: Run, frozen: OfflineResult, method: Method) -> tuple[int, Windows | RiskData]:
+def rehearsal_of(run: Run, frozen: Agent, method: Method) -> tuple[int, Windows | RiskData]:
     """How often what the gate asks goes on learning, and the demonstrations that it rehearses."""
     config, demos = run.settings.config, read_demos(run)
     if method.gate == "critic":
-        return config.risk_critic.every, offline.risk_rehearsal(demos, frozen.normalizer)
-    return config.adaptation.every, offline.rehearsal(demos, frozen.normalizer, config)
+        return config.risk_critic.every, risk_critic.risk_rehearsal(demos, frozen.normalizer)
+    return config.adaptation.every, adaptation.rehearsal(demos, frozen.normalizer, config)
 
 
-def cost_value_of(run: Run, frozen: OfflineResult) -> Params:
+def cost_value_of(run: Run, frozen: Agent) -> Params:
     """V_C of the demonstrations, from which the constrained methods go on."""
     demos, net = read_demos(run), run.networks().value
     config, started = run.settings.config.constraint, time.perf_counter()

@@ -26,36 +26,20 @@ from experiments.run import Run
 from experiments.run_files import RESULT
 from experiments.runtime import UserError, free_memory, write_json
 from farl_jax import checkpoint, devices, online
-from farl_jax.config import FarlConfig, OnlineConfig
-from farl_jax.methods import MAIN, METHODS, Method
+from farl_jax.agent import Agent
+from farl_jax.behaviour import make_gate
+from farl_jax.config import OnlineConfig
+from farl_jax.methods import MAIN, METHODS, Method, find_method
 from farl_jax.metrics import FILE, MetricsWriter, OnlineRow, read_metrics
 from farl_jax.risk_critic import RiskData
 from farl_jax.safety import Gate
 from farl_jax.saver import Part, Saver
 from farl_jax.seeds import Seeds, group_sizes, seed_bytes
-from farl_jax.types import OfflineResult
 from farl_jax.world_model import Windows
 
 LOG_UPDATES = 10
 THRESHOLDS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
 """Settings that a compiled program takes as numbers: runs that differ in them may train in step."""
-
-
-def find_method(name: str) -> Method:
-    """The method of this name."""
-    if name not in METHODS:
-        raise UserError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
-    return METHODS[name]
-
-
-def make_gate(config: FarlConfig, frozen: OfflineResult, method: Method) -> Gate:
-    """The run's (H, gamma_risk, eps_safe); eps_safe is the calibrated one unless configured.
-
-    A risk critic has an eps of its own.
-    """
-    chosen = config.risk_critic.max_risk if method.gate == "critic" else config.safety.max_risk
-    max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen
-    return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Training:
     runs: list[Run]
     method: str
     phase: online.OnlinePhase  # lifted over the seeds
-    frozen: OfflineResult  # joined, like all below
+    frozen: Agent  # joined, like all below
     gate: Gate
     rehearsal: tuple[int, Windows | RiskData | None]
     judge: Judge
@@ -91,7 +75,7 @@ class Training:
         return run.path / self.method
 
     def evaluate(
-        self, key: str, learnt: OfflineResult, gate: Gate, *, final: bool = False
+        self, key: str, learnt: Agent, gate: Gate, *, final: bool = False
     ) -> list[dict[str, float]]:
         """The judge's rows of all seeds, each on its own key of this name."""
         ask = self.judge.many if final else self.judge
@@ -208,7 +192,7 @@ def all_phases(
     return [list(rows) for rows in zip(*by_method, strict=True)]
 
 
-def newest(run: Run, method: str, frozen: OfflineResult) -> tuple[int, OfflineResult, Gate]:
+def newest(run: Run, method: str, frozen: Agent) -> tuple[int, Agent, Gate]:
     """(online step, `frozen` with what the newest checkpoint has learnt since, its gate)."""
     folder, parts = run.path / method / "checkpoints", find_method(method)
     gate = make_gate(run.settings.config, frozen, parts)
@@ -248,7 +232,7 @@ def _restore(
         return state, seconds
     training.runs[0].say(f"  resumed at step {steps[0]:,}")
     restored = training.seeds.join([own for _, own in found])
-    return devices.place_state(restored, len(training.runs)), seconds
+    return devices.place_state(restored, online.PER_ENV, len(training.runs)), seconds
 
 
 def _seconds_until(folder: Path, step: int) -> float:

@@ -8,9 +8,10 @@ import numpy as np
 from envs_mjx import render
 from experiments import run_offline
 from experiments.run import Run
-from experiments.run_online import find_method, newest
-from farl_jax import online
+from experiments.run_online import newest
+from farl_jax import behaviour
 from farl_jax.evaluate import first_episodes
+from farl_jax.methods import find_method
 from farl_jax.rollout import unroll
 
 EPISODES = 3
@@ -28,13 +29,13 @@ def film(run: Run, method: str) -> None:
     render.find_gl()  # without it, nothing below is worth the time
     frozen = run_offline.start_of(run, parts)
     env = run.env(config.online.num_envs)
-    controller = online.make_controller(run.networks(), config, parts, explore=True)
+    controller = behaviour.make_controller(run.networks(), config, parts, explore=True)
 
     def roll(learnt: Any, gate: Any, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
         state = env.reset(key_reset)
         seen = lambda state, outcome: (outcome.physics.qpos, outcome.goal)
-        memory = online.start_memory(config, parts, env)
+        memory = behaviour.start_memory(config, parts, env)
         *_, steps, extra = unroll(
             env, controller(learnt, gate), memory, state, key_roll, env.episode_limit, seen
         )

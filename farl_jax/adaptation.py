@@ -6,26 +6,18 @@ the same loss every few policy updates; half of each batch are demonstrations, s
 none of their failures, half are windows of the steps that training took anyway.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from farl_jax import world_model
-from farl_jax.config import AdaptationConfig, WorldModelConfig
+from farl_jax import dataset, world_model
+from farl_jax.config import AdaptationConfig, FarlConfig, WorldModelConfig
+from farl_jax.dataset import Dataset, normalize_rows
 from farl_jax.latent import LatentModel
+from farl_jax.ring import Ring, create_ring, draw, store
+from farl_jax.training import OnlineLearning
 from farl_jax.types import Normalizer, Params, Transition
 from farl_jax.world_model import ModelState, Windows
-
-
-@struct.dataclass
-class Ring:
-    """The latest R windows of L steps; the oldest make room."""
-
-    fields: dict[str, jax.Array]  # name -> [R, L, ...]
-    stored: jax.Array  # [] i32 windows ever stored
 
 
 @struct.dataclass
@@ -39,51 +31,8 @@ class Adaptation:
 
     @property
     def learnt(self) -> dict[str, Params]:
-        """What of an `OfflineResult` it has changed."""
+        """What of an `Agent` it has changed."""
         return {"world_model": self.model.learner.params}
-
-
-def create_ring(size: int, length: int, observation_size: int, action_size: int) -> Ring:
-    """An empty ring."""
-    wide = {"obs": observation_size, "next_obs": observation_size, "action": action_size}
-    fields = {k: jnp.zeros((size, length, n)) for k, n in wide.items()}
-    fields["reward"] = jnp.zeros((size, length))
-    fields |= {k: jnp.zeros((size, length), bool) for k in ("failure", "terminated")}
-    return Ring(fields, jnp.zeros((), jnp.int32))
-
-
-def store(
-    ring: Ring, steps: dict[str, jax.Array], eligible: jax.Array, key: jax.Array, most: int
-) -> Ring:
-    """Add up to `most` eligible windows of a rollout, drawn at random without replacement.
-
-    Args:
-        ring: of windows of L steps.
-        steps: name -> [T, N, ...].
-        eligible: [T - L + 1, N] bool, by first step.
-        key: consumed.
-        most: static.
-    """
-    size, length = ring.fields["reward"].shape
-    lot = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
-    lot, place = jax.lax.top_k(lot.reshape(-1), most)
-    drawn = lot >= 0.0
-    first, env = jnp.divmod(place, eligible.shape[1])
-    time = first[:, None] + jnp.arange(length)
-    slot = (ring.stored + jnp.cumsum(drawn) - 1) % size
-    slot = jnp.where(drawn, slot, size)  # outside: dropped
-    fields = {
-        name: kept.at[slot].set(steps[name][time, env[:, None]], mode="drop")
-        for name, kept in ring.fields.items()
-    }
-    return Ring(fields, ring.stored + jnp.sum(drawn, dtype=jnp.int32))
-
-
-def draw(ring: Ring, key: jax.Array, batch: int) -> dict[str, jax.Array]:
-    """`batch` windows with replacement, time first: name -> [L, batch, ...]."""
-    size = ring.fields["reward"].shape[0]
-    row = jax.random.randint(key, (batch,), 0, jnp.clip(ring.stored, 1, size))
-    return {name: jnp.moveaxis(kept[row], 0, 1) for name, kept in ring.fields.items()}
 
 
 def usable_windows(
@@ -181,13 +130,11 @@ def make_adaptation(
     world: WorldModelConfig,
     reward_scale: float,
     rollout: tuple[int, int],
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Build `init(params)`, `observe(adaptation, steps, normalizer, key)` and `learn`.
+) -> OnlineLearning:
+    """How the world model goes on learning; its state is an `Adaptation`, its demonstrations
 
-    `rollout` is (T, N) of the steps that are observed.
-
-    `learn(adaptation, key, rehearsal) -> adaptation` takes one chunk of gradient steps; it calls
-    the very program that fitted the model offline. The logit shift stays that of the offline phase:
+    `Windows`. `rollout` is (T, N) of the steps that are observed. A chunk of gradient steps is the
+    very program that fitted the model offline. The logit shift stays that of the offline phase:
     batches hold the same share of windows with a failure.
     """
     _, fit = world_model.make_fit(model, world)
@@ -219,8 +166,19 @@ def make_adaptation(
         keys = jax.random.split(key, world.chunk)
         return jax.vmap(lambda k: mixed_batch(adaptation, k, rehearsal, world))(keys)
 
-    def learn(adaptation: Adaptation, key: jax.Array, rehearsal: Windows) -> Adaptation:
+    def learn(
+        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, task_policy: Params
+    ) -> Adaptation:
         state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal), rates)
         return adaptation.replace(model=state)
 
-    return init, observe, learn
+    return OnlineLearning(init, observe, learn, "world_model")
+
+
+def rehearsal(
+    demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig
+) -> world_model.Windows:
+    """Windows of the task and failure demonstrations, for the model's learning online."""
+    data = dataset.concatenate(demos["task"], demos["failure"])
+    data["reward"] = data["reward"] * config.iql.reward_scale
+    return world_model.to_windows(normalize_rows(data, normalizer), config.world_model)[0]

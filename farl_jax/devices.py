@@ -14,6 +14,7 @@ on the same files; their devices are one mesh, and the first of them alone write
 
 import math
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -120,17 +121,16 @@ def spread(tree: PyTree, axis: int = 0) -> PyTree:
     )
 
 
-def settle(state: Any) -> Any:
-    """Inside a program: an `OnlineState` as it lies between two programs, the same every time."""
+def settle(state: Any, rows: Sequence[str]) -> Any:
+    """Inside a program: a state as it lies between two programs, the same every time.
+
+    The fields named in `rows` have a row for each environment.
+    """
     if not active():
         return state
-    rows = state.replace(**{name: spread(getattr(state, name)) for name in ROWS})
+    spreads = {name: spread(getattr(state, name)) for name in rows}
     everywhere = jax.tree.map(lambda leaf: _constrain(leaf, PartitionSpec()), state)
-    return everywhere.replace(**{name: getattr(rows, name) for name in ROWS})
-
-
-ROWS = ("env_state", "memory")
-"""Fields of an `OnlineState` that have a row for each environment."""
+    return everywhere.replace(**spreads)
 
 
 def _constrain(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
@@ -142,14 +142,14 @@ def place(tree: PyTree, seeds: int = 1) -> PyTree:
     return _put(tree, PartitionSpec(SEEDS) if seeds > 1 else PartitionSpec())
 
 
-def place_state(state: Any, seeds: int = 1) -> Any:
-    """An `OnlineState`, or several seeds' joined, as `settle` leaves it."""
+def place_state(state: Any, rows: Sequence[str], seeds: int = 1) -> Any:
+    """A state, or several seeds' joined, as `settle` leaves it."""
     if not active():
         return state
-    rows = PartitionSpec(SEEDS, ENVS) if seeds > 1 else PartitionSpec(ENVS)
-    placed = {name: _put(getattr(state, name), rows) for name in ROWS}
-    rest = place(state.replace(**dict.fromkeys(ROWS)), seeds)
-    return rest.replace(**placed)
+    spec = PartitionSpec(SEEDS, ENVS) if seeds > 1 else PartitionSpec(ENVS)
+    placed = {name: _put(getattr(state, name), spec) for name in rows}
+    others = place(state.replace(**dict.fromkeys(rows)), seeds)
+    return others.replace(**placed)
 
 
 def _put(tree: PyTree, spec: PartitionSpec) -> PyTree:

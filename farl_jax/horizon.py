@@ -16,13 +16,13 @@ import numpy as np
 from flax import struct
 
 from farl_jax import diagnosis, safety
+from farl_jax.agent import Agent, Networks
 from farl_jax.config import SafetyConfig
-from farl_jax.offline import Networks
 from farl_jax.online import Counters
 from farl_jax.returns import normalized_return
 from farl_jax.rollout import unroll
 from farl_jax.safety import Gate, GateMemory
-from farl_jax.types import BatchedEnv, Controller, OfflineResult
+from farl_jax.types import BatchedEnv, Controller
 
 
 def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callable[..., jax.Array]:
@@ -31,7 +31,7 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
     The probabilities are imagined once, whatever the gates; only their weighted sums differ.
     """
 
-    def costs(learnt: OfflineResult, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
+    def costs(learnt: Agent, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
         probability = safety.imagine(
             (nets.policy, nets.latent),
             learnt,
@@ -96,7 +96,7 @@ class Trial:
 
 def make_trial(
     env: BatchedEnv,
-    controller_of: Callable[[OfflineResult, Gate], Controller],
+    controller_of: Callable[[Agent, Gate], Controller],
     start_memory: Callable[[], GateMemory],
     length: int,
 ) -> tuple[Callable[[Gate, jax.Array], Trial], Callable[..., Trial]]:
@@ -113,7 +113,7 @@ def make_trial(
         )
         return Trial(start_memory(), env.reset(key), counters, calm=none, alarms=none)
 
-    def advance(trial: Trial, learnt: OfflineResult, gate: Gate, key: jax.Array) -> Trial:
+    def advance(trial: Trial, learnt: Agent, gate: Gate, key: jax.Array) -> Trial:
         controller = controller_of(learnt, gate)
         memory, env_state, steps, _ = unroll(
             env, controller, trial.memory, trial.env_state, key, length

@@ -6,6 +6,8 @@ All start from the same offline checkpoint and run through the same online loop.
 from dataclasses import dataclass
 from typing import Literal
 
+from farl_jax.schema import SchemaError
+
 
 @dataclass(frozen=True)
 class Method:
@@ -56,3 +58,14 @@ METHODS = {
 
 MAIN = ("uni_o4", "farl")
 """The paper's main comparison: baseline, ours."""
+
+
+def find_method(name: str) -> Method:
+    """Return the method of this name.
+
+    Raises:
+        SchemaError: there is none.
+    """
+    if name not in METHODS:
+        raise SchemaError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+    return METHODS[name]

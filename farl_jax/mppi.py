@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from farl_jax.agent import Agent
 from farl_jax.config import MPPIConfig
 from farl_jax.latent import LatentModel, two_hot_mean
 from farl_jax.safety import Recovery
-from farl_jax.types import OfflineResult, Params
+from farl_jax.types import Params
 
 STREAM = 0x4D505049
 """Folded into the controller's key, so that planning leaves the task policy's noise as it is."""
@@ -126,7 +127,7 @@ def start_plans(config: MPPIConfig, num_envs: int, action_size: int) -> jax.Arra
     return jnp.zeros((num_envs, config.horizon, action_size))
 
 
-def mppi_recovery(model: LatentModel, learnt: OfflineResult, config: MPPIConfig) -> Recovery:
+def mppi_recovery(model: LatentModel, learnt: Agent, config: MPPIConfig) -> Recovery:
     """Recovery by the first action of a plan, made only where recovery acts.
 
     A recovery that goes on starts from its last plan, one step on; one that begins from no

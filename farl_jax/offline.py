@@ -1,7 +1,6 @@
 """The offline phase, in the paper's order: clone, improve, recover, model, calibrate."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,72 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from farl_jax import bc, dagger, dataset, evaluate, iql, ope, ppo, risk_critic, safety, world_model
+from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset, normalize_rows, to_normalized
-from farl_jax.latent import LatentModel
 from farl_jax.margins import foreseen_margin, resolve_margins
-from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
 from farl_jax.normalize import fit_normalizer
 from farl_jax.rollout import policy_controller, unroll
-from farl_jax.types import (
-    BatchedEnv,
-    FailureCalibration,
-    Normalizer,
-    OfflineResult,
-    Params,
-)
+from farl_jax.types import BatchedEnv, Normalizer, Params
 
 Report = Callable[[str, dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """All networks of one run; they hold sizes, never parameters."""
-
-    policy: GaussianPolicy
-    recovery: GaussianPolicy
-    value: Value
-    critic: DoubleCritic
-    transition: TransitionModel
-    latent: LatentModel
-    sizes: tuple[int, int]  # (observation size, action size)
-
-    @classmethod
-    def create(cls, config: FarlConfig, observation_size: int, action_size: int) -> "Networks":
-        """Networks of the configured sizes."""
-        net = config.network
-        shape = action_size, net.width, net.depth, float(np.log(net.min_std))
-        return cls(
-            policy=GaussianPolicy(*shape),
-            recovery=GaussianPolicy(*shape, net.recovery_motion),
-            value=Value(net.width, net.critic_depth),
-            critic=DoubleCritic(net.width, net.critic_depth),
-            transition=TransitionModel(net.width, net.critic_depth),
-            latent=LatentModel(config.world_model, observation_size, action_size),
-            sizes=(observation_size, action_size),
-        )
-
-    def abstract_result(self) -> OfflineResult:
-        """Shapes and dtypes of an OfflineResult, for strict restoring."""
-
-        def build() -> OfflineResult:
-            key, obs, action = jax.random.key(0), jnp.zeros((1, self.sizes[0])), self.sizes[1]
-            number = jnp.zeros(())
-            return OfflineResult(
-                policy=self.policy.init(key, obs),
-                value=self.value.init(key, obs),
-                recovery=self.recovery.init(key, obs),
-                world_model=self.latent.init(key, obs, jnp.zeros((1, action))),
-                normalizer=Normalizer(obs[0], obs[0]),
-                calibration=FailureCalibration(number, number),
-            )
-
-        return jax.eval_shape(build)
-
-    def abstract_risk_critic(self) -> Params:
-        """Shapes and dtypes of a risk critic's parameters."""
-        obs, action = (jnp.zeros((1, size)) for size in self.sizes)
-        return jax.eval_shape(self.critic.init, jax.random.key(0), obs, action)
 
 
 def recovery_rewards(data: Dataset, safe_margin: float, lead: float) -> Dataset:
@@ -98,7 +40,7 @@ def run_offline(
     config: FarlConfig,
     key: jax.Array,
     report: Report,
-) -> OfflineResult:
+) -> Agent:
     """All offline learning.
 
     Args:
@@ -143,7 +85,7 @@ def run_offline(
     model_params, calibration = fit_world_model(
         nets, policy, (scripted, own), normalizer, config, key_model, report
     )
-    return OfflineResult(
+    return Agent(
         policy=policy,
         value=critics.value,
         recovery=recovery,
@@ -246,19 +188,10 @@ def fit_world_model(
     return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))
 
 
-def rehearsal(
-    demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig
-) -> world_model.Windows:
-    """Windows of the task and failure demonstrations, for the model's learning online."""
-    data = dataset.concatenate(demos["task"], demos["failure"])
-    data["reward"] = data["reward"] * config.iql.reward_scale
-    return world_model.to_windows(normalize_rows(data, normalizer), config.world_model)[0]
-
-
 def fit_risk_critic(
     env: BatchedEnv,
     demos: dict[str, Dataset],
-    frozen: OfflineResult,
+    frozen: Agent,
     config: FarlConfig,
     key: jax.Array,
     report: Report,
@@ -278,12 +211,6 @@ def fit_risk_critic(
     rows = risk_critic.to_risk_data(normalize_rows(data, frozen.normalizer))
     log = lambda step, losses: report("risk_critic", {"step": step} | losses)
     return fit(key_fit, frozen.policy, rows, log)
-
-
-def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> risk_critic.RiskData:
-    """Task and failure demonstrations, for the risk critic's learning online."""
-    data = dataset.concatenate(demos["task"], demos["failure"])
-    return risk_critic.to_risk_data(normalize_rows(data, normalizer))
 
 
 def held_out_report(

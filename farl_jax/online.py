@@ -17,25 +17,20 @@ from flax import struct
 
 from farl_jax import constrained, devices, ppo
 from farl_jax.adaptation import Adaptation, make_adaptation
+from farl_jax.agent import Agent, Networks
+from farl_jax.behaviour import make_controller, start_memory
 from farl_jax.config import FarlConfig
 from farl_jax.methods import Method
-from farl_jax.mppi import mppi_recovery, start_plans
-from farl_jax.offline import Networks
-from farl_jax.risk_critic import RiskData, RiskLearning, make_critic_risk, make_risk_learning
-from farl_jax.rollout import policy_controller, unroll
+from farl_jax.risk_critic import RiskData, RiskLearning, make_risk_learning
+from farl_jax.rollout import unroll
 from farl_jax.safety import (
     ALARMS,
     Gate,
     GateMemory,
-    Recovery,
-    Risk,
     adjust,
-    gated_controller,
-    make_imagined_risk,
-    policy_recovery,
-    zero_recovery,
 )
-from farl_jax.types import BatchedEnv, Controller, OfflineResult, Params, Transition
+from farl_jax.training import OnlineLearning
+from farl_jax.types import BatchedEnv, Params, Transition
 from farl_jax.world_model import Windows
 
 
@@ -94,6 +89,10 @@ class OnlineState:
     env_steps: jax.Array  # [] i32
 
 
+PER_ENV = ("env_state", "memory")
+"""Fields of an `OnlineState` that have a row for each environment."""
+
+
 @dataclass(frozen=True)
 class OnlinePhase:
     """The compiled functions of one online run; `frozen` and `gate` are arguments.
@@ -102,13 +101,13 @@ class OnlinePhase:
     """
 
     init: Callable[..., OnlineState]
-    collect: Callable[[OnlineState, OfflineResult, Gate], tuple[OnlineState, Transition]]
-    update: Callable[[OnlineState, OfflineResult, Transition], tuple[OnlineState, dict]]
+    collect: Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]
+    update: Callable[[OnlineState, Agent, Transition], tuple[OnlineState, dict]]
     adapt: Callable[[OnlineState, Windows | RiskData], OnlineState] | None
     steps_per_update: int
 
 
-def current(state: OnlineState, frozen: OfflineResult) -> OfflineResult:
+def current(state: OnlineState, frozen: Agent) -> Agent:
     """The offline result with the task policy, and what the gate asks, as they now are."""
     learnt = {} if state.adaptation is None else state.adaptation.learnt
     return frozen.replace(policy=state.learners.actor.params, **learnt)
@@ -122,70 +121,15 @@ def sound(state: OnlineState) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMemory:
-    """What the method's controller remembers of N environments before their first step."""
-    memory = GateMemory.create(env.num_envs)
-    if method.recovery != "mppi":
-        return memory
-    return memory.replace(plan=start_plans(config.mppi, env.num_envs, env.action_size))
-
-
-def make_controller(
-    nets: Networks, config: FarlConfig, method: Method, *, explore: bool
-) -> Callable[[OfflineResult, Gate], Controller]:
-    """The behaviour policy of the run: behind the method's gate, or the task policy alone."""
-
-    def risk_of(learnt: OfflineResult, gate: Gate) -> Risk:
-        if method.gate == "critic":
-            return make_critic_risk(nets.critic, learnt.risk_critic)
-        horizon, hold = config.safety.horizon, config.safety.hold
-        networks = (nets.policy, nets.latent)
-        return make_imagined_risk(networks, learnt, gate, max_horizon=horizon, hold=hold)
-
-    def recovery_of(learnt: OfflineResult) -> Recovery:
-        if method.recovery == "mppi":
-            return mppi_recovery(nets.latent, learnt, config.mppi)
-        if method.recovery == "zero":
-            return zero_recovery(nets.sizes[1])
-        return policy_recovery(nets.recovery, learnt.recovery)
-
-    def build(learnt: OfflineResult, gate: Gate) -> Controller:
-        if not method.gated:
-            return policy_controller(
-                nets.policy.apply, learnt.policy, learnt.normalizer, explore=explore
-            )
-        return gated_controller(
-            nets.policy,
-            learnt,
-            risk_of(learnt, gate),
-            recovery_of(learnt),
-            gate.max_risk,
-            config.safety,
-            explore=explore,
-        )
-
-    return build
-
-
-def _make_learning(
-    nets: Networks, config: FarlConfig, method: Method
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None:
-    """`init(offline result)`, `observe` and `learn` of what the method's gate asks, if it learns.
-
-    `learn(adaptation, key, demonstrations, task policy)` takes one chunk of gradient steps.
-    """
+def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> OnlineLearning | None:
+    """How what the method's gate asks goes on learning; None where it is frozen, or no gate."""
     if method.gate == "critic" and config.risk_critic.every > 0:
-        init, observe, learn = make_risk_learning(
-            nets.critic, nets.policy, config.risk_critic, nets.sizes
-        )
-        return lambda own: init(own.risk_critic), observe, learn
+        return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
     if method.gate == "world_model" and config.adaptation.every > 0:
         rollout = config.online.rollout, config.online.num_envs
-        init, observe, fit = make_adaptation(
+        return make_adaptation(
             nets.latent, config.adaptation, config.world_model, config.iql.reward_scale, rollout
         )
-        learn = lambda adaptation, key, demos, policy: fit(adaptation, key, demos)
-        return lambda own: init(own.world_model), observe, learn
     return None
 
 
@@ -193,12 +137,8 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
     """Build the online phase of a method for a batched environment."""
     init_learners, update_learners = _make_update(nets, config, method)
     learning = _make_learning(nets, config, method)
-    adapts = learning is not None
-    start_learning, observe, learn = learning if adapts else (None, None, None)
 
-    def init(
-        frozen: OfflineResult, key: jax.Array, cost_value: Params | None = None
-    ) -> OnlineState:
+    def init(frozen: Agent, key: jax.Array, cost_value: Params | None = None) -> OnlineState:
         key_reset, key_run = jax.random.split(key)
         # copied: the state is donated at every step, `frozen` is not
         own, own_cost_value = jax.tree.map(jnp.copy, (frozen, cost_value))
@@ -207,19 +147,19 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             learners=init_learners(own.policy, *values),
             env_state=env.reset(key_reset),
             memory=start_memory(config, method, env),
-            adaptation=start_learning(own) if adapts else None,
+            adaptation=learning.init(getattr(own, learning.part)) if learning else None,
             slack=jnp.ones(()),
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
         )
-        return devices.settle(state)
+        return devices.settle(state, PER_ENV)
 
     # Jitted apart from the rest of the state: the same program for every method.
     update_learners = jax.jit(update_learners, donate_argnums=0)
-    observe = jax.jit(observe, donate_argnums=0) if adapts else None
+    observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
 
-    def update(state: OnlineState, frozen: OfflineResult, steps: Transition):
+    def update(state: OnlineState, frozen: Agent, steps: Transition):
         key, key_update, key_observe = jax.random.split(state.key, 3)
         rest = state.env_steps <= config.online.critic_warmup
         learners, metrics = update_learners(
@@ -228,7 +168,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
         metrics["slack"] = jnp.copy(state.slack)  # the state is donated at the next step
         state = state.replace(learners=learners, key=key)
-        if adapts:
+        if learning:
             seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
             state = state.replace(adaptation=seen)
         return state, metrics
@@ -236,7 +176,8 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
     def adapt(state: OnlineState, demos: Windows | RiskData) -> OnlineState:
         key, key_learn = jax.random.split(state.key)
         policy = state.learners.actor.params
-        return state.replace(adaptation=learn(state.adaptation, key_learn, demos, policy), key=key)
+        learnt = learning.learn(state.adaptation, key_learn, demos, policy)
+        return state.replace(adaptation=learnt, key=key)
 
     options = dict(env.compiler_options)
     return OnlinePhase(
@@ -245,7 +186,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             _make_collect(env, nets, config, method), compiler_options=options, donate_argnums=0
         ),
         update=update,
-        adapt=adapt if adapts else None,
+        adapt=adapt if learning else None,
         steps_per_update=env.num_envs * config.online.rollout,
     )
 
@@ -264,7 +205,7 @@ def _make_collect(
 ) -> Callable[..., Any]:
     controller_of = make_controller(nets, config, method, explore=True)
 
-    def collect(state: OnlineState, frozen: OfflineResult, gate: Gate):
+    def collect(state: OnlineState, frozen: Agent, gate: Gate):
         key, key_roll = jax.random.split(state.key)
         controller = controller_of(current(state, frozen), gate.tightened(state.slack))
         memory, env_state, steps, _ = unroll(
@@ -281,7 +222,7 @@ def _make_collect(
             counters=state.counters.add(steps),
             env_steps=state.env_steps + steps.reward.size,
         )
-        return devices.settle(state), steps
+        return devices.settle(state, PER_ENV), steps
 
     return collect
 
@@ -289,7 +230,7 @@ def _make_collect(
 def train(
     phase: OnlinePhase,
     state: OnlineState,
-    frozen: OfflineResult,
+    frozen: Agent,
     gate: Gate,
     env_steps: int,
     adaptation: tuple[int, Windows | RiskData | None] = (0, None),

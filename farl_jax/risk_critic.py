@@ -10,7 +10,6 @@ share of failing steps in a batch is fixed and the critic goes on learning onlin
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +17,18 @@ import numpy as np
 import optax
 from flax import struct
 
-from farl_jax import distributions
-from farl_jax.adaptation import Ring, create_ring, draw, store, window_fields
+from farl_jax import (
+    dataset,
+    distributions,
+    risk_critic,
+)
+from farl_jax.adaptation import window_fields
 from farl_jax.config import RiskCriticConfig
-from farl_jax.dataset import Dataset, DeviceData, to_device
+from farl_jax.dataset import Dataset, DeviceData, normalize_rows, to_device
 from farl_jax.networks import DoubleCritic, GaussianPolicy
+from farl_jax.ring import Ring, create_ring, draw, store
 from farl_jax.safety import Risk
-from farl_jax.training import Learner, polyak
+from farl_jax.training import Learner, OnlineLearning, polyak
 from farl_jax.types import Normalizer, Params, Transition
 
 FIELDS = ("obs", "action", "next_obs", "failure", "terminated")
@@ -58,7 +62,7 @@ class RiskLearning:
 
     @property
     def learnt(self) -> dict[str, Params]:
-        """What of an `OfflineResult` it has changed."""
+        """What of an `Agent` it has changed."""
         return {"risk_critic": self.critic.learner.params}
 
 
@@ -203,11 +207,10 @@ def make_risk_learning(
     policy: GaussianPolicy,
     config: RiskCriticConfig,
     sizes: tuple[int, int],
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Build `init(params)`, `observe(learning, steps, normalizer, key)` and `learn`.
+) -> OnlineLearning:
+    """How the critic goes on learning; its state is a `RiskLearning`, its demonstrations `RiskData`.
 
-    `learn(learning, key, demos, task policy) -> learning` takes one chunk of updates, by the very
-    program that fitted the critic offline.
+    A chunk of updates is the very program that fitted the critic offline.
     """
     start, fit = make_fit(critic, policy, config)
 
@@ -242,4 +245,10 @@ def make_risk_learning(
         state, _ = fit(learning.critic, key_fit, task_policy, some)
         return learning.replace(critic=state)
 
-    return init, observe, learn
+    return OnlineLearning(init, observe, learn, "risk_critic")
+
+
+def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> risk_critic.RiskData:
+    """Task and failure demonstrations, for the risk critic's learning online."""
+    data = dataset.concatenate(demos["task"], demos["failure"])
+    return risk_critic.to_risk_data(normalize_rows(data, normalizer))

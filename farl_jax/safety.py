@@ -16,10 +16,11 @@ import numpy as np
 from flax import struct
 
 from farl_jax import distributions
+from farl_jax.agent import Agent
 from farl_jax.config import SafetyConfig
 from farl_jax.latent import LatentModel
 from farl_jax.networks import GaussianPolicy
-from farl_jax.types import Controller, Decision, OfflineResult, Params
+from farl_jax.types import Controller, Decision, Params
 
 Risk = Callable[[jax.Array, jax.Array], jax.Array]
 """(obs [N, D] normalised, action [N, A]) -> cost [N] that is compared with eps_safe."""
@@ -156,7 +157,7 @@ def failure_probabilities(
 
 def imagine(
     nets: tuple[GaussianPolicy, LatentModel],
-    learnt: OfflineResult,
+    learnt: Agent,
     obs: jax.Array,
     action: jax.Array,
     max_horizon: int,
@@ -213,7 +214,7 @@ def adjust(
 
 def make_imagined_risk(
     nets: tuple[GaussianPolicy, LatentModel],
-    learnt: OfflineResult,
+    learnt: Agent,
     gate: Gate,
     *,
     max_horizon: int,
@@ -248,7 +249,7 @@ def zero_recovery(action_size: int) -> Recovery:
 
 def gated_controller(
     policy: GaussianPolicy,
-    learnt: OfflineResult,
+    learnt: Agent,
     risk: Risk,
     recovery: Recovery,
     max_risk: jax.Array,

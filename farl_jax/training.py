@@ -1,7 +1,7 @@
 """Small shared pieces of gradient training: optimisers and the scan over updates."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,22 @@ class Learner:
         updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
         updates = jax.tree.map(lambda u: rate * u, updates)
         return Learner(optax.apply_updates(self.params, updates), opt_state)
+
+
+class OnlineLearning(NamedTuple):
+    """How a prediction that the gate asks goes on learning in the online phase: pure functions.
+
+    Its state has `learnt`: the entries of an `Agent` that it has changed.
+    """
+
+    init: Callable[..., Any]
+    """(parameters after the offline phase) -> state."""
+    observe: Callable[..., Any]
+    """(state, steps [T, N], normalizer, key) -> state, which remembers some of the steps."""
+    learn: Callable[..., Any]
+    """(state, key, demonstrations, task policy) -> state, after one chunk of gradient steps."""
+    part: str
+    """The entry of an `Agent` whose parameters `init` takes."""
 
 
 def scan_updates(

@@ -91,26 +91,5 @@ class Normalizer:
         return (obs - self.mean) / self.std
 
 
-@struct.dataclass
-class FailureCalibration:
-    """What turns the failure head's logits into probabilities, and C_H into a choice."""
-
-    logit_shift: jax.Array  # [] prior-shift correction added to every failure logit
-    max_risk: jax.Array  # [] eps_safe
-
-
-@struct.dataclass
-class OfflineResult:
-    """The bridge between the phases: all that the online phase starts from."""
-
-    policy: Params  # task policy
-    value: Params  # IQL V, becomes the online critic
-    recovery: Params  # recovery policy
-    world_model: Params
-    normalizer: Normalizer
-    calibration: FailureCalibration
-    risk_critic: Params | None = None  # Recovery RL's critic, for methods that gate by it
-
-
 Controller = Callable[[Any, Any, jax.Array], tuple[Any, Decision]]
 """(memory, State [N], key) -> (memory, Decision [N]); resets its memory where step_count is 0."""

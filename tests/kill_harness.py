@@ -111,7 +111,7 @@ def prepare(path: Path, toy: bool) -> None:
     data["truncated"] = np.arange(rows) % 50 == 49
     for kind in KINDS:
         dataset.save_dataset(path / "demos" / f"{kind}.npz", data, {"task": run.task_name})
-    leaves, structure = jax.tree.flatten(run.networks().abstract_result())
+    leaves, structure = jax.tree.flatten(run.networks().abstract_agent())
     drawn = [0.3 * draw.standard_normal(leaf.shape).astype(leaf.dtype) for leaf in leaves]
     result = jax.tree.unflatten(structure, drawn)
     result = result.replace(normalizer=jax.tree.map(np.ones_like, result.normalizer))

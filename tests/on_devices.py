@@ -14,13 +14,13 @@ import pytest
 from envs_mjx import BatchEnv, make
 from experiments import run_online
 from farl_jax import checkpoint, devices
+from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.methods import METHODS
-from farl_jax.offline import Networks
-from farl_jax.online import make_online, train
+from farl_jax.online import PER_ENV, make_online, train
 from farl_jax.safety import Gate
 from farl_jax.saver import Part, Saver
 from farl_jax.seeds import Seeds
-from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
+from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.test_adaptation import demos, steps
 from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen
@@ -76,7 +76,9 @@ def advance(phase, frozen, number, updates, state=None, seeds=1, rehearsal=(0, N
         if rehearsal[1] is not None:
             joined = together.join([rehearsal[1]] * seeds)
             rehearsal = rehearsal[0], devices.place(joined, seeds)
-        state = lifted.init(own, keys) if state is None else devices.place_state(state, seeds)
+        state = (
+            lifted.init(own, keys) if state is None else devices.place_state(state, PER_ENV, seeds)
+        )
         goal = int(np.max(state.env_steps)) + updates * phase.steps_per_update
         for latest, _ in train(lifted, state, own, gate, goal, rehearsal):
             whole = devices.gather(together.split(latest))
@@ -124,7 +126,7 @@ def test_a_checkpoint_goes_on_with_other_devices(phase, frozen, eight, one, tmp_
         pytest.skip("several processes have one mesh of all their devices")
     before, after = (one if number == 1 else eight[0])[:2]
     with devices.use(number):
-        state = devices.gather(devices.place_state(before[0]))
+        state = devices.gather(devices.place_state(before[0], PER_ENV))
         with Saver(print) as saver:
             saver.save(1, [Part(tmp_path, {"state": state}, {})])
     abstract = {"state": jax.eval_shape(phase.init, frozen, jax.random.key(0))}
@@ -182,7 +184,7 @@ def test_a_real_task_steps_a_share_on_each_device(backend):
     nets = Networks.create(config, env.observation_size, env.action_size)
     phase = make_online(env, nets, config, METHODS["uni_o4"])
     obs, zero = np.zeros((1, env.observation_size)), np.float32(0)
-    start = OfflineResult(
+    start = Agent(
         policy=random_parameters(nets.policy, obs, seed=0),
         value=random_parameters(nets.value, obs, seed=1),
         recovery={},

@@ -8,21 +8,13 @@ import numpy as np
 import pytest
 
 from farl_jax import checkpoint, world_model
-from farl_jax.adaptation import (
-    create_ring,
-    draw,
-    make_adaptation,
-    seen_steps,
-    start_past,
-    store,
-    usable_windows,
-    with_labels,
-)
+from farl_jax.adaptation import make_adaptation, seen_steps, start_past, usable_windows, with_labels
 from farl_jax.config import AdaptationConfig, WorldModelConfig
 from farl_jax.dataset import from_rollout
 from farl_jax.latent import LatentModel
 from farl_jax.methods import METHODS
 from farl_jax.online import current, make_online, train
+from farl_jax.ring import create_ring, draw, store
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
@@ -131,7 +123,7 @@ def test_steps_are_labelled_once_it_is_known_what_follows_them(steps, window):
 def test_the_model_learns_from_what_it_observes(steps, demos):
     params = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
     params = jax.tree.map(jnp.asarray, params)
-    init, observe, learn = make_adaptation(MODEL, ADAPT, WORLD, 0.1, (60, 16))
+    init, observe, learn, _ = make_adaptation(MODEL, ADAPT, WORLD, 0.1, (60, 16))
     adaptation = observe(init(params), steps, IDENTITY, jax.random.key(1))
     assert int(adaptation.recent.stored) == int(adaptation.failing.stored) == 8
     assert np.asarray(adaptation.failing.fields["failure"])[:8].any(axis=1).all()
@@ -141,7 +133,7 @@ def test_the_model_learns_from_what_it_observes(steps, demos):
     loss = jax.jit(lambda p: world_model.model_loss(MODEL, WORLD, p, params, batch)[0])
     before = float(loss(adaptation.model.learner.params))
     for i in range(20):
-        adaptation = learn(adaptation, jax.random.key(i), demos)
+        adaptation = learn(adaptation, jax.random.key(i), demos, None)
     assert float(loss(adaptation.model.learner.params)) < 0.9 * before
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from experiments.cli import main
 from experiments.plots import horizon_figure
-from farl_jax import diagnosis, horizon, online, safety
+from farl_jax import behaviour, diagnosis, horizon, safety
+from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.config import FarlConfig, HorizonConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.methods import METHODS
-from farl_jax.offline import Networks
 from farl_jax.online import Counters
 from farl_jax.safety import Gate, GateMemory
 from farl_jax.schema import SchemaError
-from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
+from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy
 
@@ -37,10 +37,10 @@ def gates(horizons, gamma, max_risk) -> Gate:
 
 
 @pytest.fixture(scope="module")
-def learnt() -> OfflineResult:
+def learnt() -> Agent:
     obs, action = np.zeros((1, 2)), np.zeros((1, 1))
     world = random_parameters(NETS.latent, obs, action, seed=3)
-    result = OfflineResult(
+    result = Agent(
         policy=random_parameters(NETS.policy, obs, seed=0),
         value={},
         recovery=random_parameters(NETS.policy, obs, seed=2),
@@ -58,7 +58,7 @@ def costs():
 
 @pytest.fixture(scope="module")
 def trial():
-    controller_of = online.make_controller(NETS, CONFIG, METHODS["farl"], explore=True)
+    controller_of = behaviour.make_controller(NETS, CONFIG, METHODS["farl"], explore=True)
     return horizon.make_trial(TOY, controller_of, lambda: GateMemory.create(TOY.num_envs), CHUNK)
 
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from farl_jax.agent import Agent, FailureCalibration
 from farl_jax.config import MPPIConfig, WorldModelConfig
 from farl_jax.latent import LatentModel, two_hot_mean
 from farl_jax.mppi import imagined_value, mppi_recovery, plan, plan_where, refine, start_plans
-from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
+from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 
 CONFIG = MPPIConfig(samples=64, elites=8, iterations=4, horizon=3)
@@ -94,7 +95,7 @@ SMALL = MPPIConfig(samples=8, elites=2, iterations=2, horizon=3, slots=4)
 @pytest.fixture(scope="module")
 def learnt():
     world = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
-    return OfflineResult(
+    return Agent(
         policy={},
         value={},
         recovery={},

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from farl_jax import checkpoint
+from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.behaviour import make_controller
 from farl_jax.config import (
     AdaptationConfig,
     FarlConfig,
@@ -18,10 +20,9 @@ from farl_jax.config import (
     WorldModelConfig,
 )
 from farl_jax.methods import METHODS
-from farl_jax.offline import Networks
-from farl_jax.online import Counters, make_controller, make_online, summarize, train
+from farl_jax.online import Counters, make_online, summarize, train
 from farl_jax.safety import ALARMS, Gate, GateMemory
-from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
+from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy
 
@@ -50,9 +51,9 @@ NETS = Networks.create(GATED, 2, 1)
 
 
 @pytest.fixture(scope="module")
-def frozen() -> OfflineResult:
+def frozen() -> Agent:
     obs, action = np.zeros((1, 2)), np.zeros((1, 1))
-    result = OfflineResult(
+    result = Agent(
         policy=random_parameters(NETS.policy, obs, seed=0),
         value=random_parameters(NETS.value, obs, seed=1),
         recovery=random_parameters(NETS.policy, obs, seed=2),
@@ -232,7 +233,7 @@ def test_recovery_acts_by_its_own_network():
     config = dataclasses.replace(GATED, network=network)
     nets = Networks.create(config, 39, 4)
     obs, action = np.random.default_rng(0).normal(size=(5, 39)), np.zeros((5, 4))
-    learnt = OfflineResult(
+    learnt = Agent(
         policy=random_parameters(nets.policy, obs, seed=0),
         value=None,
         recovery=random_parameters(nets.recovery, obs, seed=2),
@@ -259,7 +260,7 @@ def test_two_k_rounds_equal_k_rounds_saved_restored_and_k_more(gated, frozen, tm
     checkpoint.save(tmp_path, 2, {"online": half, "offline": frozen}, {"task": "toy"})
     abstract = {
         "online": jax.eval_shape(gated.init, frozen, jax.random.key(0)),
-        "offline": NETS.abstract_result(),
+        "offline": NETS.abstract_agent(),
     }
     step, items, _ = checkpoint.restore(tmp_path, abstract, expect={"task": "toy"})
     assert step == 2

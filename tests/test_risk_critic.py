@@ -105,7 +105,7 @@ def test_one_kind_stands_in_for_the_other():
 
 
 def test_half_a_batch_is_the_runs_own_once_there_is_any(steps, demos):
-    init, observe, _ = risk_critic.make_risk_learning(CRITIC, POLICY, RINGS, (2, 1))
+    init, observe, *_ = risk_critic.make_risk_learning(CRITIC, POLICY, RINGS, (2, 1))
     learning = init(random_parameters(CRITIC, np.zeros((1, 2)), np.zeros((1, 1))))
     shifted = Normalizer(jnp.full(2, -100.0), jnp.ones(2))  # marks the run's own steps
     own = lambda batch: np.asarray(batch["obs"][:, 0] > 50)
@@ -128,7 +128,7 @@ def test_half_a_batch_is_the_runs_own_once_there_is_any(steps, demos):
 
 
 def test_steps_at_which_the_simulation_gave_up_are_left_out(steps):
-    init, observe, _ = risk_critic.make_risk_learning(CRITIC, POLICY, RINGS, (2, 1))
+    init, observe, *_ = risk_critic.make_risk_learning(CRITIC, POLICY, RINGS, (2, 1))
     learning = init(random_parameters(CRITIC, np.zeros((1, 2)), np.zeros((1, 1))))
     broken = steps.replace(diverged=jnp.ones_like(steps.diverged))
     learning = observe(learning, broken, Normalizer(jnp.zeros(2), jnp.ones(2)), jax.random.key(0))
@@ -136,7 +136,7 @@ def test_steps_at_which_the_simulation_gave_up_are_left_out(steps):
 
 
 def test_it_learns_online_what_the_run_shows(steps, demos):
-    init, observe, learn = risk_critic.make_risk_learning(CRITIC, POLICY, RINGS, (2, 1))
+    init, observe, learn, _ = risk_critic.make_risk_learning(CRITIC, POLICY, RINGS, (2, 1))
     params = random_parameters(CRITIC, np.zeros((1, 2)), np.zeros((1, 1)))
     identity, policy = Normalizer(jnp.zeros(2), jnp.ones(2)), policy_parameters(2)
     learning = observe(init(params), steps, identity, jax.random.key(1))

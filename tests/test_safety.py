@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from farl_jax import distributions
+from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
-from farl_jax.offline import Networks
 from farl_jax.safety import (
     ALARMS,
     QUIET,
@@ -26,7 +26,7 @@ from farl_jax.safety import (
     remember,
     zero_recovery,
 )
-from farl_jax.types import FailureCalibration, Normalizer, OfflineResult
+from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy
 
@@ -175,7 +175,7 @@ def _gated(max_risk, spoil=1.0):
     obs, action = np.zeros((1, 2)), np.zeros((1, 1))
     task, recovery = (random_parameters(NETS.policy, obs, seed=i) for i in range(2))
     world = random_parameters(NETS.latent, obs, action, seed=2)
-    learnt = OfflineResult(
+    learnt = Agent(
         policy=task,
         value={},
         recovery=recovery,

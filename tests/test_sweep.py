@@ -189,7 +189,7 @@ def make_base(path) -> None:
     row |= {name: np.zeros((1, size), np.float32) for name, size in wide.items()}
     for kind in KINDS:
         dataset.save_dataset(path / "demos" / f"{kind}.npz", row, {"task": "bounded_push"})
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.networks().abstract_result())
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), run.networks().abstract_agent())
     checkpoint.save(path / "offline", 0, {"result": zeros}, run_metadata(run, "offline"))
     with MetricsWriter(path) as writer:
         writer.write(1, {"nll": 0.5}, "offline")

@@ -1,0 +1,87 @@
+"""What acts: the networks of a run, and the parameters that both phases hand on."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from farl_jax.config import FarlConfig
+from farl_jax.latent import LatentModel
+from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.types import Normalizer, Params
+
+
+@struct.dataclass
+class FailureCalibration:
+    """What turns the failure head's logits into probabilities, and C_H into a choice."""
+
+    logit_shift: jax.Array  # [] prior-shift correction added to every failure logit
+    max_risk: jax.Array  # [] eps_safe
+
+
+@struct.dataclass
+class Agent:
+    """All that was learnt so far: what the offline phase hands on, and what online learning makes
+
+    of it. Evaluation, films and studies take either.
+    """
+
+    policy: Params  # task policy
+    value: Params  # IQL V, becomes the online critic
+    recovery: Params  # recovery policy
+    world_model: Params
+    normalizer: Normalizer
+    calibration: FailureCalibration
+    risk_critic: Params | None = None  # Recovery RL's critic, for methods that gate by it
+
+
+@dataclass(frozen=True)
+class Networks:
+    """All networks of one run; they hold sizes, never parameters."""
+
+    policy: GaussianPolicy
+    recovery: GaussianPolicy
+    value: Value
+    critic: DoubleCritic
+    transition: TransitionModel
+    latent: LatentModel
+    sizes: tuple[int, int]  # (observation size, action size)
+
+    @classmethod
+    def create(cls, config: FarlConfig, observation_size: int, action_size: int) -> "Networks":
+        """Networks of the configured sizes."""
+        net = config.network
+        shape = action_size, net.width, net.depth, float(np.log(net.min_std))
+        return cls(
+            policy=GaussianPolicy(*shape),
+            recovery=GaussianPolicy(*shape, net.recovery_motion),
+            value=Value(net.width, net.critic_depth),
+            critic=DoubleCritic(net.width, net.critic_depth),
+            transition=TransitionModel(net.width, net.critic_depth),
+            latent=LatentModel(config.world_model, observation_size, action_size),
+            sizes=(observation_size, action_size),
+        )
+
+    def abstract_agent(self) -> Agent:
+        """Shapes and dtypes of an Agent, for strict restoring."""
+
+        def build() -> Agent:
+            key, obs, action = jax.random.key(0), jnp.zeros((1, self.sizes[0])), self.sizes[1]
+            number = jnp.zeros(())
+            return Agent(
+                policy=self.policy.init(key, obs),
+                value=self.value.init(key, obs),
+                recovery=self.recovery.init(key, obs),
+                world_model=self.latent.init(key, obs, jnp.zeros((1, action))),
+                normalizer=Normalizer(obs[0], obs[0]),
+                calibration=FailureCalibration(number, number),
+            )
+
+        return jax.eval_shape(build)
+
+    def abstract_risk_critic(self) -> Params:
+        """Shapes and dtypes of a risk critic's parameters."""
+        obs, action = (jnp.zeros((1, size)) for size in self.sizes)
+        return jax.eval_shape(self.critic.init, jax.random.key(0), obs, action)
