@@ -17,7 +17,7 @@ from experiments.outputs import check_output
 from experiments.runtime import describe_environment, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.evaluate import first_episodes
-from farl_jax.horizon import wilson_interval
+from farl_jax.intervals import wilson_interval
 from farl_jax.margins import foreseen_margin
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Controller, Decision

@@ -1,10 +1,5 @@
 """`farl`: one command line for every phase. User errors are one line on stderr and exit code 2."""
 
-if __name__ == "__main__":  # first: the rest could be shadowed by files of the current folder
-    from experiments.__main__ import leave_current_folder_out
-
-    leave_current_folder_out()
-
 import itertools
 import sys
 import time
@@ -198,9 +193,9 @@ def command_reproduce(args: ReproduceArgs) -> None:
 
 def command_sweep(args: SweepArgs) -> int:
     """Runs over a grid of settings; 1 if one of them failed."""
-    from experiments import sweep
+    from experiments import sweep_command
 
-    return 1 if sweep.sweep(args, " ".join(["farl", *sys.argv[1:]]), plain_console()) else 0
+    return 1 if sweep_command.sweep(args, " ".join(["farl", *sys.argv[1:]]), plain_console()) else 0
 
 
 def command_horizon(args: HorizonArgs) -> None:
@@ -351,9 +346,3 @@ COMMANDS = {
         "success, failure and recovery rates of scripted controllers",
     ),
 }
-
-
-if __name__ == "__main__":
-    from experiments.entry import entry
-
-    entry()

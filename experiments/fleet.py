@@ -30,11 +30,11 @@ from typing import Any
 from rich.console import Console
 
 from experiments import signals, streams
-from experiments.__main__ import ROOT
 from experiments.arguments import SweepArgs
 from experiments.console import plain_console
 from experiments.records import Jobs
 from experiments.runtime import UserError, prepare_jax, write_json
+from experiments.search_path import ROOT
 from farl_jax import json_files
 
 Missing = Callable[[], tuple[list[str], list[str]]]

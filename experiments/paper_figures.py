@@ -15,6 +15,7 @@ from experiments import drawing
 from experiments.drawing import new_figure, own_defaults
 from experiments.records import Paper
 from farl_jax import json_files
+from farl_jax.intervals import bootstrap_interval
 from farl_jax.methods import MAIN, METHODS
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
@@ -64,14 +65,6 @@ def in_order(keys: Iterable[str]) -> list[str]:
     known = list(METHODS)
     place = lambda method: known.index(method) if method in known else len(known)
     return sorted(keys, key=lambda key: (place(key.split(" ")[0]), key))
-
-
-def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
-    """95 % limits of the mean over seeds; both are the value itself where there is one seed."""
-    values = np.asarray(values, float)
-    rows = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
-    low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 @own_defaults()

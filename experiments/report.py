@@ -13,6 +13,7 @@ from rich.console import Console
 
 from experiments import paper_figures, report_figures, report_page
 from experiments.arguments import ReportArgs
+from experiments.comparison import OURS, RIVALS
 from experiments.console import warn
 from experiments.decoration import decoration
 from experiments.outputs import check_output_folder
@@ -20,7 +21,6 @@ from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.records import Diagnosis
 from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
-from experiments.report_stats import OURS, RIVALS
 from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
 from experiments.runtime import UserError, write_rows
 from farl_jax import files, json_files

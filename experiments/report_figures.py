@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.comparison import causes, pareto_front
 from experiments.drawing import new_figure, own_defaults
-from experiments.paper_figures import (
-    ByTask,
-    bootstrap_interval,
-    footer,
-    in_order,
-    look,
-    title,
-)
+from experiments.paper_figures import ByTask, footer, in_order, look, title
 from experiments.plots import Row, draw_lines, dress, from_zero, series, thousands
-from experiments.report_stats import causes, pareto_front
 from experiments.report_sweeps import Across, Sweep
+from farl_jax.intervals import bootstrap_interval
 
 CAUSES = {
     "gate_silent": ("gate silent", "#AAAAAA"),

@@ -15,9 +15,9 @@ from string import Template
 from typing import Any
 
 from experiments import report_parts as parts
+from experiments.comparison import OURS, ranks, summary
 from experiments.paper_figures import in_order, title
 from experiments.report_rows import Findings, Groups
-from experiments.report_stats import OURS, ranks, summary
 from experiments.report_sweeps import Sweep
 
 _HERE = Path(__file__).parent

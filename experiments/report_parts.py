@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.comparison import against_baseline, interval
 from experiments.paper_figures import look, title
 from experiments.report_rows import Findings, Groups, Row
-from experiments.report_stats import against_baseline, interval
 
 HEADLINE = (
     *("task", "method", "seeds", "episodes", "failure\nepisodes", "failure\nrate"),

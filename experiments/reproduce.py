@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs_mjx import TASKS
+from experiments.comparison import mean_reduction, paired, ranks
 from experiments.decoration import decoration
 from experiments.judge import Judge
 from experiments.known import shown
@@ -20,16 +21,13 @@ from experiments.outputs import check_output_folder
 from experiments.paper_figures import failures_figure, read_paper, returns_figure, save
 from experiments.presets import RunSettings, preset
 from experiments.records import Environment, MainRow, Row
-from experiments.report_stats import ranks
 from experiments.run import Run, start_runs
-from experiments.run_eval import paired
 from experiments.run_online import all_phases
 from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
 from farl_jax import json_files
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError
 
-DRAWS = 10_000
 FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
@@ -226,29 +224,6 @@ def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
         by_task.setdefault(row["task"], {m: [] for m in MAIN})
         by_task[row["task"]].setdefault(row["method"], []).append(row)
     return by_task
-
-
-def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, float, float] | None:
-    """(low, mean, high): reduction of failure episodes in per cent, averaged over tasks.
-
-    Tasks on which the baseline never failed do not count; None where there is no other.
-
-    A task's reduction compares totals over its seeds. The 95 % interval is a stratified bootstrap:
-    each draw resamples every task's seeds, both methods of a seed together.
-    """
-    rng, parts = np.random.default_rng(0), []
-    for methods in by_task.values():
-        counts = np.array([[r["failure_episodes"] for r in methods[m]] for m in MAIN], float)
-        index = rng.integers(0, counts.shape[1], (DRAWS, counts.shape[1]))
-        index[0] = np.arange(counts.shape[1])  # the first draw is the sample itself
-        base, ours = counts[:, index].sum(-1)
-        if counts[0].any():
-            parts.append(100.0 * (1.0 - ours / np.maximum(base, 1.0)))
-    if not parts:
-        return None
-    means = np.mean(parts, axis=0)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(means[0]), float(high)
 
 
 def _rank_lines(methods: dict[str, list[Row]], paper: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.comparison import paired
 from experiments.decoration import decoration
 from experiments.plots import comparison_figure
 from experiments.provenance import read_result
@@ -75,30 +76,6 @@ def _paired_line(summary: dict[str, Any], seeds: int) -> str:
     fewer = summary["reduction_percent"]
     told = "none to reduce" if fewer is None else f"{fewer:.1f} % fewer behind the gate{limits}"
     return f"failure episodes: {told}; final return {summary['return_difference']:+.1f}"
-
-
-def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
-    """Reduction of failure episodes and difference of final return, paired by seed.
-
-    The reduction compares totals over seeds; its 95 % interval resamples seeds 10,000 times. Both
-    are None where the baseline never failed.
-    """
-    by_seed = {row["seed"]: row for row in base}
-    pairs = [(by_seed[row["seed"]], row) for row in ours if row["seed"] in by_seed]
-    if not pairs:
-        raise UserError("the two methods share no seed: nothing to compare")
-    failures = np.array([[b["failure_episodes"], o["failure_episodes"]] for b, o in pairs], float)
-    returns = np.array([o["final_return"] - b["final_return"] for b, o in pairs])
-    reduction = lambda f: 100.0 * (1.0 - f[..., 1].sum(-1) / np.maximum(f[..., 0].sum(-1), 1.0))
-    failed = failures[:, 0].any()  # of nothing there is no share
-    rows = np.random.default_rng(0).integers(0, len(pairs), (10_000, len(pairs)))
-    limits = np.quantile(reduction(failures[rows]), [0.025, 0.975])
-    return {
-        "reduction_percent": float(reduction(failures)) if failed else None,
-        "reduction_interval": [float(x) for x in limits] if failed else None,
-        "return_difference": float(returns.mean()),
-        "return_difference_per_seed": [float(x) for x in returns],
-    }
 
 
 def _table(results: dict[str, list[dict[str, Any]]]) -> Table:

@@ -15,12 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from experiments import fleet, run_offline, signals
+from experiments import run_offline, signals
 from experiments.arguments import SweepArgs
 from experiments.grid import (
     Cell,
@@ -30,9 +28,7 @@ from experiments.grid import (
     plan,
 )
 from experiments.judge import Judge
-from experiments.outputs import check_output_folder
-from experiments.paper_figures import bootstrap_interval
-from experiments.presets import RunSettings, text_of
+from experiments.presets import RunSettings
 from experiments.provenance import base_settings, check, read_result, settings_read
 from experiments.records import Environment, Note
 from experiments.run import Run, start_run
@@ -304,25 +300,6 @@ class Sweep:
             failed.unlink(missing_ok=True)
 
 
-def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:
-    """Run a sweep and print its table; the rows of what failed."""
-    fleet.check(args)
-    alone = args.executor == "local" and args.workers == 1
-    cells = Sweep(args, command, console, alone=alone)
-    check_output_folder("--out", args.out)
-    cells.write_manifest()
-    if not alone and not fleet.make_all(args, cells.missing, console):
-        return []  # submitted
-    failed = cells.run()
-    if cells.rows:
-        console.print(summary(cells.rows, list(cells.cells[0].swept)))
-    console.print(f"table: {args.out / 'sweep.jsonl'}", highlight=False, soft_wrap=True)
-    for row in failed:
-        line = f"failed: {row['cell']} {row['method']}: {row['error']}"
-        console.print(line, style="red", markup=False, soft_wrap=True)
-    return failed
-
-
 def take(base: Path, run: Run, names: Sequence[str]) -> None:
     """Give a run that lacks them the base run's folders `names`; strict about settings."""
     for name in names:
@@ -355,30 +332,3 @@ def _link(source: str, target: str) -> None:
 def _described(error: Exception) -> Row:
     line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return {"error": line, "traceback": "".join(traceback.format_exception(error))}
-
-
-def summary(rows: Sequence[Row], fields: Sequence[str]) -> Table:
-    """Means over seeds by setting and method, with 95 % limits where there are several seeds."""
-    table = Table(title="mean over seeds [95 %]")
-    for name in (*fields, "method", "seeds"):
-        table.add_column(name.replace(".", ".\n"), justify="right")
-    for name in ("failure\nepisodes", "of", "return", "success"):
-        table.add_column(name, justify="right")
-    groups: dict[tuple, list[Row]] = {}
-    for row in rows:
-        key = (*(text_of(row[name]) for name in fields), row["method"])
-        groups.setdefault(key, []).append(row)
-    for key, own in groups.items():
-        cells = []
-        for name, shape in (
-            ("failure_episodes", ".0f"),
-            ("episodes", ".0f"),
-            ("final_return", ".1f"),
-            ("final_success", ".2f"),
-        ):
-            values = [row[name] for row in own]
-            low, high = bootstrap_interval(values)
-            limits = f" [{low:{shape}}, {high:{shape}}]" if low != high else ""
-            cells.append(f"{np.mean(values):{shape}}{limits}")
-        table.add_row(*key, str(len(own)), *cells)
-    return table

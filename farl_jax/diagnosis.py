@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from farl_jax import evaluate, safety, world_model
+from farl_jax import calibration, evaluate, world_model
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
@@ -120,9 +120,9 @@ def gate_report(
     fired = alarm & calm
     soon = labels[1:].any(0)
     episode, failure, risk = in_time_order(done, labels[0], cost)
-    peaks = safety.foreseen_peaks(risk, failure, episode, lead_time, window)
+    peaks = calibration.foreseen_peaks(risk, failure, episode, lead_time, window)
     leads = []
-    for onset in safety.failure_onsets(failure, episode):
+    for onset in calibration.failure_onsets(failure, episode):
         ahead = np.arange(max(0, onset - window), onset)
         ahead = ahead[(episode[ahead] == episode[onset]) & (risk[ahead] > max_risk)]
         leads += [onset - ahead[0]] if len(ahead) else []

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from farl_jax import diagnosis, safety
+from farl_jax import calibration, diagnosis, safety
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import SafetyConfig
+from farl_jax.intervals import reduction, wilson_interval
 from farl_jax.online import Counters
 from farl_jax.returns import normalized_return
 from farl_jax.rollout import unroll
@@ -77,7 +78,8 @@ def foresight(
     report = diagnosis.gate_report(cost, labels, done, max_risk, lead_time, window)
     episode, failure, risk = diagnosis.in_time_order(done, labels[0], cost)
     peaks = [
-        safety.foreseen_peaks(risk, failure, episode, lead, window) for lead in range(1, window + 1)
+        calibration.foreseen_peaks(risk, failure, episode, lead, window)
+        for lead in range(1, window + 1)
     ]
     recall = [float((p > max_risk).mean()) if len(p) else float("nan") for p in peaks]
     return report | {"recall_by_lead": recall}
@@ -137,28 +139,6 @@ def make_trial(
             donate_argnums=0,
         ),
     )
-
-
-def wilson_interval(events: float, trials: float, z: float = 1.96) -> tuple[float, float]:
-    """95 % limits of a share of `trials` independent trials (Wilson 1927); (0, 1) without any."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, shrink = events / trials, 1.0 + z**2 / trials
-    middle = (share + z**2 / (2 * trials)) / shrink
-    half = z / shrink * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
-
-
-def reduction(failures: float, baseline: float) -> tuple[float, float, float]:
-    """(least, estimate, most) of 100 (1 - rate / baseline rate), of counts over equal env steps.
-
-    95 %: given their sum, one of two Poisson counts is binomial. NaN without a baseline failure.
-    """
-    if baseline == 0:
-        return (float("nan"),) * 3
-    low, high = wilson_interval(failures, failures + baseline)
-    fewer = lambda share: 100.0 * (1.0 - share / (1.0 - share))
-    return fewer(high), fewer(failures / (failures + baseline)), fewer(low)
 
 
 def outcomes(trial: Trial, env: BatchedEnv, draws: int) -> list[dict[str, Any]]:

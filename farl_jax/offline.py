@@ -7,8 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax import bc, dagger, dataset, evaluate, iql, ope, ppo, risk_critic, safety, world_model
+from farl_jax import (
+    bc,
+    dagger,
+    dataset,
+    evaluate,
+    iql,
+    ope,
+    ppo,
+    risk_critic,
+    world_model,
+)
 from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.calibration import calibrate
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset, normalize_rows, to_normalized
 from farl_jax.margins import foreseen_margin, resolve_margins
@@ -174,16 +185,9 @@ def fit_world_model(
     params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))
     logit_shift = jnp.asarray(shift, jnp.float32)
     report("failure_head", held_out_report(nets, params, logit_shift, held_out, normalizer, config))
-    chosen = calibrate(
-        nets,
-        policy,
-        params,
-        logit_shift,
-        held_out,
-        len(own_held_out["episode"]),
-        normalizer,
-        config,
-    )
+    undecided = FailureCalibration(logit_shift, jnp.asarray(jnp.inf))
+    learnt = Agent(policy, None, None, params, normalizer, undecided)
+    chosen = calibrate(nets, learnt, held_out, len(own_held_out["episode"]), config.safety)
     report("calibration", chosen)
     return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))
 
@@ -233,40 +237,3 @@ def held_out_report(
     labels = world_model.foretold(held_out, config.world_model.failure_window)
     fresh = ~held_out["failure"][starts]
     return evaluate.failure_report(np.asarray(probability), labels[index], fresh)
-
-
-def calibrate(
-    nets: Networks,
-    policy: Params,
-    params: Params,
-    logit_shift: jax.Array,
-    held_out: Dataset,
-    num_own: int,
-    normalizer: Normalizer,
-    config: FarlConfig,
-) -> dict[str, float]:
-    """C_H of the logged action on every held-out step, and from it eps_safe.
-
-    The last `num_own` steps are the task policy's own.
-    """
-    gate = config.safety
-
-    @jax.jit
-    def cost_of(policy, params, obs, action):
-        probability = safety.failure_probabilities(
-            nets.latent,
-            params,
-            logit_shift,
-            lambda decoded: nets.policy.apply(policy, decoded)[0],
-            obs,
-            action,
-            gate.horizon,
-            gate.hold,
-        )
-        return safety.discounted_risk(probability, gate.horizon, gate.gamma_risk)
-
-    cost = cost_of(policy, params, normalizer(held_out["obs"]), held_out["action"])
-    own = np.arange(len(cost)) >= len(cost) - num_own
-    return safety.calibrate_max_risk(
-        np.asarray(cost), held_out["failure"], held_out["episode"], own, gate
-    )

@@ -208,7 +208,7 @@ def make_risk_learning(
     config: RiskCriticConfig,
     sizes: tuple[int, int],
 ) -> OnlineLearning:
-    """How the critic goes on learning; its state is a `RiskLearning`, its demonstrations `RiskData`.
+    """How the critic goes on learning, as a `RiskLearning`; its demonstrations are `RiskData`.
 
     A chunk of updates is the very program that fitted the critic offline.
     """

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import bench_tasks, collect_demos, reproduce, run_eval, run_horizon
+from experiments import bench_tasks, collect_demos, comparison, reproduce, run_horizon
 from experiments.cli import main
+from experiments.comparison import summary
 from experiments.known import known, shown
 from experiments.online_rows import result_row
 from experiments.plots import diagnosis_figure, horizon_figure
-from experiments.report_stats import summary
 from experiments.run import Run
 from experiments.runtime import write_json
-from experiments.sweep import summary as sweep_summary
+from experiments.sweep_command import summary as sweep_summary
 from farl_jax import diagnosis, evaluate, horizon, online
 from farl_jax.config import DemosConfig
 from farl_jax.online import Counters
@@ -105,14 +105,14 @@ def test_rates_of_no_episode_are_not_in_a_row():
 
 def test_a_baseline_that_never_failed_leaves_nothing_to_reduce():
     base, ours = ([result("t", m, 0, n, 9.0)] for m, n in (("uni_o4", 0), ("farl", 3)))
-    found = run_eval.paired(base, ours)
+    found = comparison.paired(base, ours)
     assert found["reduction_percent"] is None and found["reduction_interval"] is None
     by_task = {"t": {"uni_o4": base, "farl": ours}}
-    assert reproduce.mean_reduction(by_task) is None
+    assert comparison.mean_reduction(by_task) is None
     *_, line = text_of(reproduce._table("t", by_task["t"])).splitlines()
     assert line.split()[-2:] == ["-", "+0.0"]
     other = {m: [result("u", m, 0, n, 9.0)] for m, n in (("uni_o4", 10), ("farl", 4))}
-    assert reproduce.mean_reduction(by_task | {"u": other}) == pytest.approx((60.0,) * 3)
+    assert comparison.mean_reduction(by_task | {"u": other}) == pytest.approx((60.0,) * 3)
     assert summary(by_task["t"], "farl")["reduction"] is None
 
 
@@ -121,7 +121,7 @@ def test_the_table_of_a_run_in_which_nothing_failed(tmp_path, capsys):
         row = result("bounded_push", method, 0, 0, 9.0, causes=None)
         folder = write_run(tmp_path / "seed0", row).parent
     assert main(["evaluate", str(folder)]) == 0
-    assert "failure episodes: - % fewer behind the gate" in capsys.readouterr().out
+    assert "failure episodes: none to reduce" in capsys.readouterr().out
     assert json.loads((folder / "comparison.json").read_text())["reduction_percent"] is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.plots import horizon_figure
-from farl_jax import behaviour, diagnosis, horizon, safety
+from farl_jax import behaviour, diagnosis, horizon, intervals, safety
 from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.config import FarlConfig, HorizonConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.methods import METHODS
@@ -185,7 +185,7 @@ def test_outcomes_by_hand():
     assert (gate["episodes"], gate["failure_episodes"]) == (40, 1)
     assert gate["failure_rate"] == 1 / 40 and gate["success"] == 10 / 40
     assert gate["reduction_percent"] == 87.5 and base["reduction_percent"] == 0.0
-    assert gate["reduction_percent_interval"] == list(horizon.reduction(1, 8)[::2])
+    assert gate["reduction_percent_interval"] == list(intervals.reduction(1, 8)[::2])
     np.testing.assert_allclose([gate["return"], base["return"]], [10.0, 50.0])
     np.testing.assert_allclose(base["return_interval"], [25.0, 75.0])
     np.testing.assert_allclose(gate["trigger_rate"], 38 / 190)
@@ -196,16 +196,16 @@ def test_outcomes_by_hand():
 
 
 def test_limits_of_a_share_against_published_values():
-    np.testing.assert_allclose(horizon.wilson_interval(0, 10), (0.0, 0.2775), atol=1e-4)
-    np.testing.assert_allclose(horizon.wilson_interval(5, 10), (0.2366, 0.7634), atol=1e-4)
-    assert horizon.wilson_interval(0, 0) == (0.0, 1.0)
+    np.testing.assert_allclose(intervals.wilson_interval(0, 10), (0.0, 0.2775), atol=1e-4)
+    np.testing.assert_allclose(intervals.wilson_interval(5, 10), (0.2366, 0.7634), atol=1e-4)
+    assert intervals.wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_fewer_failures_of_few_are_not_sure():
     """0 of 3 is no proof; at 10 against 40 the limits agree with a simulation of both counts."""
-    least, fewer, most = horizon.reduction(0, 3)
+    least, fewer, most = intervals.reduction(0, 3)
     assert least < 0.0 and fewer == most == 100.0
-    least, fewer, most = horizon.reduction(10, 40)
+    least, fewer, most = intervals.reduction(10, 40)
     assert fewer == pytest.approx(75.0)
     counts = np.random.default_rng(0).poisson([[10], [40]], (2, 20_000))
     simulated = np.quantile(100 * (1 - counts[0] / counts[1]), [0.025, 0.975])

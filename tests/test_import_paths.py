@@ -22,7 +22,7 @@ from tests.test_dataset import Bomb
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = "import sys\nfrom experiments.__main__ import main\nsys.exit(main())\n"
 POOL = """
-from experiments.__main__ import leave_current_folder_out
+from experiments.search_path import leave_current_folder_out
 if __name__ == "__main__":
     leave_current_folder_out()
     import multiprocessing, os
@@ -126,7 +126,7 @@ def test_no_command_runs_code_of_the_current_folder(traps, script, run, tmp_path
     assert "2 runs" in python(traps, script, "report", run, "-o", tmp_path / "report")
 
 
-@pytest.mark.parametrize("start", ["script", "experiments", "experiments.cli"])
+@pytest.mark.parametrize("start", ["script", "experiments"])
 def test_nor_where_python_looks_there_first(first, script, run, start):
     """An empty entry of PYTHONPATH, and `python -m`: both put the current folder first."""
     words = [script] if start == "script" else ["-m", start]
@@ -164,7 +164,7 @@ def test_a_checkout_that_one_stands_in_works_and_is_not_mixed_with_another(tmp_p
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
     code = (
-        "from experiments.__main__ import leave_current_folder_out\n"
+        "from experiments.search_path import leave_current_folder_out\n"
         "leave_current_folder_out()\n"
         "import multiprocessing\n"
         "where = \"__import__('farl_jax').__file__\"\n"

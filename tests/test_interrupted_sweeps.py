@@ -32,7 +32,7 @@ MINUTES = pytest.mark.timeout(3600)
 
 def start(out: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen:
     """`farl sweep` in a process of its own; what it says is added to `<out>.log`."""
-    command = [sys.executable, "-m", "experiments.cli", "sweep", "-o", str(out)]
+    command = [sys.executable, "-m", "experiments", "sweep", "-o", str(out)]
     settings = [word for field in TINY for word in ("--set", field)]
     command += ["--preset", "smoke", "--method", "farl", *settings, *words]
     environment = os.environ | (env or {})

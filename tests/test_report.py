@@ -12,8 +12,8 @@ import pytest
 
 from experiments import report
 from experiments.cli import main
+from experiments.comparison import difference, pareto_front, ranks, summary
 from experiments.report_rows import Findings, collect, curve
-from experiments.report_stats import difference, pareto_front, ranks, summary
 from experiments.report_sweeps import find_horizons, find_sweeps
 from tests.finished_runs import (
     result,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import reproduce
-from experiments.paper_figures import bootstrap_interval, read_paper
+from experiments import comparison, reproduce
+from experiments.paper_figures import read_paper
 from experiments.runtime import UserError
+from farl_jax.intervals import bootstrap_interval
 
 
 def row(task, method, seed, failures, final):
@@ -52,7 +53,7 @@ def test_rows_are_paired_by_seed_whatever_their_order():
 
 
 def test_the_mean_reduction_averages_tasks_and_its_interval_keeps_seeds_together():
-    low, mean, high = reproduce.mean_reduction(reproduce.group(ROWS))
+    low, mean, high = comparison.mean_reduction(reproduce.group(ROWS))
     assert mean == pytest.approx((75.0 + 50.0) / 2)  # totals 400 -> 100, and 50 -> 25
     # seeds of the first task reduce by 60 and 80 %; the second has one seed: no spread
     assert low == pytest.approx((60.0 + 50.0) / 2) and high == pytest.approx((80.0 + 50.0) / 2)

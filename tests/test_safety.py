@@ -7,6 +7,7 @@ import pytest
 
 from farl_jax import distributions
 from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.calibration import calibrate_max_risk, foreseen_peaks
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.safety import (
     ALARMS,
@@ -15,10 +16,8 @@ from farl_jax.safety import (
     GateMemory,
     adjust,
     alarm,
-    calibrate_max_risk,
     discounted_risk,
     failure_probabilities,
-    foreseen_peaks,
     gated_controller,
     make_imagined_risk,
     policy_recovery,

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper_figures import BASELINE, bootstrap_interval
-from experiments.run_eval import paired
+from experiments.paper_figures import BASELINE
+from experiments.runtime import UserError
+from farl_jax.intervals import bootstrap_interval
 from farl_jax.methods import MAIN
 
 OURS = MAIN[1]
@@ -166,3 +167,53 @@ def _say(found: Difference | None, theirs: float | None) -> str:
         return said
     agrees = {"below": theirs > 0, "above": theirs < 0, "undecided": False}[found.verdict]
     return f"{said}, {'as in' if agrees else 'unlike'} the paper" if found.interval else said
+
+
+def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
+    """Reduction of failure episodes and difference of final return, paired by seed.
+
+    The reduction compares totals over seeds; its 95 % interval resamples seeds 10,000 times. Both
+    are None where the baseline never failed.
+    """
+    by_seed = {row["seed"]: row for row in base}
+    pairs = [(by_seed[row["seed"]], row) for row in ours if row["seed"] in by_seed]
+    if not pairs:
+        raise UserError("the two methods share no seed: nothing to compare")
+    failures = np.array([[b["failure_episodes"], o["failure_episodes"]] for b, o in pairs], float)
+    returns = np.array([o["final_return"] - b["final_return"] for b, o in pairs])
+    reduction = lambda f: 100.0 * (1.0 - f[..., 1].sum(-1) / np.maximum(f[..., 0].sum(-1), 1.0))
+    failed = failures[:, 0].any()  # of nothing there is no share
+    rows = np.random.default_rng(0).integers(0, len(pairs), (10_000, len(pairs)))
+    limits = np.quantile(reduction(failures[rows]), [0.025, 0.975])
+    return {
+        "reduction_percent": float(reduction(failures)) if failed else None,
+        "reduction_interval": [float(x) for x in limits] if failed else None,
+        "return_difference": float(returns.mean()),
+        "return_difference_per_seed": [float(x) for x in returns],
+    }
+
+
+DRAWS = 10_000
+
+
+def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, float, float] | None:
+    """(low, mean, high): reduction of failure episodes in per cent, averaged over tasks.
+
+    Tasks on which the baseline never failed do not count; None where there is no other.
+
+    A task's reduction compares totals over its seeds. The 95 % interval is a stratified bootstrap:
+    each draw resamples every task's seeds, both methods of a seed together.
+    """
+    rng, parts = np.random.default_rng(0), []
+    for methods in by_task.values():
+        counts = np.array([[r["failure_episodes"] for r in methods[m]] for m in MAIN], float)
+        index = rng.integers(0, counts.shape[1], (DRAWS, counts.shape[1]))
+        index[0] = np.arange(counts.shape[1])  # the first draw is the sample itself
+        base, ours = counts[:, index].sum(-1)
+        if counts[0].any():
+            parts.append(100.0 * (1.0 - ours / np.maximum(base, 1.0)))
+    if not parts:
+        return None
+    means = np.mean(parts, axis=0)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(means[0]), float(high)

@@ -1,0 +1,35 @@
+"""Intervals and differences of few numbers: what a comparison may claim."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def wilson_interval(events: float, trials: float, z: float = 1.96) -> tuple[float, float]:
+    """95 % limits of a share of `trials` independent trials (Wilson 1927); (0, 1) without any."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, shrink = events / trials, 1.0 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / shrink
+    half = z / shrink * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
+
+
+def reduction(failures: float, baseline: float) -> tuple[float, float, float]:
+    """(least, estimate, most) of 100 (1 - rate / baseline rate), of counts over equal env steps.
+
+    95 %: given their sum, one of two Poisson counts is binomial. NaN without a baseline failure.
+    """
+    if baseline == 0:
+        return (float("nan"),) * 3
+    low, high = wilson_interval(failures, failures + baseline)
+    fewer = lambda share: 100.0 * (1.0 - share / (1.0 - share))
+    return fewer(high), fewer(failures / (failures + baseline)), fewer(low)
+
+
+def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
+    """95 % limits of the mean over seeds; both are the value itself where there is one seed."""
+    values = np.asarray(values, float)
+    rows = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
+    return float(low), float(high)
