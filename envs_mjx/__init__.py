@@ -1,6 +1,7 @@
 """FailureBench tasks on MetaWorld's Sawyer arm, in JAX, on three physics backends."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from types import MappingProxyType
@@ -12,16 +13,16 @@ from envs_mjx import opengl  # noqa: F401  before all others, since it imports M
 
 # isort: split
 from envs_mjx.batch import BatchEnv
-from envs_mjx.bounded_push import BoundedPush
-from envs_mjx.bounded_soccer import BoundedSoccer
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest, shown
-from envs_mjx.fragile_push_wall import FragilePushWall
 from envs_mjx.import_path import blaming, load_class
-from envs_mjx.obstructed_push import ObstructedPush
-from envs_mjx.physics import BACKENDS
+from envs_mjx.physics.backends import BACKENDS
 from envs_mjx.sawyer import SawyerEnv
-from envs_mjx.task import Episode, Readings, Task
+from envs_mjx.tasks.bounded_push import BoundedPush
+from envs_mjx.tasks.bounded_soccer import BoundedSoccer
+from envs_mjx.tasks.fragile_push_wall import FragilePushWall
+from envs_mjx.tasks.obstructed_push import ObstructedPush
+from envs_mjx.tasks.task import Episode, Readings, Task
 
 __all__ = [
     "BACKENDS",
@@ -42,6 +43,8 @@ __all__ = [
 TASKS: Mapping[str, type] = MappingProxyType(
     {task.name: task for task in (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)}
 )
+for _name in TASKS:  # import paths in settings of runs, and in tasks of users' own
+    sys.modules[f"{__name__}.{_name}"] = sys.modules[f"{__name__}.tasks.{_name}"]
 
 
 def make(task: str | Task, backend: str | None = None, **overrides: Any) -> SawyerEnv:

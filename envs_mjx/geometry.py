@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from envs_mjx.shaping import norm
-
 
 def rectangle_margin(point: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """Return how far `point` [2] is inside the rectangle [lower, upper], negative outside.
@@ -56,3 +54,19 @@ def segment_distance(
     on_b = jnp.clip((ab * on_a + b_between) / bb, 0.0, 1.0)
     on_a = jnp.clip((ab * on_b - a_between) / aa, 0.0, 1.0)
     return norm(between + on_a * along_a - on_b * along_b)
+
+
+def beyond_edge(inside: jax.Array, bounds: jax.Array, edge: jax.Array, by: jax.Array) -> jax.Array:
+    """Move the point `inside` [2] out of `bounds` [4], to `by` m beyond one edge; [2] m.
+
+    `edge` [] counts x_low, x_high, y_low, y_high.
+    """
+    axis, outward = edge // 2, jnp.where(edge % 2 == 0, -1.0, 1.0)
+    return inside.at[axis].set(bounds[edge] + outward * by)
+
+
+def norm(vector: jax.Array) -> jax.Array:
+    """Return the Euclidean length of `vector` [D], whose gradient at zero is zero, not NaN."""
+    square = jnp.sum(vector * vector)
+    positive = square > 0.0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)

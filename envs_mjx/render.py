@@ -14,7 +14,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from envs_mjx import scene
+from envs_mjx.physics import scene
 from envs_mjx.sawyer import SawyerEnv
 
 _BACKENDS = ("egl", "osmesa")

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs_mjx import forks, scene
+from envs_mjx import forks
 from envs_mjx.core import PhysicsState, State
 from envs_mjx.errors import EnvError
-from envs_mjx.physics import SUBSTEPS, Control, initial_state, make_physics
-from envs_mjx.task import Episode, Readings, Task
+from envs_mjx.physics import scene
+from envs_mjx.physics.backends import SUBSTEPS, Control, initial_state, make_physics
+from envs_mjx.tasks.task import Episode, Readings, Task
 
 _ACTION_SCALE = 0.01  # m of mocap motion per unit of action
 _MAX_REWARD = 10.0  # of MetaWorld, per step

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from envs_mjx.physics import _POOLED_WORK, _unpooled_rows, in_blocks
+from envs_mjx.physics.backends import _POOLED_WORK, _unpooled_rows, in_blocks
 
 ROWS = 4
 

@@ -1,14 +1,17 @@
 """What the package may import, and that importing it is silent."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
+import envs_mjx
+
 ROOT = pathlib.Path(__file__).parents[1]
-FILES = sorted((ROOT / "envs_mjx").glob("*.py"))
+FILES = sorted((ROOT / "envs_mjx").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -31,3 +34,9 @@ def test_importing_and_making_is_silent_and_leaves_metaworld_alone() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["bounded_push", "bounded_soccer", "obstructed_push"])
+def test_a_task_is_imported_by_its_name_alone(name: str) -> None:
+    module = importlib.import_module(f"envs_mjx.{name}")
+    assert envs_mjx.TASKS[name] in vars(module).values()

@@ -9,9 +9,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs_mjx import EnvError, SawyerEnv, State, make, scene
-from envs_mjx.obstructed_push import _RADII, arm_segments
-from envs_mjx.task import Episode, Readings
+from envs_mjx import EnvError, SawyerEnv, State, make
+from envs_mjx.physics import scene
+from envs_mjx.tasks.obstructed_push import _RADII, arm_segments
+from envs_mjx.tasks.task import Episode, Readings
 from experiments.bench_tasks import measure
 
 GOAL = (0.0, 0.88)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from envs_mjx import EnvError, SawyerEnv, State, make
-from envs_mjx.bounded_push import BoundedPush
-from envs_mjx.physics import make_physics
+from envs_mjx.physics.backends import make_physics
+from envs_mjx.tasks.bounded_push import BoundedPush
 
 SUCCESS_START = ((0.0, 0.7), (0.0, 0.85))
 

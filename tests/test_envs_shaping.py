@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs_mjx.geometry import cylinder_box_distance, rectangle_margin, segment_distance
-from envs_mjx.rectangle import beyond_edge
-from envs_mjx.shaping import caging_reward, hamacher_product, norm, tolerance
+from envs_mjx.geometry import (
+    beyond_edge,
+    cylinder_box_distance,
+    norm,
+    rectangle_margin,
+    segment_distance,
+)
+from envs_mjx.tasks.shaping import caging_reward, hamacher_product, tolerance
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "data" / "push_golden.npz")
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")

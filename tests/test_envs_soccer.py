@@ -10,7 +10,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs_mjx import EnvError, Episode, Readings, SawyerEnv, State, make, scene
+from envs_mjx import EnvError, Episode, Readings, SawyerEnv, State, make
+from envs_mjx.physics import scene
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "data" / "soccer_golden.npz")
 EPISODES = 64

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from envs_mjx.physics import _cores
+from envs_mjx.physics.backends import _cores
 from experiments import fleet
 from experiments.arguments import SweepArgs
 from experiments.cli import main

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs_mjx import experts_soccer
-from envs_mjx.rectangle import BoundedTask, Bounds
-from envs_mjx.scene import SceneParts
-from envs_mjx.shaping import hamacher_product, norm, tolerance
-from envs_mjx.task import Episode, Readings
+from envs_mjx.experts import soccer
+from envs_mjx.geometry import norm
+from envs_mjx.physics.scene import SceneParts
+from envs_mjx.tasks.rectangle import BoundedTask, Bounds
+from envs_mjx.tasks.shaping import hamacher_product, tolerance
+from envs_mjx.tasks.task import Episode, Readings
 
 BOUNDS = {"default": Bounds(-0.30, 0.30, 0.50, 0.965)}  # as in the films on the paper's page
 
@@ -76,19 +77,19 @@ class BoundedSoccer(BoundedTask):
 
     def expert(self, obs: jax.Array) -> jax.Array:
         """Return the action that catches the ball and carries it to the goal, [4]."""
-        return experts_soccer.soccer_expert(obs)
+        return soccer.soccer_expert(obs)
 
-    def careless_traits(self, key: jax.Array) -> experts_soccer.CarelessTraits:
+    def careless_traits(self, key: jax.Array) -> soccer.CarelessTraits:
         """Draw one episode's careless operator."""
-        return experts_soccer.careless_soccer_traits(key, jnp.array(self.rectangle))
+        return soccer.careless_soccer_traits(key, jnp.array(self.rectangle))
 
-    def careless(self, obs: jax.Array, traits: experts_soccer.CarelessTraits) -> jax.Array:
+    def careless(self, obs: jax.Array, traits: soccer.CarelessTraits) -> jax.Array:
         """Return a careless operator's action, [4]."""
-        return experts_soccer.careless_soccer(obs, traits)
+        return soccer.careless_soccer(obs, traits)
 
     def recovery(self, obs: jax.Array) -> jax.Array:
         """Return the action that stops the ball and brings it inward, [4]."""
-        return experts_soccer.soccer_recovery(obs, jnp.array(self.rectangle))
+        return soccer.soccer_recovery(obs, jnp.array(self.rectangle))
 
 
 def ball_caging(readings: Readings, episode: Episode) -> jax.Array:

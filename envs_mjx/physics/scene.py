@@ -15,8 +15,8 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from envs_mjx.boxes import Box, mesh_boxes
 from envs_mjx.errors import EnvError
+from envs_mjx.physics.boxes import Box, mesh_boxes
 
 # Written by MetaWorld over every weld after compiling: anchor, relative position, relative
 # quaternion and torque scale. The relative pose that the compiler stores pulls the hand away.

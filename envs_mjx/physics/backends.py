@@ -81,9 +81,9 @@ def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None
             step = in_blocks(step, _unpooled_rows(model.nv))
         return Physics(step, cpu_compiler_options())
     if backend == "warp":
-        from envs_mjx import physics_warp
+        from envs_mjx.physics import warp
 
-        return Physics(physics_warp.warp_step(model, SUBSTEPS), {})
+        return Physics(warp.warp_step(model, SUBSTEPS), {})
     raise EnvError(f"unknown physics backend {backend!r}: {closest(backend, BACKENDS)}")
 
 

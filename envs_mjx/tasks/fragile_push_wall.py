@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs_mjx import experts_wall
 from envs_mjx.errors import EnvError
-from envs_mjx.geometry import cylinder_box_distance
-from envs_mjx.push import PUCK_RADIUS, PushTask, caged, held
-from envs_mjx.shaping import norm, tolerance
-from envs_mjx.task import Episode, Readings
+from envs_mjx.experts import wall
+from envs_mjx.geometry import cylinder_box_distance, norm
+from envs_mjx.tasks.push import PUCK_RADIUS, PushTask, caged, held
+from envs_mjx.tasks.shaping import tolerance
+from envs_mjx.tasks.task import Episode, Readings
 
 _HITS_WALL = 4  # a bit of contype and conaffinity that the thin scene does not use
 _REWARD_RADIUS = 0.05  # m, push-wall-v3's; its success radius is wider
@@ -161,19 +161,19 @@ class FragilePushWall(PushTask):
 
     def expert(self, obs: jax.Array) -> jax.Array:
         """Return the scripted action, [4]."""
-        return experts_wall.wall_expert(obs, self._wall())
+        return wall.wall_expert(obs, self._wall())
 
-    def careless_traits(self, key: jax.Array) -> experts_wall.CarelessTraits:
+    def careless_traits(self, key: jax.Array) -> wall.CarelessTraits:
         """Draw one episode's careless operator."""
-        return experts_wall.careless_wall_traits(key)
+        return wall.careless_wall_traits(key)
 
-    def careless(self, obs: jax.Array, traits: experts_wall.CarelessTraits) -> jax.Array:
+    def careless(self, obs: jax.Array, traits: wall.CarelessTraits) -> jax.Array:
         """Return a careless operator's action, [4]."""
-        return experts_wall.careless_wall(obs, traits, self._wall())
+        return wall.careless_wall(obs, traits, self._wall())
 
     def recovery(self, obs: jax.Array) -> jax.Array:
         """Return the action that takes the puck away from the wall, [4]."""
-        return experts_wall.wall_recovery(obs, self._wall())
+        return wall.wall_recovery(obs, self._wall())
 
     def _wall(self) -> jax.Array:
         """Return x_low, x_high, y_low, y_high of the wall, [4] m."""

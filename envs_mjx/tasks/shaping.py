@@ -3,14 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from envs_mjx.geometry import norm
+
 _VALUE_AT_MARGIN = 0.1
-
-
-def norm(vector: jax.Array) -> jax.Array:
-    """Return the Euclidean length of `vector` [D], whose gradient at zero is zero, not NaN."""
-    square = jnp.sum(vector * vector)
-    positive = square > 0.0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
 def tolerance(

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs_mjx.rectangle import beyond_edge
-from envs_mjx.shaping import norm
+from envs_mjx.geometry import beyond_edge, norm
 
 _STEP = 0.01  # m that an action of 1 moves the hand's target
 _GAIN = 10.0  # action per metre of error

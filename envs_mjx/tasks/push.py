@@ -6,10 +6,11 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from envs_mjx.placement import TableTask
-from envs_mjx.scene import SceneParts
-from envs_mjx.shaping import caging_reward, norm, tolerance
-from envs_mjx.task import Episode, Readings
+from envs_mjx.geometry import norm
+from envs_mjx.physics.scene import SceneParts
+from envs_mjx.tasks.placement import TableTask
+from envs_mjx.tasks.shaping import caging_reward, tolerance
+from envs_mjx.tasks.task import Episode, Readings
 
 PUCK_RADIUS = 0.02  # m; also half its height
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from envs_mjx import experts
-from envs_mjx.push import PushTask
-from envs_mjx.rectangle import BoundedTask, Bounds
+from envs_mjx.experts import push
+from envs_mjx.tasks.push import PushTask
+from envs_mjx.tasks.rectangle import BoundedTask, Bounds
 
 # "default" is narrower than "videos", which is what the films on the paper's page show, so that
 # ungated fine-tuning fails often enough: in 0.3 to 10 % of episodes over 1e6 steps (three seeds).
@@ -34,16 +34,16 @@ class BoundedPush(BoundedTask, PushTask):
 
     def expert(self, obs: jax.Array) -> jax.Array:
         """Return MetaWorld's scripted action, [4]."""
-        return experts.push_expert(obs)
+        return push.push_expert(obs)
 
-    def careless_traits(self, key: jax.Array) -> experts.CarelessTraits:
+    def careless_traits(self, key: jax.Array) -> push.CarelessTraits:
         """Draw one episode's careless operator."""
-        return experts.careless_push_traits(key, jnp.array(self.rectangle))
+        return push.careless_push_traits(key, jnp.array(self.rectangle))
 
-    def careless(self, obs: jax.Array, traits: experts.CarelessTraits) -> jax.Array:
+    def careless(self, obs: jax.Array, traits: push.CarelessTraits) -> jax.Array:
         """Return a careless operator's action, [4]."""
-        return experts.careless_push(obs, traits)
+        return push.careless_push(obs, traits)
 
     def recovery(self, obs: jax.Array) -> jax.Array:
         """Return the action that brings the puck out of danger, [4]."""
-        return experts.push_recovery(obs, jnp.array(self.rectangle))
+        return push.push_recovery(obs, jnp.array(self.rectangle))

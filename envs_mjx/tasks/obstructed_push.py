@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from envs_mjx import experts_vase
 from envs_mjx.errors import EnvError
+from envs_mjx.experts import vase
 from envs_mjx.geometry import segment_distance
-from envs_mjx.push import PushTask
-from envs_mjx.task import Episode, Readings
+from envs_mjx.tasks.push import PushTask
+from envs_mjx.tasks.task import Episode, Readings
 
 Segment = tuple[jax.Array, jax.Array]
 
@@ -107,19 +107,19 @@ class ObstructedPush(PushTask):
 
     def expert(self, obs: jax.Array) -> jax.Array:
         """Return the scripted action, [4]."""
-        return experts_vase.vase_expert(obs)
+        return vase.vase_expert(obs)
 
-    def careless_traits(self, key: jax.Array) -> experts_vase.CarelessTraits:
+    def careless_traits(self, key: jax.Array) -> vase.CarelessTraits:
         """Draw one episode's careless operator."""
-        return experts_vase.careless_vase_traits(key)
+        return vase.careless_vase_traits(key)
 
-    def careless(self, obs: jax.Array, traits: experts_vase.CarelessTraits) -> jax.Array:
+    def careless(self, obs: jax.Array, traits: vase.CarelessTraits) -> jax.Array:
         """Return a careless operator's action, [4]."""
-        return experts_vase.careless_vase(obs, traits)
+        return vase.careless_vase(obs, traits)
 
     def recovery(self, obs: jax.Array) -> jax.Array:
         """Return the action that takes the arm away from the vase, [4]."""
-        return experts_vase.vase_recovery(obs, jnp.array(self.vase_base))
+        return vase.vase_recovery(obs, jnp.array(self.vase_base))
 
 
 def arm_segments(readings: Readings) -> tuple[Segment, ...]:

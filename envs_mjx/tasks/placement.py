@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from envs_mjx.errors import EnvError
-from envs_mjx.shaping import norm
-from envs_mjx.task import Episode, Readings
+from envs_mjx.geometry import norm
+from envs_mjx.tasks.task import Episode, Readings
 
 Range = tuple[float, float]
 """Lower and upper end, m."""

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs_mjx.rectangle import beyond_edge
-from envs_mjx.shaping import norm
+from envs_mjx.geometry import beyond_edge, norm
 
 _EXPERT_GAIN = 10.0  # action per metre of error
 GRIP = 0.6  # effort with which MetaWorld's expert holds the puck

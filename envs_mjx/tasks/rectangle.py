@@ -10,8 +10,8 @@ import mujoco
 
 from envs_mjx.errors import EnvError, closest
 from envs_mjx.geometry import rectangle_margin
-from envs_mjx.placement import TableTask
-from envs_mjx.task import Episode, Readings
+from envs_mjx.tasks.placement import TableTask
+from envs_mjx.tasks.task import Episode, Readings
 
 
 class Bounds(NamedTuple):
@@ -69,15 +69,6 @@ def outline(spec: mujoco.MjSpec, area: Bounds) -> None:
             contype=0,
             conaffinity=0,
         )
-
-
-def beyond_edge(inside: jax.Array, bounds: jax.Array, edge: jax.Array, by: jax.Array) -> jax.Array:
-    """Move the point `inside` [2] out of `bounds` [4], to `by` m beyond one edge; [2] m.
-
-    `edge` [] counts x_low, x_high, y_low, y_high.
-    """
-    axis, outward = edge // 2, jnp.where(edge % 2 == 0, -1.0, 1.0)
-    return inside.at[axis].set(bounds[edge] + outward * by)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs_mjx import experts
-from envs_mjx.shaping import norm
+from envs_mjx.experts import push
+from envs_mjx.geometry import norm
 
 _SHORT_OF_GOAL = 0.022  # m in x: the expert stops this side of a goal near the vase
 _NEAR_VASE = 0.03  # m in x: goals further than this towards the vase are near it
@@ -33,7 +33,7 @@ def vase_expert(obs: jax.Array) -> jax.Array:
     still inside the radius that counts as success.
     """
     short = jnp.clip(obs[36] - _NEAR_VASE, 0.0, _SHORT_OF_GOAL)
-    return experts.push_expert(obs.at[36].add(-short))
+    return push.push_expert(obs.at[36].add(-short))
 
 
 def careless_vase_traits(key: jax.Array) -> CarelessTraits:
@@ -72,4 +72,4 @@ def vase_recovery(obs: jax.Array, base: jax.Array) -> jax.Array:
     """
     away = obs[:2] - base
     away = away / jnp.maximum(jnp.max(jnp.abs(away)), 1e-3)
-    return jnp.concatenate([away, jnp.array([0.0, experts.GRIP])])
+    return jnp.concatenate([away, jnp.array([0.0, push.GRIP])])

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import mujoco
 
-from envs_mjx.scene import SceneParts
+from envs_mjx.physics.scene import SceneParts
 
 
 class Readings(NamedTuple):

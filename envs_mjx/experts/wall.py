@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs_mjx import experts
-from envs_mjx.shaping import norm
+from envs_mjx.experts import push
+from envs_mjx.geometry import norm
 
 _PUCK_RADIUS = 0.02  # m
 _CLEARANCE = 0.06  # m, how far from the wall's end the expert takes the puck
@@ -22,20 +22,20 @@ _SAFE_DISTANCE = 0.16  # m from the wall, where recovery takes the puck
 class CarelessTraits(NamedTuple):
     """How a careless operator acts throughout one episode."""
 
-    hand: experts.CarelessTraits  # how badly the puck is held; its target is not used
+    hand: push.CarelessTraits  # how badly the puck is held; its target is not used
     clearance: jax.Array  # [] m, how far from the wall's end the puck is taken; may be negative
     straight: jax.Array  # [] bool, heads for the goal as if there were no wall
 
 
 def wall_expert(obs: jax.Array, wall: jax.Array) -> jax.Array:
     """Return the action [4] that takes the puck round the wall: sideways, past it, to the goal."""
-    return experts.carry(obs, _way_point(obs, wall, jnp.float32(_CLEARANCE)))
+    return push.carry(obs, _way_point(obs, wall, jnp.float32(_CLEARANCE)))
 
 
 def careless_wall_traits(key: jax.Array) -> CarelessTraits:
     """Draw a careless operator: most cut the corner too close, some see no wall."""
     keys = jax.random.split(key, 5)
-    hand = experts.careless_push_traits(keys[0], jnp.zeros(4))._replace(
+    hand = push.careless_push_traits(keys[0], jnp.zeros(4))._replace(
         gain=jax.random.uniform(keys[1], minval=4.0, maxval=10.0),
         shove=jax.random.bernoulli(keys[2], 0.55),
     )
@@ -50,7 +50,7 @@ def careless_wall(obs: jax.Array, traits: CarelessTraits, wall: jax.Array) -> ja
     """Return the action [4] of the operator `traits` at `obs` [39]."""
     around = _way_point(obs, wall, traits.clearance)
     target = jnp.where(traits.straight, obs[36:38], around)
-    return experts.careless_push(obs, traits.hand._replace(target=target))
+    return push.careless_push(obs, traits.hand._replace(target=target))
 
 
 def wall_recovery(obs: jax.Array, wall: jax.Array) -> jax.Array:
@@ -64,7 +64,7 @@ def wall_recovery(obs: jax.Array, wall: jax.Array) -> jax.Array:
     nearest = jnp.clip(puck[:2], wall[0::2], wall[1::2])
     away = puck[:2] - nearest
     away = away / jnp.maximum(norm(away), 1e-3)
-    return experts.retreat(obs, away, nearest + _SAFE_DISTANCE * away)
+    return push.retreat(obs, away, nearest + _SAFE_DISTANCE * away)
 
 
 def _way_point(obs: jax.Array, wall: jax.Array, clearance: jax.Array) -> jax.Array:

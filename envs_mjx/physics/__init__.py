@@ -1,0 +1,1 @@
+"""MuJoCo: the thin scene, and one batched step on three backends."""

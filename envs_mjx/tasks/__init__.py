@@ -1,0 +1,1 @@
+"""The tasks of FailureBench, one file each, and what they share."""
