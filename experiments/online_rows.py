@@ -7,6 +7,7 @@ from experiments.run import Run
 from experiments.runtime import describe_environment
 from farl_jax import online
 from farl_jax.constrained import ConstrainedLearners
+from farl_jax.counters import summarize
 from farl_jax.methods import METHODS
 from farl_jax.safety import ALARMS, Gate
 
@@ -15,7 +16,7 @@ def result_row(
     run: Run, method: str, state: online.OnlineState, gate: Gate, scores: tuple[Any, Any, Any]
 ) -> dict[str, Any]:
     """One run's row; `scores` are those of the first policy, the last, and the last ungated."""
-    totals, gated = online.summarize(state.counters, None, []), METHODS[method].gated
+    totals, gated = summarize(state.counters, None, []), METHODS[method].gated
     first, last, bare = scores
     names = ("episodes", "failure_episodes", "failing_steps", "recovered_steps", "successes")
     return {

@@ -14,7 +14,7 @@ from experiments.plots import diagnosis_figure
 from experiments.run import Run
 from experiments.run_online import newest
 from experiments.runtime import UserError, write_json
-from farl_jax import behaviour, dataset, diagnosis, safety
+from farl_jax import behaviour, dataset, diagnosis, imagination
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
 from farl_jax.methods import Method, find_method
@@ -89,7 +89,7 @@ def _make_watch(run: Run, config: FarlConfig, parts: Method) -> Any:
 
     @jax.jit
     def imagine(learnt: Agent, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return safety.imagine(
+        return imagination.imagine(
             (nets.policy, nets.latent),
             learnt,
             learnt.normalizer(obs),

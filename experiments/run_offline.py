@@ -18,7 +18,7 @@ from farl_jax.methods import Method
 from farl_jax.metrics import MetricsWriter
 from farl_jax.risk_critic import RiskData
 from farl_jax.types import Params
-from farl_jax.world_model import Windows
+from farl_jax.windows import Windows
 
 
 def demos(run: Run) -> None:

@@ -29,13 +29,14 @@ from farl_jax import checkpoint, devices, online
 from farl_jax.agent import Agent
 from farl_jax.behaviour import make_gate
 from farl_jax.config import OnlineConfig
+from farl_jax.counters import summarize
 from farl_jax.methods import MAIN, METHODS, Method, find_method
 from farl_jax.metrics import FILE, MetricsWriter, OnlineRow, read_metrics
 from farl_jax.risk_critic import RiskData
 from farl_jax.safety import Gate
 from farl_jax.saver import Part, Saver
 from farl_jax.seeds import Seeds, group_sizes, seed_bytes
-from farl_jax.world_model import Windows
+from farl_jax.windows import Windows
 
 LOG_UPDATES = 10
 THRESHOLDS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
@@ -289,7 +290,7 @@ def _train(
         if due or saving or number % LOG_UPDATES == 0:
             sound = seeds.split(devices.fetch(seeds.lift(online.sound)(state)))
             now = seeds.split(devices.fetch((state.counters, updates)))
-            values = [online.summarize(*own) for own in _since(before, now)]
+            values = [summarize(*own) for own in _since(before, now)]
             spent, started = time.perf_counter() - started, time.perf_counter()
             seconds = [s + spent / len(runs) for s in seconds]
             faults.note(runs, training.method, values, sound, step, saver, trouble)

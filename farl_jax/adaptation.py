@@ -17,7 +17,8 @@ from farl_jax.latent import LatentModel
 from farl_jax.ring import Ring, create_ring, draw, store
 from farl_jax.training import OnlineLearning
 from farl_jax.types import Normalizer, Params, Transition
-from farl_jax.world_model import ModelState, Windows
+from farl_jax.windows import Windows, failure_within, sample_windows, to_windows
+from farl_jax.world_model import ModelState
 
 
 @struct.dataclass
@@ -61,7 +62,7 @@ def mixed_batch(
     key_demos, key_recent, key_failing = jax.random.split(key, 3)
     half = world.batch // 2
     num_failing = round(half * world.failure_share)
-    demos = world_model.sample_windows(rehearsal, key_demos, world, half)
+    demos = sample_windows(rehearsal, key_demos, world, half)
     recent = draw(adaptation.recent, key_recent, half)
     failing = draw(adaptation.failing, key_failing, num_failing)
     some = adaptation.failing.stored > 0
@@ -119,7 +120,7 @@ def with_labels(
     """
     length = len(steps["done"])
     all_steps = {k: jnp.concatenate([past[k], steps[k]]) for k in steps}
-    label = world_model.failure_within(all_steps["failure"], all_steps["done"], window)
+    label = failure_within(all_steps["failure"], all_steps["done"], window)
     oldest = {k: v[:length] for k, v in (all_steps | {"failure": label}).items()}
     return oldest, {k: v[length:] for k, v in all_steps.items()}
 
@@ -175,10 +176,8 @@ def make_adaptation(
     return OnlineLearning(init, observe, learn, "world_model")
 
 
-def rehearsal(
-    demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig
-) -> world_model.Windows:
+def rehearsal(demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig) -> Windows:
     """Windows of the task and failure demonstrations, for the model's learning online."""
     data = dataset.concatenate(demos["task"], demos["failure"])
     data["reward"] = data["reward"] * config.iql.reward_scale
-    return world_model.to_windows(normalize_rows(data, normalizer), config.world_model)[0]
+    return to_windows(normalize_rows(data, normalizer), config.world_model)[0]

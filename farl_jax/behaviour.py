@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
+from farl_jax.imagination import make_imagined_risk
 from farl_jax.methods import Method
 from farl_jax.mppi import mppi_recovery, start_plans
 from farl_jax.risk_critic import make_critic_risk
@@ -14,7 +15,6 @@ from farl_jax.safety import (
     Recovery,
     Risk,
     gated_controller,
-    make_imagined_risk,
     policy_recovery,
     zero_recovery,
 )

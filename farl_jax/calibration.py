@@ -7,7 +7,8 @@ import numpy as np
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import SafetyConfig
 from farl_jax.dataset import Dataset
-from farl_jax.safety import Gate, make_imagined_risk
+from farl_jax.imagination import make_imagined_risk
+from farl_jax.safety import Gate
 
 
 def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from farl_jax import calibration, evaluate, world_model
+from farl_jax import calibration, scores, world_model
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset
 from farl_jax.latent import LatentModel
 from farl_jax.types import Normalizer, Params
+from farl_jax.windows import window_starts
 
 PARTS = {"hand": slice(0, 3), "object": slice(4, 7)}
 """Positions in an observation, m, whose decoding error is reported."""
@@ -66,9 +67,9 @@ def foresight(
     for i in range(1, len(labels)):
         use = calm & known[i]
         p, label = probability[i][use], labels[i][use]
-        report["auroc"].append(evaluate.auroc(p, label))
-        report["auprc"].append(evaluate.average_precision(p, label))
-        report["ece"].append(evaluate.calibration_error(p, label))
+        report["auroc"].append(scores.auroc(p, label))
+        report["auprc"].append(scores.average_precision(p, label))
+        report["ece"].append(scores.calibration_error(p, label))
         report["rate"].append(float(label.mean()) if len(label) else float("nan"))
     return report
 
@@ -144,7 +145,7 @@ def decoder_errors(
     Windows of the training length from the rollout's episodes, at most 4,096 of them.
     """
     length = config.world_model.train_horizon
-    starts = world_model.window_starts(data, length, config.world_model.failing_run_cap)
+    starts = window_starts(data, length, config.world_model.failing_run_cap)
     starts = starts[:: max(1, len(starts) // 4096)][:4096]
     index = np.arange(length)[:, None] + starts
 

@@ -1,9 +1,9 @@
 """How far ahead a gate should look: many gates (H, gamma_risk, eps_safe) on one frozen policy.
 
 Watching: on rollouts that no gate disturbed, p_0..p_Hmax are imagined once, every gate's C_H is
-a masked sum of them (`safety.discounted_risk`), and each eps_safe is set so that all gates fire on
-the same share of calm steps. Acting: all gates at once, each on N environments of its own, with
-the same starts, noise and restarts; a gate that never fires is the baseline.
+a masked sum of them (`imagination.discounted_risk`), and each eps_safe is set so that all gates
+fire on the same share of calm steps. Acting: all gates at once, each on N environments of its own,
+with the same starts, noise and restarts; a gate that never fires is the baseline.
 Axes: G gates, T time, N environments.
 """
 
@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from farl_jax import calibration, diagnosis, safety
+from farl_jax import calibration, diagnosis, imagination
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import SafetyConfig
+from farl_jax.counters import Counters
+from farl_jax.evaluate import normalized_return
 from farl_jax.intervals import reduction, wilson_interval
-from farl_jax.online import Counters
-from farl_jax.returns import normalized_return
 from farl_jax.rollout import unroll
 from farl_jax.safety import Gate, GateMemory
 from farl_jax.types import BatchedEnv, Controller
@@ -33,7 +33,7 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
     """
 
     def costs(learnt: Agent, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
-        probability = safety.imagine(
+        probability = imagination.imagine(
             (nets.policy, nets.latent),
             learnt,
             learnt.normalizer(obs),
@@ -41,7 +41,7 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
             max_horizon,
             config.hold,
         )
-        risk = lambda gate: safety.discounted_risk(probability, gate.horizon, gate.gamma_risk)
+        risk = lambda gate: imagination.discounted_risk(probability, gate.horizon, gate.gamma_risk)
         return jax.vmap(risk)(gates)
 
     return jax.jit(costs)

@@ -7,25 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax import (
-    bc,
-    dagger,
-    dataset,
-    evaluate,
-    iql,
-    ope,
-    ppo,
-    risk_critic,
-    world_model,
-)
+from farl_jax import bc, dagger, dataset, iql, ope, risk_critic, scores, world_model
 from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.calibration import calibrate
 from farl_jax.config import FarlConfig
 from farl_jax.dataset import Dataset, normalize_rows, to_normalized
+from farl_jax.improve import make_improve_offline
 from farl_jax.margins import foreseen_margin, resolve_margins
 from farl_jax.normalize import fit_normalizer
 from farl_jax.rollout import policy_controller, unroll
 from farl_jax.types import BatchedEnv, Normalizer, Params
+from farl_jax.windows import foretold, to_windows, window_starts
 
 Report = Callable[[str, dict[str, float]], None]
 
@@ -113,7 +105,7 @@ def _make_improve(
     fit_critics = iql.make_fit(nets.value, nets.critic, config.iql, nets.sizes)
     rest = nets.value, nets.critic, nets.transition
     improve = {
-        policy: ppo.make_improve_offline((policy, *rest), config.offline_ppo)
+        policy: make_improve_offline((policy, *rest), config.offline_ppo)
         for policy in {nets.policy, nets.recovery}
     }
 
@@ -178,9 +170,7 @@ def fit_world_model(
     training, held_out = (dataset.concatenate(*parts) for parts in zip(*splits, strict=True))
     own_held_out = splits[1][1]
     training["reward"] = training["reward"] * config.iql.reward_scale
-    windows, shift = world_model.to_windows(
-        normalize_rows(training, normalizer), config.world_model
-    )
+    windows, shift = to_windows(normalize_rows(training, normalizer), config.world_model)
     fit = world_model.make_fit_offline(nets.latent, config.world_model)
     params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))
     logit_shift = jnp.asarray(shift, jnp.float32)
@@ -227,13 +217,13 @@ def held_out_report(
 ) -> dict[str, float]:
     """AUROC, AUPRC and calibration error per horizon step on held-out episodes, logged actions."""
     length = config.world_model.train_horizon
-    starts = world_model.window_starts(held_out, length, config.world_model.failing_run_cap)
+    starts = window_starts(held_out, length, config.world_model.failing_run_cap)
     index = np.arange(length)[:, None] + starts
     predict = jax.jit(world_model.predict_failures, static_argnums=0)
     rows = normalize_rows(held_out, normalizer)
     probability = predict(
         nets.latent, params, logit_shift, rows["obs"][starts], rows["action"][index]
     )
-    labels = world_model.foretold(held_out, config.world_model.failure_window)
+    labels = foretold(held_out, config.world_model.failure_window)
     fresh = ~held_out["failure"][starts]
-    return evaluate.failure_report(np.asarray(probability), labels[index], fresh)
+    return scores.failure_report(np.asarray(probability), labels[index], fresh)

@@ -5,7 +5,6 @@ baselines in the learners' update alone. `collect` and `update` are jitted apart
 that holds the simulator's host callback cannot be cached on disk.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,59 +19,18 @@ from farl_jax.adaptation import Adaptation, make_adaptation
 from farl_jax.agent import Agent, Networks
 from farl_jax.behaviour import make_controller, start_memory
 from farl_jax.config import FarlConfig
+from farl_jax.counters import Counters
 from farl_jax.methods import Method
 from farl_jax.risk_critic import RiskData, RiskLearning, make_risk_learning
 from farl_jax.rollout import unroll
 from farl_jax.safety import (
-    ALARMS,
     Gate,
     GateMemory,
     adjust,
 )
 from farl_jax.training import OnlineLearning
 from farl_jax.types import BatchedEnv, Params, Transition
-from farl_jax.world_model import Windows
-
-
-@struct.dataclass
-class Counters:
-    """Totals since the online phase began, [] each. Failures are counted as training goes."""
-
-    episodes: jax.Array  # i32 ended
-    successes: jax.Array  # i32
-    failure_episodes: jax.Array  # i32 episodes with at least one failing step, counted at the first
-    failing_steps: jax.Array  # i32
-    recovered_steps: jax.Array  # i32
-    diverged: jax.Array  # i32
-    return_sum: jax.Array  # f32 of ended episodes
-    gate_silent: jax.Array  # i32 failure episodes by what the gate had done; see `safety.ALARMS`
-    recovery_late: jax.Array  # i32
-    recovery_failed: jax.Array  # i32
-    after_recovery: jax.Array  # i32
-
-    @classmethod
-    def zero(cls) -> "Counters":
-        """Nothing counted yet."""
-        names = [f.name for f in dataclasses.fields(cls)]
-        zeros = {name: jnp.zeros((), jnp.int32) for name in names}
-        return cls(**zeros | {"return_sum": jnp.zeros(())})
-
-    def add(self, steps: Transition) -> "Counters":
-        """Add a rollout [T, N]."""
-        count = lambda mask: jnp.sum(mask, dtype=jnp.int32)
-        return Counters(
-            episodes=self.episodes + count(steps.done),
-            successes=self.successes + count(steps.success & steps.done),
-            failure_episodes=self.failure_episodes + count(steps.first_failure),
-            failing_steps=self.failing_steps + count(steps.failure),
-            recovered_steps=self.recovered_steps + count(steps.decision.intervened),
-            diverged=self.diverged + count(steps.diverged),
-            return_sum=self.return_sum + jnp.sum(jnp.where(steps.done, steps.episode_return, 0.0)),
-            **{
-                name: getattr(self, name) + count(steps.first_failure & (steps.decision.alarm == i))
-                for i, name in enumerate(ALARMS)
-            },
-        )
+from farl_jax.windows import Windows
 
 
 @struct.dataclass
@@ -252,25 +210,3 @@ def train(
         if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
             state = phase.adapt(state, demos)
         yield state, metrics
-
-
-def summarize(
-    counters: Counters, before: Counters | None, updates: list[dict[str, jax.Array]]
-) -> dict[str, float]:
-    """One metrics row: running totals, rates since `before`, means of the updates' metrics.
-
-    Where no episode ended there are no rates.
-    """
-    now = jax.device_get(counters)
-    totals = {name: float(getattr(now, name)) for name in now.__dataclass_fields__}
-    past = jax.device_get(before) if before is not None else None
-    since = {
-        k: v - (float(getattr(past, k)) if past is not None else 0.0) for k, v in totals.items()
-    }
-    episodes = since["episodes"]
-    sums = {"return": "return_sum", "success": "successes", "failure_rate": "failure_episodes"}
-    rates = {f"rollout_{k}": since[v] / episodes for k, v in sums.items()} if episodes else {}
-    host = jax.device_get(updates)
-    means = {k: float(sum(u[k] for u in host) / len(host)) for k in (host[0] if host else {})}
-    totals.pop("return_sum")
-    return totals | rates | means

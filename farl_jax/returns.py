@@ -33,10 +33,3 @@ def generalized_advantage(
 
     _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, carry_on), reverse=True)
     return advantage
-
-
-def normalized_return(
-    episode_return: jax.Array, random_return: float, expert_return: float
-) -> jax.Array:
-    """100 (R - R_random) / (R_expert - R_random), any shape."""
-    return 100.0 * (episode_return - random_return) / (expert_return - random_return)

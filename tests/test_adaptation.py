@@ -17,6 +17,7 @@ from farl_jax.online import current, make_online, train
 from farl_jax.ring import create_ring, draw, store
 from farl_jax.rollout import plain_decision, unroll
 from farl_jax.types import Normalizer
+from farl_jax.windows import sample_windows, to_windows
 from tests.parameters import random_parameters
 from tests.test_online import GATED, NETS, assert_identical, frozen, gate, raw  # noqa: F401
 from tests.toy import make_toy
@@ -42,7 +43,7 @@ def steps():
 
 @pytest.fixture(scope="module")
 def demos(steps):
-    return world_model.to_windows(from_rollout(steps), WORLD)[0]
+    return to_windows(from_rollout(steps), WORLD)[0]
 
 
 def numbered(length, envs):
@@ -129,7 +130,7 @@ def test_the_model_learns_from_what_it_observes(steps, demos):
     assert np.asarray(adaptation.failing.fields["failure"])[:8].any(axis=1).all()
     np.testing.assert_array_less(np.abs(adaptation.recent.fields["action"]), 1.0 + 1e-6)
 
-    batch = world_model.sample_windows(demos, jax.random.key(9), WORLD, 256)
+    batch = sample_windows(demos, jax.random.key(9), WORLD, 256)
     loss = jax.jit(lambda p: world_model.model_loss(MODEL, WORLD, p, params, batch)[0])
     before = float(loss(adaptation.model.learner.params))
     for i in range(20):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import evaluate
+from farl_jax import evaluate, scores
 from farl_jax.rollout import plain_decision
 from farl_jax.types import Decision, Transition
 from tests.toy import CliffWalker, make_toy
@@ -24,16 +24,16 @@ def test_auroc_is_the_share_of_pairs_in_order(kind):
     score = SCORES[kind]
     pairs = score[LABEL][:, None] - score[~LABEL][None]
     by_count = (pairs > 0).mean() + 0.5 * (pairs == 0).mean()
-    np.testing.assert_allclose(evaluate.auroc(score, LABEL), by_count, rtol=1e-12)
+    np.testing.assert_allclose(scores.auroc(score, LABEL), by_count, rtol=1e-12)
 
 
 def test_auroc_by_hand_and_without_one_of_the_classes():
     score = np.array([0.9, 0.8, 0.3, 0.1])
-    assert evaluate.auroc(score, np.array([1, 1, 0, 0])) == 1.0
-    assert evaluate.auroc(score, np.array([0, 0, 1, 1])) == 0.0
-    assert evaluate.auroc(score, np.array([1, 0, 1, 0])) == 0.75
-    assert np.isnan(evaluate.auroc(score, np.zeros(4)))
-    assert np.isnan(evaluate.auroc(score, np.ones(4)))
+    assert scores.auroc(score, np.array([1, 1, 0, 0])) == 1.0
+    assert scores.auroc(score, np.array([0, 0, 1, 1])) == 0.0
+    assert scores.auroc(score, np.array([1, 0, 1, 0])) == 0.75
+    assert np.isnan(scores.auroc(score, np.zeros(4)))
+    assert np.isnan(scores.auroc(score, np.ones(4)))
 
 
 def average_precision_by_count(score, label):
@@ -49,41 +49,41 @@ def average_precision_by_count(score, label):
 
 def test_average_precision_by_hand():
     score, label = np.array([0.9, 0.8, 0.3, 0.1]), np.array([1, 0, 1, 0])
-    np.testing.assert_allclose(evaluate.average_precision(score, label), (1 + 2 / 3) / 2)
-    assert np.isnan(evaluate.average_precision(score, np.zeros(4)))
+    np.testing.assert_allclose(scores.average_precision(score, label), (1 + 2 / 3) / 2)
+    assert np.isnan(scores.average_precision(score, np.zeros(4)))
 
 
 @pytest.mark.parametrize("kind", SCORES)
 def test_average_precision_equals_the_count_over_thresholds(kind):
     expected = average_precision_by_count(SCORES[kind], LABEL)
-    np.testing.assert_allclose(evaluate.average_precision(SCORES[kind], LABEL), expected)
+    np.testing.assert_allclose(scores.average_precision(SCORES[kind], LABEL), expected)
 
 
 def test_average_precision_ignores_the_order_of_the_rows():
     """A saturated sigmoid gives many equal scores: where their rows stand must not matter."""
     order = np.argsort(~LABEL)  # positives first
-    scores = [evaluate.average_precision(SCORES["tied"][o], LABEL[o]) for o in (order, order[::-1])]
+    found = [scores.average_precision(SCORES["tied"][o], LABEL[o]) for o in (order, order[::-1])]
     np.testing.assert_allclose(scores[0], scores[1])
 
 
 def test_calibration_error_by_hand():
     # bins of 1/2: two rows of .2 of which one fails, two of .9 that both fail (1.0 is in the last)
     probability, label = np.array([0.2, 0.2, 0.8, 1.0]), np.array([1, 0, 1, 1])
-    got = evaluate.calibration_error(probability, label, bins=2)
+    got = scores.calibration_error(probability, label, bins=2)
     np.testing.assert_allclose(got, 0.5 * abs(0.2 - 0.5) + 0.5 * abs(0.9 - 1.0))
 
 
 def test_calibration_error_of_honest_and_of_shifted_probabilities():
     probability = RNG.random(40_000)
     label = RNG.random(40_000) < probability
-    assert evaluate.calibration_error(probability, label) < 0.02
-    assert abs(evaluate.calibration_error(np.full(40_000, 0.75), label) - 0.25) < 0.02
+    assert scores.calibration_error(probability, label) < 0.02
+    assert abs(scores.calibration_error(np.full(40_000, 0.75), label) - 0.25) < 0.02
 
 
 def test_failure_report_takes_each_step_apart_and_onsets_only_from_safe_starts():
     failure = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], bool)
     probability = np.array([[0.9, 0.2, 0.1, 0.3], [0.1, 0.8, 0.9, 0.2]])
-    report = evaluate.failure_report(probability, failure, ~failure[0])
+    report = scores.failure_report(probability, failure, ~failure[0])
     assert set(report) == {f"{k}_{i}" for k in ("auroc", "auprc", "ece") for i in (0, 1)} | {
         "onset_auroc_1"
     }

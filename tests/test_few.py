@@ -21,9 +21,9 @@ from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.run import Run
 from experiments.runtime import write_json
 from experiments.sweep_command import summary as sweep_summary
-from farl_jax import diagnosis, evaluate, horizon, online
+from farl_jax import diagnosis, evaluate, horizon, scores
 from farl_jax.config import DemosConfig
-from farl_jax.online import Counters
+from farl_jax.counters import Counters, summarize
 from farl_jax.rollout import plain_decision
 from farl_jax.safety import GateMemory
 from tests.finished_runs import result, write_run
@@ -98,8 +98,8 @@ def test_a_row_of_such_an_evaluation_is_json(monkeypatch, tmp_path):
 
 def test_rates_of_no_episode_are_not_in_a_row():
     some = Counters.zero().replace(episodes=jnp.int32(4), return_sum=jnp.float32(8.0))
-    assert online.summarize(some, None, [])["rollout_return"] == 2.0
-    none = online.summarize(some, some, [])
+    assert summarize(some, None, [])["rollout_return"] == 2.0
+    none = summarize(some, some, [])
     assert none["episodes"] == 4.0 and not [name for name in none if name.startswith("rollout_")]
 
 
@@ -203,7 +203,7 @@ def test_a_diagnosis_where_nothing_or_everything_failed(tmp_path, failing):
 
 
 def test_calibration_of_nothing():
-    assert math.isnan(evaluate.calibration_error(np.zeros(0), np.zeros(0, bool)))
+    assert math.isnan(scores.calibration_error(np.zeros(0), np.zeros(0, bool)))
 
 
 class Walker(CliffWalker):

@@ -9,11 +9,11 @@ import pytest
 
 from experiments.cli import main
 from experiments.plots import horizon_figure
-from farl_jax import behaviour, diagnosis, horizon, intervals, safety
+from farl_jax import behaviour, diagnosis, horizon, imagination, intervals
 from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.config import FarlConfig, HorizonConfig, NetworkConfig, SafetyConfig, WorldModelConfig
+from farl_jax.counters import Counters
 from farl_jax.methods import METHODS
-from farl_jax.online import Counters
 from farl_jax.safety import Gate, GateMemory
 from farl_jax.schema import SchemaError
 from farl_jax.types import Normalizer
@@ -72,7 +72,7 @@ def test_each_gates_cost_is_the_sum_over_its_own_horizon(costs, learnt, inputs):
     """Against sums by hand of p_i, and against the model rolled three steps and no further."""
 
     def imagined(steps):
-        roll = lambda obs, action: safety.failure_probabilities(
+        roll = lambda obs, action: imagination.failure_probabilities(
             NETS.latent,
             learnt.world_model,
             learnt.calibration.logit_shift,

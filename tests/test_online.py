@@ -19,8 +19,9 @@ from farl_jax.config import (
     SafetyConfig,
     WorldModelConfig,
 )
+from farl_jax.counters import Counters, summarize
 from farl_jax.methods import METHODS
-from farl_jax.online import Counters, make_online, summarize, train
+from farl_jax.online import make_online, train
 from farl_jax.safety import ALARMS, Gate, GateMemory
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters

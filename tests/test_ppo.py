@@ -11,6 +11,7 @@ import pytest
 from farl_jax import distributions, ppo
 from farl_jax.config import OfflinePPOConfig, OnlineConfig
 from farl_jax.dataset import DeviceData
+from farl_jax.improve import make_improve_offline
 from farl_jax.iql import Critics
 from farl_jax.networks import GaussianPolicy, Value
 from farl_jax.types import Decision, Normalizer, Transition
@@ -335,7 +336,7 @@ def improve():
     drawn = [random_parameters(POLICY, obs[:1], seed=seed) for seed in range(3)]
     members = jax.tree.map(lambda *leaves: 0.1 * np.stack(leaves), *drawn)
     members["params"]["MLP_0"]["Dense_1"]["bias"][:, :A] += np.array([[0.2], [-0.3], [0.0]])
-    run = ppo.make_improve_offline((POLICY, Zero, Critic, Drift), config)
+    run = make_improve_offline((POLICY, Zero, Critic, Drift), config)
     critics = Critics(value=jnp.zeros(()), critic=jnp.asarray(3.0))
     go = lambda drift: run(jax.random.key(5), members, critics, jnp.full(2, drift), data)
     action = jax.jit(lambda params: POLICY.apply(params, obs)[0].sum(-1).mean())

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax.returns import generalized_advantage, normalized_return
+from farl_jax.evaluate import normalized_return
+from farl_jax.returns import generalized_advantage
 
 COLUMN = lambda *x: jnp.array(x)[:, None]
 

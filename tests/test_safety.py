@@ -9,6 +9,7 @@ from farl_jax import distributions
 from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.calibration import calibrate_max_risk, foreseen_peaks
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
+from farl_jax.imagination import discounted_risk, failure_probabilities, make_imagined_risk
 from farl_jax.safety import (
     ALARMS,
     QUIET,
@@ -16,10 +17,7 @@ from farl_jax.safety import (
     GateMemory,
     adjust,
     alarm,
-    discounted_risk,
-    failure_probabilities,
     gated_controller,
-    make_imagined_risk,
     policy_recovery,
     recover,
     remember,

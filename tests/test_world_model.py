@@ -10,10 +10,18 @@ import pytest
 from farl_jax import world_model
 from farl_jax.config import WorldModelConfig
 from farl_jax.dataset import from_rollout, split_by_episode
-from farl_jax.evaluate import auroc
 from farl_jax.latent import LatentModel
 from farl_jax.rollout import plain_decision, unroll
-from farl_jax.world_model import Windows, failing_run_index, foretold, prior_shift, window_starts
+from farl_jax.scores import auroc
+from farl_jax.windows import (
+    Windows,
+    failing_run_index,
+    foretold,
+    prior_shift,
+    sample_windows,
+    to_windows,
+    window_starts,
+)
 from tests.parameters import random_parameters
 from tests.toy import make_toy
 
@@ -71,7 +79,7 @@ def test_windows_hold_what_the_head_is_to_foretell():
     np.testing.assert_allclose(shift, np.log(1 / 5) - np.log(batch / (1 - batch)), rtol=1e-6)
     names = ("obs", "next_obs", "action", "reward")
     data = SMALL | {k: np.zeros((12, 1), np.float32) for k in names} | {"terminated": np.zeros(12)}
-    label = np.asarray(world_model.to_windows(data, config)[0].failure)
+    label = np.asarray(to_windows(data, config)[0].failure)
     assert np.flatnonzero(label).tolist() == [10, 11]
 
 
@@ -100,8 +108,8 @@ def iid_failures():
 @pytest.fixture(scope="module")
 def balanced():
     data, config = iid_failures(), WorldModelConfig(train_horizon=3)
-    windows, shift = world_model.to_windows(data, config)
-    sample = jax.jit(lambda key: world_model.sample_windows(windows, key, config, 30_000))
+    windows, shift = to_windows(data, config)
+    sample = jax.jit(lambda key: sample_windows(windows, key, config, 30_000))
     return data, config, shift, jax.device_get(sample(jax.random.key(0)))
 
 
@@ -140,15 +148,15 @@ def test_the_shift_recovers_the_base_rate_and_the_true_slope(balanced):
 def test_data_without_a_whole_window_is_refused():
     data = iid_failures()
     with pytest.raises(ValueError, match="4 steps"):
-        world_model.to_windows(data, WorldModelConfig(train_horizon=4))
+        to_windows(data, WorldModelConfig(train_horizon=4))
 
 
 def test_without_failures_batches_are_still_windows():
     data = iid_failures()
     data["failure"] = data["failure"] & False
     config = WorldModelConfig(train_horizon=3)
-    windows, shift = world_model.to_windows(data, config)
-    batch = world_model.sample_windows(windows, jax.random.key(0), config, 8)
+    windows, shift = to_windows(data, config)
+    batch = sample_windows(windows, jax.random.key(0), config, 8)
     assert shift == 0.0 and not batch["failure"].any() and int(windows.num_failing) == 1
 
 
@@ -279,7 +287,7 @@ def drunkards():
 def test_the_identity_model_learns_the_toy(drunkards):
     """x moves by 0.1 a within its limits: the model has to learn that and the cliff."""
     config = dataclasses.replace(PLAIN, steps=300, batch=32, learning_rate=5e-3)
-    windows, losses = world_model.to_windows(drunkards, config)[0], []
+    windows, losses = to_windows(drunkards, config)[0], []
     fit = world_model.make_fit_offline(LatentModel(config, 2, 1), config)
     fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     still = ((drunkards["next_obs"] - drunkards["obs"]) ** 2).mean()  # of one step, not of three
@@ -299,7 +307,7 @@ CLIFF = WorldModelConfig(
 def cliff(drunkards):
     """(probabilities [L, M], failures [L, M], losses before and after) on held-out windows."""
     training, held_out = split_by_episode(drunkards, 0.2, seed=0)
-    windows, shift = world_model.to_windows(training, CLIFF)
+    windows, shift = to_windows(training, CLIFF)
     model = LatentModel(CLIFF, 2, 1)
     losses = []
     fit = world_model.make_fit_offline(model, CLIFF)

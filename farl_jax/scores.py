@@ -1,0 +1,60 @@
+"""How well failures are foreseen: ranking, precision and calibration."""
+
+import numpy as np
+
+
+def auroc(score: np.ndarray, label: np.ndarray) -> float:
+    """Chance that a failing row outranks a safe one, ties half; NaN if one-sided."""
+    label = np.asarray(label, bool)
+    positives, negatives = int(label.sum()), int((~label).sum())
+    if positives == 0 or negatives == 0:
+        return float("nan")
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float((ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def average_precision(score: np.ndarray, label: np.ndarray) -> float:
+    """Area under precision-recall: mean precision at each positive, one threshold a score."""
+    label = np.asarray(label, bool)
+    if not label.any():
+        return float("nan")
+    _, rank = np.unique(-np.asarray(score), return_inverse=True)
+    positives = np.bincount(rank, label)
+    precision = np.cumsum(positives) / np.cumsum(np.bincount(rank))
+    return float((precision * positives).sum() / positives.sum())
+
+
+def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: |mean probability - rate| over bins, weighted by size.
+
+    NaN without any row.
+    """
+    which = np.clip((probability * bins).astype(int), 0, bins - 1)
+    size = np.bincount(which, minlength=bins)
+    gap = np.bincount(which, probability, bins) - np.bincount(which, label.astype(float), bins)
+    return float(np.abs(gap).sum() / size.sum()) if len(label) else float("nan")
+
+
+def failure_report(
+    probability: np.ndarray, failure: np.ndarray, fresh: np.ndarray
+) -> dict[str, float]:
+    """How well the failure head foresees, per horizon step, on held-out windows.
+
+    Args:
+        probability: p_i along logged actions [L, M].
+        failure: what it was to foretell, [L, M] bool.
+        fresh: [M] bool, the window does not begin at a failing step.
+
+    Returns:
+        auroc_i, auprc_i, ece_i over all windows, and onset_auroc_i over the fresh ones, the harder
+        and more useful question.
+    """
+    report = {}
+    for i in range(len(failure)):
+        report[f"auroc_{i}"] = auroc(probability[i], failure[i])
+        report[f"auprc_{i}"] = average_precision(probability[i], failure[i])
+        report[f"ece_{i}"] = calibration_error(probability[i], failure[i])
+        if i > 0:
+            report[f"onset_auroc_{i}"] = auroc(probability[i][fresh], failure[i][fresh])
+    return report
