@@ -19,7 +19,7 @@ from experiments.plots import throughput_figure
 from experiments.runtime import UserError, describe_environment, write_json
 from farl_jax.agent import Networks
 from farl_jax.config import FarlConfig
-from farl_jax.rollout import policy_controller, unroll
+from farl_jax.data.rollout import policy_controller, unroll
 from farl_jax.types import Normalizer
 
 ROUNDS = 5

@@ -16,10 +16,10 @@ from experiments.known import shown
 from experiments.outputs import check_output
 from experiments.runtime import describe_environment, write_json
 from farl_jax.config import DemosConfig
-from farl_jax.evaluate import first_episodes
-from farl_jax.intervals import wilson_interval
-from farl_jax.margins import foreseen_margin
-from farl_jax.rollout import plain_decision, unroll
+from farl_jax.data.margins import foreseen_margin
+from farl_jax.data.rollout import plain_decision, unroll
+from farl_jax.measure.evaluate import first_episodes
+from farl_jax.measure.intervals import wilson_interval
 from farl_jax.types import Controller, Decision
 
 Episodes = dict[str, np.ndarray]

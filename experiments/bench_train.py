@@ -36,15 +36,15 @@ from experiments.runtime import (
 )
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
-from farl_jax.dataset import from_rollout, normalize_rows
-from farl_jax.imagination import make_imagined_risk
+from farl_jax.data.dataset import from_rollout, normalize_rows
+from farl_jax.data.rollout import plain_decision, policy_controller, unroll
 from farl_jax.methods import METHODS
-from farl_jax.online import OnlinePhase, make_online, train
-from farl_jax.rollout import plain_decision, policy_controller, unroll
-from farl_jax.safety import Gate, policy_recovery
-from farl_jax.seeds import Seeds
+from farl_jax.online.loop import OnlinePhase, make_online, train
+from farl_jax.online.seeds import Seeds
+from farl_jax.safety.gate import Gate, policy_recovery
+from farl_jax.safety.imagination import make_imagined_risk
 from farl_jax.types import Normalizer
-from farl_jax.windows import to_windows
+from farl_jax.world_model.windows import to_windows
 
 PARTS = ("physics", "policy", "gate", "update", "world_model", "rest")
 """physics: steps with reward and resets; policy: its action; gate: C_H and the recovery's action;

@@ -104,9 +104,9 @@ def _user_line(error: Exception) -> str | None:
     """One line for an error that its user can put right, None for a fault of ours."""
     from envs_mjx import EnvError
     from envs_mjx.render import RenderError
-    from farl_jax.checkpoint import CheckpointError
-    from farl_jax.dataset import DatasetError
+    from farl_jax.data.dataset import DatasetError
     from farl_jax.devices import DeviceError
+    from farl_jax.storage.checkpoint import CheckpointError
 
     ours = (UserError, SchemaError, EnvError, RenderError, CheckpointError, DatasetError)
     if isinstance(error, (*ours, DeviceError)):

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_mjx import BatchEnv
-from farl_jax import dataset
 from farl_jax.config import DemosConfig
-from farl_jax.dataset import KINDS, Dataset
-from farl_jax.margins import foreseen_margin, resolve_margins
-from farl_jax.rollout import plain_decision, unroll
+from farl_jax.data import dataset
+from farl_jax.data.dataset import KINDS, Dataset
+from farl_jax.data.margins import foreseen_margin, resolve_margins
+from farl_jax.data.rollout import plain_decision, unroll
 from farl_jax.types import Controller, Decision, Transition
 
 MAX_ROLLS = 100

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.paper_figures import BASELINE
 from experiments.runtime import UserError
-from farl_jax.intervals import bootstrap_interval
+from farl_jax.measure.intervals import bootstrap_interval
 from farl_jax.methods import MAIN
 
 OURS = MAIN[1]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from farl_jax.files import replacing
+from farl_jax.storage.files import replacing
 
 _VARIABLES = ("MPLBACKEND", "MATPLOTLIBRC")
 _FILE, _DATA = "matplotlibrc", "mpl-data"

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from experiments.run import Run
 from experiments.runtime import UserError
-from farl_jax import checkpoint
-from farl_jax.saver import Saver
+from farl_jax.storage import checkpoint
+from farl_jax.storage.saver import Saver
 
 FEW = 10
 """This many diverged episodes are borne whatever their share."""

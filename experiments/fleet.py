@@ -35,7 +35,7 @@ from experiments.console import plain_console
 from experiments.records import Jobs
 from experiments.runtime import UserError, prepare_jax, write_json
 from experiments.search_path import ROOT
-from farl_jax import json_files
+from farl_jax.storage import json_files
 
 Missing = Callable[[], tuple[list[str], list[str]]]
 """Names of the base runs and of the cells that are not made yet."""

@@ -7,12 +7,14 @@ from typing import Any
 import jax
 
 from experiments.run import Run
-from farl_jax import behaviour, devices, evaluate
+from farl_jax import devices
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
+from farl_jax.measure import evaluate
 from farl_jax.methods import METHODS, Method
-from farl_jax.safety import Gate
-from farl_jax.seeds import Seeds
+from farl_jax.online.seeds import Seeds
+from farl_jax.safety import behaviour
+from farl_jax.safety.gate import Gate
 
 
 @dataclass(frozen=True)

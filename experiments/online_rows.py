@@ -5,15 +5,15 @@ from typing import Any
 from experiments.known import known
 from experiments.run import Run
 from experiments.runtime import describe_environment
-from farl_jax import online
-from farl_jax.constrained import ConstrainedLearners
-from farl_jax.counters import summarize
 from farl_jax.methods import METHODS
-from farl_jax.safety import ALARMS, Gate
+from farl_jax.online import loop
+from farl_jax.online.counters import summarize
+from farl_jax.safety.gate import ALARMS, Gate
+from farl_jax.updates.constrained import ConstrainedLearners
 
 
 def result_row(
-    run: Run, method: str, state: online.OnlineState, gate: Gate, scores: tuple[Any, Any, Any]
+    run: Run, method: str, state: loop.OnlineState, gate: Gate, scores: tuple[Any, Any, Any]
 ) -> dict[str, Any]:
     """One run's row; `scores` are those of the first policy, the last, and the last ungated."""
     totals, gated = summarize(state.counters, None, []), METHODS[method].gated
@@ -42,7 +42,7 @@ def result_row(
     }
 
 
-def _constraint(run: Run, state: online.OnlineState) -> dict[str, float]:
+def _constraint(run: Run, state: loop.OnlineState) -> dict[str, float]:
     """What a constrained method's row says besides: its limit, and J_C at the end."""
     if not isinstance(state.learners, ConstrainedLearners):
         return {}

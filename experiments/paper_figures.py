@@ -14,9 +14,9 @@ import numpy as np
 from experiments import drawing
 from experiments.drawing import new_figure, own_defaults
 from experiments.records import Paper
-from farl_jax import json_files
-from farl_jax.intervals import bootstrap_interval
+from farl_jax.measure.intervals import bootstrap_interval
 from farl_jax.methods import MAIN, METHODS
+from farl_jax.storage import json_files
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
 BASELINE = MAIN[0]

@@ -16,7 +16,7 @@ from experiments.presets import PRESETS, RunSettings, preset
 from experiments.runtime import UserError, first_difference
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
-from farl_jax.dataset import KINDS
+from farl_jax.data.dataset import KINDS
 from farl_jax.methods import METHODS, Method
 from farl_jax.schema import SchemaError
 
@@ -123,7 +123,7 @@ def sources_of(start: Agent, method: Method) -> dict[str, str]:
 
     Without a gate nothing reads its calibration, which may then differ.
     """
-    from farl_jax.checkpoint import digest  # with Orbax, which takes a second to import
+    from farl_jax.storage.checkpoint import digest
 
     offline = start.replace(risk_critic=None)
     offline = offline if method.gated else offline.replace(calibration=None)

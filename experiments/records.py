@@ -1,8 +1,9 @@
 """What the files of a run, a sweep and a report hold, each declared once.
 
-Whoever reads one checks it against its declaration (`farl_jax.json_files`); rows stay dictionaries.
-A field that an older version did not write is NotRequired: every file that this project ever wrote
-can be read. `config.json` is `experiments.presets.RunSettings`; metrics are `farl_jax.metrics`.
+Whoever reads one checks it against its declaration (`farl_jax.storage.json_files`); rows stay
+dictionaries. A field that an older version did not write is NotRequired: every file that this
+project ever wrote can be read. `config.json` is `experiments.presets.RunSettings`; metrics are
+`farl_jax.storage.metrics`.
 """
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict

@@ -23,9 +23,9 @@ from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
 from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
 from experiments.runtime import UserError, write_rows
-from farl_jax import files, json_files
 from farl_jax.methods import MAIN
 from farl_jax.schema import SchemaError
+from farl_jax.storage import files, json_files
 
 PAGE, ROWS = "index.html", "rows.jsonl"
 ABLATIONS = (*RIVALS, "no_recovery")

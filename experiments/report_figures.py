@@ -13,7 +13,7 @@ from experiments.drawing import new_figure, own_defaults
 from experiments.paper_figures import ByTask, footer, in_order, look, title
 from experiments.plots import Row, draw_lines, dress, from_zero, series, thousands
 from experiments.report_sweeps import Across, Sweep
-from farl_jax.intervals import bootstrap_interval
+from farl_jax.measure.intervals import bootstrap_interval
 
 CAUSES = {
     "gate_silent": ("gate silent", "#AAAAAA"),

@@ -15,11 +15,11 @@ from experiments.aside import REPLACED
 from experiments.records import Environment
 from experiments.run_files import RESULT, read_curve, read_result, read_saved
 from experiments.runtime import CONFIG, ENVIRONMENT, UserError, check_data
-from farl_jax import json_files
 from farl_jax.config import FarlConfig
-from farl_jax.files import fault_of
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError
+from farl_jax.storage import json_files
+from farl_jax.storage.files import fault_of
 
 SWEEP = "sweep.jsonl"
 HORIZONS = ("horizon.json", "horizon_offline.json")

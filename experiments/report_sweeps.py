@@ -11,10 +11,10 @@ from experiments.presets import text_of
 from experiments.records import FailedRow, Study, SweepRow
 from experiments.report_rows import HORIZONS, SWEEP, Findings, Row, check_found, find
 from experiments.runtime import UserError
-from farl_jax import json_files
-from farl_jax.files import fault_of
 from farl_jax.methods import METHODS
 from farl_jax.schema import SchemaError
+from farl_jax.storage import json_files
+from farl_jax.storage.files import fault_of
 
 FAILED = "failed.jsonl"
 

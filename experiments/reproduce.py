@@ -24,9 +24,9 @@ from experiments.records import Environment, MainRow, Row
 from experiments.run import Run, start_runs
 from experiments.run_online import all_phases
 from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
-from farl_jax import json_files
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError
+from farl_jax.storage import json_files
 
 FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),

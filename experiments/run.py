@@ -20,9 +20,10 @@ from experiments.presets import PROTOCOL, RunSettings
 from experiments.provenance import check
 from experiments.run_files import read_settings
 from experiments.runtime import LOCK, RunFolder, UserError, check_data
-from farl_jax import checkpoint, devices
+from farl_jax import devices
 from farl_jax.agent import Agent, Networks
-from farl_jax.files import LEFTOVER
+from farl_jax.storage import checkpoint
+from farl_jax.storage.files import LEFTOVER
 
 
 @cache

@@ -14,12 +14,14 @@ from experiments.plots import diagnosis_figure
 from experiments.run import Run
 from experiments.run_online import newest
 from experiments.runtime import UserError, write_json
-from farl_jax import behaviour, dataset, diagnosis, imagination
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
+from farl_jax.data import dataset
+from farl_jax.data.rollout import unroll
+from farl_jax.measure import diagnosis
 from farl_jax.methods import Method, find_method
-from farl_jax.rollout import unroll
-from farl_jax.safety import Gate
+from farl_jax.safety import behaviour, imagination
+from farl_jax.safety.gate import Gate
 from farl_jax.types import Transition
 
 THRESHOLDS = tuple(float(x) for x in np.logspace(-5, 0.5, 23))

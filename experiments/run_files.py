@@ -7,9 +7,9 @@ from typing import Any
 from experiments.presets import PROTOCOL, RunSettings
 from experiments.records import Result, Row, Saved
 from experiments.runtime import CONFIG, UserError
-from farl_jax.json_files import read
-from farl_jax.metrics import FILE, OnlineRow, read_metrics
 from farl_jax.schema import SchemaError, check, shown
+from farl_jax.storage.json_files import read
+from farl_jax.storage.metrics import FILE, OnlineRow, read_metrics
 
 RESULT = "result.json"
 

@@ -25,11 +25,12 @@ from experiments.run import Run
 from experiments.run_diagnose import make_roll
 from experiments.run_online import newest
 from experiments.runtime import UserError, write_json
-from farl_jax import behaviour, diagnosis, horizon
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig, HorizonConfig
+from farl_jax.measure import diagnosis, horizon
 from farl_jax.methods import METHODS, find_method
-from farl_jax.safety import Gate
+from farl_jax.safety import behaviour
+from farl_jax.safety.gate import Gate
 from farl_jax.types import Transition
 
 

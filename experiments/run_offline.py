@@ -11,14 +11,18 @@ from experiments.presets import PROTOCOL
 from experiments.provenance import check, demo_sources, sources_of
 from experiments.run import Run, reporter
 from experiments.runtime import describe_environment
-from farl_jax import adaptation, checkpoint, costs, offline, risk_critic
 from farl_jax.agent import Agent
-from farl_jax.dataset import Dataset
+from farl_jax.data.dataset import Dataset
 from farl_jax.methods import Method
-from farl_jax.metrics import MetricsWriter
-from farl_jax.risk_critic import RiskData
+from farl_jax.offline import pipeline
+from farl_jax.safety import risk_critic
+from farl_jax.safety.risk_critic import RiskData
+from farl_jax.storage import checkpoint
+from farl_jax.storage.metrics import MetricsWriter
 from farl_jax.types import Params
-from farl_jax.windows import Windows
+from farl_jax.updates import costs
+from farl_jax.world_model import adaptation
+from farl_jax.world_model.windows import Windows
 
 
 def demos(run: Run) -> None:
@@ -69,7 +73,7 @@ def fit(run: Run) -> None:
     with MetricsWriter(run.path) as writer:
         writer.truncate_after("offline", -1)
         report = reporter(run, writer, "offline")
-        result = offline.run_offline(env, data, run.settings.config, run.key("offline"), report)
+        result = pipeline.run_offline(env, data, run.settings.config, run.key("offline"), report)
     seconds = time.perf_counter() - started
     metadata = run_metadata(run, "offline", sources)
     checkpoint.save(run.path / "offline", 0, {"result": result}, metadata)
@@ -99,7 +103,7 @@ def start_of(run: Run, method: Method) -> Agent:
         writer.truncate_after("risk_critic", -1)
         report = reporter(run, writer, "risk_critic")
         key = run.key("risk_critic")
-        params = offline.fit_risk_critic(env, data, frozen, config, key, report)
+        params = pipeline.fit_risk_critic(env, data, frozen, config, key, report)
     checkpoint.save(folder, 0, {"params": params}, run_metadata(run, "risk_critic", sources))
     run.say(f"  saved {folder}  {time.perf_counter() - started:.1f} s")
     return frozen.replace(risk_critic=params)

@@ -1,7 +1,7 @@
 """The online command: fine-tune by any method, from the one offline checkpoint.
 
-Several seeds may train in step, as one compiled program (`farl_jax.seeds`); a run alone is a list
-of one and takes the plain functions.
+Several seeds may train in step, as one compiled program (`farl_jax.online.seeds`); a run alone is a
+list of one and takes the plain functions.
 """
 
 import time
@@ -25,18 +25,20 @@ from experiments.provenance import check, read_result, sources_of
 from experiments.run import Run
 from experiments.run_files import RESULT
 from experiments.runtime import UserError, free_memory, write_json
-from farl_jax import checkpoint, devices, online
+from farl_jax import devices
 from farl_jax.agent import Agent
-from farl_jax.behaviour import make_gate
 from farl_jax.config import OnlineConfig
-from farl_jax.counters import summarize
 from farl_jax.methods import MAIN, METHODS, Method, find_method
-from farl_jax.metrics import FILE, MetricsWriter, OnlineRow, read_metrics
-from farl_jax.risk_critic import RiskData
-from farl_jax.safety import Gate
-from farl_jax.saver import Part, Saver
-from farl_jax.seeds import Seeds, group_sizes, seed_bytes
-from farl_jax.windows import Windows
+from farl_jax.online import loop
+from farl_jax.online.counters import summarize
+from farl_jax.online.seeds import Seeds, group_sizes, seed_bytes
+from farl_jax.safety.behaviour import make_gate
+from farl_jax.safety.gate import Gate
+from farl_jax.safety.risk_critic import RiskData
+from farl_jax.storage import checkpoint
+from farl_jax.storage.metrics import FILE, MetricsWriter, OnlineRow, read_metrics
+from farl_jax.storage.saver import Part, Saver
+from farl_jax.world_model.windows import Windows
 
 LOG_UPDATES = 10
 THRESHOLDS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
@@ -49,7 +51,7 @@ class Training:
 
     runs: list[Run]
     method: str
-    phase: online.OnlinePhase  # lifted over the seeds
+    phase: loop.OnlinePhase  # lifted over the seeds
     frozen: Agent  # joined, like all below
     gate: Gate
     rehearsal: tuple[int, Windows | RiskData | None]
@@ -105,7 +107,7 @@ def fine_tune(
         judge = judge or Judge(runs[0], runs[0].settings.config)
         config = runs[0].settings.config
         env = runs[0].env(config.online.num_envs)
-        phase = online.make_online(env, runs[0].networks(), config, parts)
+        phase = loop.make_online(env, runs[0].networks(), config, parts)
         for group in _groups(todo, parts, phase, num_devices):
             devices.check(num_devices, len(group), config.online.num_envs)
             with devices.use(num_devices, len(group)):
@@ -121,7 +123,7 @@ def _check_found(run: Run, method: str) -> None:
 
 
 def _groups(
-    runs: list[Run], parts: Method, phase: online.OnlinePhase, num_devices: int
+    runs: list[Run], parts: Method, phase: loop.OnlinePhase, num_devices: int
 ) -> list[list[Run]]:
     """The runs in groups that memory has room for, said where it is more than one run."""
     if len(runs) == 1:
@@ -145,7 +147,7 @@ def _groups(
     return [runs[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
-def _fine_tune_group(runs: list[Run], method: str, phase: online.OnlinePhase, judge: Judge) -> None:
+def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judge: Judge) -> None:
     """Train, evaluate and write the results of runs that fit into memory together."""
     config, parts, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
     frozen = [run_offline.start_of(run, parts) for run in runs]
@@ -200,13 +202,13 @@ def newest(run: Run, method: str, frozen: Agent) -> tuple[int, Agent, Gate]:
     if checkpoint.latest_step(folder) is None:
         return 0, frozen, gate
     env = run.env(run.settings.config.online.num_envs)
-    phase = online.make_online(env, run.networks(), run.settings.config, parts)
+    phase = loop.make_online(env, run.networks(), run.settings.config, parts)
     # V_C has V's network
     abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)}
     step, items, about = checkpoint.restore(folder, abstract, expect=run.expect(method))
     check(run.settings, about, method, folder, sources_of(frozen, parts))
     state = items["state"]
-    return step, online.current(state, frozen), gate.tightened(state.slack)
+    return step, loop.current(state, frozen), gate.tightened(state.slack)
 
 
 def _restore(
@@ -233,7 +235,7 @@ def _restore(
         return state, seconds
     training.runs[0].say(f"  resumed at step {steps[0]:,}")
     restored = training.seeds.join([own for _, own in found])
-    return devices.place_state(restored, online.PER_ENV, len(training.runs)), seconds
+    return devices.place_state(restored, loop.PER_ENV, len(training.runs)), seconds
 
 
 def _seconds_until(folder: Path, step: int) -> float:
@@ -279,7 +281,7 @@ def _train(
     metadata = [run_offline.run_metadata(run, training.method, own) for run, own in each]
     started = time.perf_counter()
     given = training.frozen, training.gate, config.env_steps, training.rehearsal
-    run_on = online.train(phase, state, *given)
+    run_on = loop.train(phase, state, *given)
     for state, metrics in run_on:
         number += 1
         updates.append(metrics)
@@ -288,7 +290,7 @@ def _train(
         due = number % every(config.eval_every) == 0 or last
         saving = number % every(config.checkpoint_every) == 0 or last or stop
         if due or saving or number % LOG_UPDATES == 0:
-            sound = seeds.split(devices.fetch(seeds.lift(online.sound)(state)))
+            sound = seeds.split(devices.fetch(seeds.lift(loop.sound)(state)))
             now = seeds.split(devices.fetch((state.counters, updates)))
             values = [summarize(*own) for own in _since(before, now)]
             spent, started = time.perf_counter() - started, time.perf_counter()
@@ -326,9 +328,9 @@ def _parts(
     return [parts[i] for i in going]
 
 
-def _judged(training: Training, state: online.OnlineState) -> list[dict[str, float]]:
+def _judged(training: Training, state: loop.OnlineState) -> list[dict[str, float]]:
     """Each seed's point of the learning curve."""
-    learnt, gate = online.current(state, training.frozen), training.gate.tightened(state.slack)
+    learnt, gate = loop.current(state, training.frozen), training.gate.tightened(state.slack)
     scores = training.evaluate("learning_curve_evaluation", learnt, gate)
     return [{"eval_return": s["normalized_return"], "eval_success": s["success"]} for s in scores]
 
@@ -359,11 +361,11 @@ def _progress(step: int, values: dict, row: dict) -> str:
     )
 
 
-def _final(training: Training, state: online.OnlineState) -> list[dict[str, Any]]:
+def _final(training: Training, state: loop.OnlineState) -> list[dict[str, Any]]:
     """Each run's row: its training, and first and last policy on held-out keys, both ways."""
     seeds, gated = training.seeds, training.parts.gated
     gate = training.gate.tightened(state.slack)
-    now = online.current(state, training.frozen)
+    now = loop.current(state, training.frozen)
     judged = partial(training.evaluate, "final_evaluation", final=True)
     first, last = judged(training.frozen, training.gate), judged(now, gate)
     bare = judged(now, gate.off()) if gated else last

@@ -9,10 +9,10 @@ from envs_mjx import render
 from experiments import run_offline
 from experiments.run import Run
 from experiments.run_online import newest
-from farl_jax import behaviour
-from farl_jax.evaluate import first_episodes
+from farl_jax.data.rollout import unroll
+from farl_jax.measure.evaluate import first_episodes
 from farl_jax.methods import find_method
-from farl_jax.rollout import unroll
+from farl_jax.safety import behaviour
 
 EPISODES = 3
 FRAMES = 24  # of one episode at most: software rendering takes 0.1 to 0.3 s each

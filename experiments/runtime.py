@@ -22,8 +22,8 @@ import jax
 from experiments import compile_cache, jax_settings
 from experiments.aside import put_back
 from experiments.records import Environment
-from farl_jax import files, json_files
 from farl_jax.devices import join_processes
+from farl_jax.storage import files, json_files
 
 CONFIG = "config.json"
 ENVIRONMENT = "env.json"

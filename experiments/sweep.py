@@ -41,10 +41,10 @@ from experiments.runtime import (
     write_json,
     write_rows,
 )
-from farl_jax import checkpoint, json_files, metrics
 from farl_jax.config import FarlConfig
-from farl_jax.files import replacing
 from farl_jax.methods import METHODS
+from farl_jax.storage import checkpoint, json_files, metrics
+from farl_jax.storage.files import replacing
 
 Row = dict[str, Any]
 

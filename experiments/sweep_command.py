@@ -11,7 +11,7 @@ from experiments.arguments import SweepArgs
 from experiments.outputs import check_output_folder
 from experiments.presets import text_of
 from experiments.sweep import Row, Sweep
-from farl_jax.intervals import bootstrap_interval
+from farl_jax.measure.intervals import bootstrap_interval
 
 
 def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:

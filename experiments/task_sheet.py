@@ -12,8 +12,8 @@ from envs_mjx import TASKS, BatchEnv, make, render
 from experiments.bench_tasks import MakeController, start_careless, start_expert
 from experiments.outputs import check_output
 from experiments.runtime import UserError
-from farl_jax.evaluate import first_episodes
-from farl_jax.rollout import unroll
+from farl_jax.data.rollout import unroll
+from farl_jax.measure.evaluate import first_episodes
 
 ENVS = 64
 

@@ -8,9 +8,9 @@ import numpy as np
 from flax import struct
 
 from farl_jax.config import FarlConfig
-from farl_jax.latent import LatentModel
-from farl_jax.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.nn.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
 from farl_jax.types import Normalizer, Params
+from farl_jax.world_model.latent import LatentModel
 
 
 @struct.dataclass

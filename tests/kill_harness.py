@@ -36,7 +36,8 @@ from experiments.run import Run, open_run, start_run
 from experiments.run_offline import run_metadata
 from experiments.run_online import fine_tune
 from experiments.runtime import prepare_jax
-from farl_jax import checkpoint, dataset, metrics
+from farl_jax.data import dataset
+from farl_jax.storage import checkpoint, metrics
 from tests.toy import make_toy
 
 TOY = "cliff_walker"

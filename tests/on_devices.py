@@ -13,13 +13,14 @@ import pytest
 
 from envs_mjx import BatchEnv, make
 from experiments import run_online
-from farl_jax import checkpoint, devices
+from farl_jax import devices
 from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.methods import METHODS
-from farl_jax.online import PER_ENV, make_online, train
-from farl_jax.safety import Gate
-from farl_jax.saver import Part, Saver
-from farl_jax.seeds import Seeds
+from farl_jax.online.loop import PER_ENV, make_online, train
+from farl_jax.online.seeds import Seeds
+from farl_jax.safety.gate import Gate
+from farl_jax.storage import checkpoint
+from farl_jax.storage.saver import Part, Saver
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.test_adaptation import demos, steps

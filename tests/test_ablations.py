@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import checkpoint, risk_critic
 from farl_jax.config import MPPIConfig, RiskCriticConfig
-from farl_jax.dataset import from_rollout
+from farl_jax.data.dataset import from_rollout
 from farl_jax.methods import METHODS
-from farl_jax.online import current, make_online, train
+from farl_jax.online.loop import current, make_online, train
+from farl_jax.safety import risk_critic
+from farl_jax.storage import checkpoint
 from tests.parameters import random_parameters
 from tests.test_online import ENVS, GATED, NETS, assert_identical, frozen, gate, raw, run
 from tests.toy import make_toy

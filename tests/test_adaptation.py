@@ -7,17 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import checkpoint, world_model
-from farl_jax.adaptation import make_adaptation, seen_steps, start_past, usable_windows, with_labels
 from farl_jax.config import AdaptationConfig, WorldModelConfig
-from farl_jax.dataset import from_rollout
-from farl_jax.latent import LatentModel
+from farl_jax.data.dataset import from_rollout
+from farl_jax.data.ring import create_ring, draw, store
+from farl_jax.data.rollout import plain_decision, unroll
 from farl_jax.methods import METHODS
-from farl_jax.online import current, make_online, train
-from farl_jax.ring import create_ring, draw, store
-from farl_jax.rollout import plain_decision, unroll
+from farl_jax.online.loop import current, make_online, train
+from farl_jax.storage import checkpoint
 from farl_jax.types import Normalizer
-from farl_jax.windows import sample_windows, to_windows
+from farl_jax.world_model import learning
+from farl_jax.world_model.adaptation import (
+    make_adaptation,
+    seen_steps,
+    start_past,
+    usable_windows,
+    with_labels,
+)
+from farl_jax.world_model.latent import LatentModel
+from farl_jax.world_model.windows import sample_windows, to_windows
 from tests.parameters import random_parameters
 from tests.test_online import GATED, NETS, assert_identical, frozen, gate, raw  # noqa: F401
 from tests.toy import make_toy
@@ -131,7 +138,7 @@ def test_the_model_learns_from_what_it_observes(steps, demos):
     np.testing.assert_array_less(np.abs(adaptation.recent.fields["action"]), 1.0 + 1e-6)
 
     batch = sample_windows(demos, jax.random.key(9), WORLD, 256)
-    loss = jax.jit(lambda p: world_model.model_loss(MODEL, WORLD, p, params, batch)[0])
+    loss = jax.jit(lambda p: learning.model_loss(MODEL, WORLD, p, params, batch)[0])
     before = float(loss(adaptation.model.learner.params))
     for i in range(20):
         adaptation = learn(adaptation, jax.random.key(i), demos, None)

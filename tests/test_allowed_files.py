@@ -10,8 +10,8 @@ import pytest
 
 from experiments import paper_figures, records
 from experiments.cli import main
-from farl_jax.metrics import OnlineRow
 from farl_jax.schema import Length, Others, Range, SchemaError, check, hints_of
+from farl_jax.storage.metrics import OnlineRow
 from tests.finished_runs import result, sweep_row, write, write_run
 
 LOW, HIGH, LEAST = "low", "high", "least"

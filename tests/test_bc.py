@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import bc
 from farl_jax.config import BCConfig
-from farl_jax.dataset import DeviceData, pad_to_power_of_two
-from farl_jax.networks import GaussianPolicy
+from farl_jax.data.dataset import DeviceData, pad_to_power_of_two
+from farl_jax.nn.networks import GaussianPolicy
+from farl_jax.offline import bc
 
 POLICY = GaussianPolicy(action_size=2, width=32, depth=1, min_log_std=float(np.log(0.2)))
 CONFIG = BCConfig(members=2, steps=600, batch=64, learning_rate=2e-3)

@@ -10,7 +10,7 @@ from experiments.bench_tasks import rate, recoveries
 from experiments.cli import main
 from experiments.collect_demos import careless_then_recover, first_runs, new_watch
 from farl_jax.config import DemosConfig
-from farl_jax.margins import foreseen_margin, resolve_margins
+from farl_jax.data.margins import foreseen_margin, resolve_margins
 from tests.toy import CliffWalker
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from experiments.bench_train import PARTS, Setup, gate_flop
 from experiments.cli import main
 from experiments.plots import shares_figure
-from farl_jax.imagination import make_imagined_risk
+from farl_jax.safety.imagination import make_imagined_risk
 
 
 def flop(jaxpr: jax.extend.core.Jaxpr) -> int:

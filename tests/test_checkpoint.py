@@ -16,8 +16,8 @@ import optax
 import pytest
 from flax import struct
 
-from farl_jax import checkpoint, manifest
-from farl_jax.checkpoint import CheckpointError, latest_step, read_metadata, restore, save
+from farl_jax.storage import checkpoint, manifest
+from farl_jax.storage.checkpoint import CheckpointError, latest_step, read_metadata, restore, save
 
 METADATA = {"task": "bounded_push", "kind": "offline", "protocol": 1, "config": {"lr": 0.1}}
 
@@ -353,7 +353,7 @@ def test_a_checkpoint_of_another_device_loads(tmp_path):
     code = f"""
 import jax, jax.numpy as jnp
 from pathlib import Path
-from farl_jax.checkpoint import save
+from farl_jax.storage.checkpoint import save
 with jax.default_device(jax.devices()[1]):
     state = {{"w": jnp.arange(4.0), "key": jax.random.key(5)}}
 assert state["w"].device.id == 1

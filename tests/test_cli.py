@@ -12,9 +12,9 @@ from experiments.arguments import StartArgs
 from experiments.cli import _parse, main
 from experiments.presets import PRESETS, RunSettings, check_run, preset
 from experiments.runtime import UserError
-from farl_jax import dataset
-from farl_jax.metrics import read_metrics
+from farl_jax.data import dataset
 from farl_jax.schema import SchemaError
+from farl_jax.storage.metrics import read_metrics
 
 
 def fails(capsys, *argv: str) -> str:

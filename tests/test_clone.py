@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from farl_jax.bc import make_clone
 from farl_jax.config import BCConfig
-from farl_jax.dataset import FIELDS
+from farl_jax.data.dataset import FIELDS
+from farl_jax.offline.bc import make_clone
 from farl_jax.types import Normalizer
 from tests.test_online import NETS
 

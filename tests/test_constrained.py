@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import checkpoint, constrained, ppo
 from farl_jax.config import ConstraintConfig, FarlConfig, OnlineConfig
-from farl_jax.costs import CostBatch
-from farl_jax.counters import summarize
 from farl_jax.methods import METHODS
-from farl_jax.online import make_online, train
+from farl_jax.online.counters import summarize
+from farl_jax.online.loop import make_online, train
+from farl_jax.storage import checkpoint
+from farl_jax.updates import constrained, ppo
+from farl_jax.updates.costs import CostBatch
 from tests import test_online as toy
 from tests import test_ppo as case
 from tests.toy import make_toy

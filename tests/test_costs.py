@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax import costs
 from farl_jax.config import ConstraintConfig
-from farl_jax.networks import Value
+from farl_jax.nn.networks import Value
 from farl_jax.types import Normalizer, Transition
+from farl_jax.updates import costs
 
 CONFIG = ConstraintConfig(discount=0.9, trace=0.5, window=10)
 IDENTITY = Normalizer(jnp.zeros(1), jnp.ones(1))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import cpo
 from farl_jax.config import ConstraintConfig
+from farl_jax.updates import cpo
 
 MAX_KL = 0.02
 SOLVE = jax.jit(cpo.solve_dual, static_argnums=4)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import dagger, dataset
 from farl_jax.config import BCConfig, DemosConfig, FarlConfig
-from farl_jax.rollout import unroll
+from farl_jax.data import dataset
+from farl_jax.data.rollout import unroll
+from farl_jax.offline import dagger
 from farl_jax.types import Normalizer
 from tests.test_online import NETS
 from tests.toy import make_toy

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import dataset
-from farl_jax.dataset import (
+from farl_jax.data import dataset
+from farl_jax.data.dataset import (
     FIELDS,
     DatasetError,
     concatenate,
@@ -23,7 +23,7 @@ from farl_jax.dataset import (
     split_by_episode,
     to_device,
 )
-from farl_jax.rollout import plain_decision
+from farl_jax.data.rollout import plain_decision
 from farl_jax.types import Transition
 
 HEADER = {"task": "bounded_push", "kind": "task", "seed": 3}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from farl_jax import diagnosis
+from farl_jax.measure import diagnosis
 
 
 def rollout(failing, ends, length=12):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from farl_jax import distributions
+from farl_jax.nn import distributions
 
 RNG = np.random.default_rng(0)
 MEAN, LOG_STD = RNG.normal(size=(5, 3)), RNG.uniform(-4, 0, size=(5, 3))

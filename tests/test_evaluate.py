@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import evaluate, scores
-from farl_jax.rollout import plain_decision
+from farl_jax.data.rollout import plain_decision
+from farl_jax.measure import evaluate
 from farl_jax.types import Decision, Transition
+from farl_jax.world_model import scores
 from tests.toy import CliffWalker, make_toy
 
 RNG = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def test_average_precision_ignores_the_order_of_the_rows():
     """A saturated sigmoid gives many equal scores: where their rows stand must not matter."""
     order = np.argsort(~LABEL)  # positives first
     found = [scores.average_precision(SCORES["tied"][o], LABEL[o]) for o in (order, order[::-1])]
-    np.testing.assert_allclose(scores[0], scores[1])
+    np.testing.assert_allclose(*found)
 
 
 def test_calibration_error_by_hand():

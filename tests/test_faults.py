@@ -10,10 +10,10 @@ from experiments import faults, run_online
 from experiments.judge import Judge
 from experiments.run import Run
 from experiments.runtime import UserError
-from farl_jax import checkpoint
 from farl_jax.methods import METHODS
-from farl_jax.online import make_online, sound
-from farl_jax.saver import Saver
+from farl_jax.online.loop import make_online, sound
+from farl_jax.storage import checkpoint
+from farl_jax.storage.saver import Saver
 from tests.test_ablations import start
 from tests.test_adaptation import demos, steps
 from tests.test_online import ENVS, NETS, frozen, gate

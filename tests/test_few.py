@@ -21,11 +21,12 @@ from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.run import Run
 from experiments.runtime import write_json
 from experiments.sweep_command import summary as sweep_summary
-from farl_jax import diagnosis, evaluate, horizon, scores
 from farl_jax.config import DemosConfig
-from farl_jax.counters import Counters, summarize
-from farl_jax.rollout import plain_decision
-from farl_jax.safety import GateMemory
+from farl_jax.data.rollout import plain_decision
+from farl_jax.measure import diagnosis, evaluate, horizon
+from farl_jax.online.counters import Counters, summarize
+from farl_jax.safety.gate import GateMemory
+from farl_jax.world_model import scores
 from tests.finished_runs import result, write_run
 from tests.toy import CliffWalker, make_toy
 

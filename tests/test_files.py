@@ -10,8 +10,8 @@ from experiments import paper_figures
 from experiments.cli import main
 from experiments.report_sweeps import SWEEP
 from experiments.runtime import RunFolder, UserError, write_json
-from farl_jax import files
-from farl_jax.metrics import MetricsWriter, read_metrics
+from farl_jax.storage import files
+from farl_jax.storage.metrics import MetricsWriter, read_metrics
 from tests.finished_runs import result, write, write_film, write_horizon, write_run
 
 TABLE = {"failing_steps": 9, "wall_seconds": 3.0}

@@ -9,12 +9,13 @@ import pytest
 
 from experiments.cli import main
 from experiments.plots import horizon_figure
-from farl_jax import behaviour, diagnosis, horizon, imagination, intervals
 from farl_jax.agent import Agent, FailureCalibration, Networks
 from farl_jax.config import FarlConfig, HorizonConfig, NetworkConfig, SafetyConfig, WorldModelConfig
-from farl_jax.counters import Counters
+from farl_jax.measure import diagnosis, horizon, intervals
 from farl_jax.methods import METHODS
-from farl_jax.safety import Gate, GateMemory
+from farl_jax.online.counters import Counters
+from farl_jax.safety import behaviour, imagination
+from farl_jax.safety.gate import Gate, GateMemory
 from farl_jax.schema import SchemaError
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters

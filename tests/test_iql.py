@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import iql
 from farl_jax.config import IQLConfig
-from farl_jax.dataset import DeviceData, pad_to_power_of_two
-from farl_jax.networks import DoubleCritic, Value
+from farl_jax.data.dataset import DeviceData, pad_to_power_of_two
+from farl_jax.nn.networks import DoubleCritic, Value
+from farl_jax.offline import iql
 
 GAMMA, OMEGA, STATES = 0.8, 0.7, 6
 VALUE, CRITIC = Value(width=32, depth=1), DoubleCritic(width=32, depth=1)

@@ -10,8 +10,6 @@ import pytest
 from experiments import records
 from experiments.paper_figures import read_paper
 from experiments.reproduce import _settings_in
-from farl_jax import json_files
-from farl_jax.json_files import read, read_rows
 from farl_jax.schema import (
     Alike,
     Amount,
@@ -24,6 +22,8 @@ from farl_jax.schema import (
     Single,
     check,
 )
+from farl_jax.storage import json_files
+from farl_jax.storage.json_files import read, read_rows
 
 RESULTS = Path(__file__).parents[1] / "results"
 

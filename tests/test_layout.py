@@ -1,7 +1,9 @@
 """House rules a machine can read: who imports whom, how long files and functions may be."""
 
 import ast
+import graphlib
 import pathlib
+import re
 
 import pytest
 
@@ -58,7 +60,7 @@ def test_the_simulator_is_named_in_its_own_package_only(path):
 
 @EVERYWHERE
 def test_orbax_is_named_in_one_file_only(path):
-    assert ("orbax" in roots(path)) == (path == ROOT / "farl_jax" / "checkpoint.py")
+    assert ("orbax" in roots(path)) == (path == ROOT / "farl_jax" / "storage" / "checkpoint.py")
 
 
 @EVERYWHERE
@@ -81,23 +83,43 @@ def test_metaworlds_python_is_imported_nowhere(path):
 
 def test_optimisers_are_used_only_where_parameters_are_updated():
     users = {path.stem for path in (ROOT / "farl_jax").rglob("*.py") if "optax" in roots(path)}
-    assert not users & {"networks", "latent", "returns", "distributions", "types", "config"}
-    assert not users & {"rollout", "safety", "evaluate", "dataset", "offline", "online"}
+    fits = {"bc", "iql", "ope", "improve", "learning", "adaptation", "risk_critic"}
+    assert users <= fits | {"training", "ppo", "constrained", "costs", "cpo"}
 
 
-LAYERS = (
-    {"types", "config", "distributions", "returns", "normalize", "networks", "latent", "training"},
-    {"rollout", "dataset", "bc", "iql", "ope", "ppo", "world_model", "safety"}
-    | {"costs", "cpo", "constrained"},
-    {"evaluate", "offline", "online"},
-)
+def floors() -> dict[str, int]:
+    """Part of `farl_jax` -> its floor, from the table in docs/layout.md."""
+    text = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", text, flags=re.MULTILINE)
+    return {part: int(floor) for floor, parts in rows for part in re.findall(r"`(\w+)`", parts)}
 
 
-@pytest.mark.parametrize("layer", range(len(LAYERS)))
-def test_learning_code_is_layered(layer):
-    above = {f"farl_jax.{name}" for upper in LAYERS[layer + 1 :] for name in upper}
-    for name in LAYERS[layer]:
-        assert not imported(ROOT / "farl_jax" / f"{name}.py") & above, name
+def part_of(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT / "farl_jax").with_suffix("").parts[0]
+
+
+LEARNER = [path for path in SOURCES if path.is_relative_to(ROOT / "farl_jax")]
+
+
+def test_the_table_of_floors_names_every_part_of_the_learner():
+    assert set(floors()) == {part_of(path) for path in LEARNER} - {"__init__"}
+
+
+@pytest.mark.parametrize("path", LEARNER, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_learner_imports_from_lower_floors_only(path):
+    floor, own = floors(), part_of(path)
+    if own == "__init__":
+        return
+    parts = {name.split(".")[1] for name in imported(path) if name.startswith("farl_jax.")}
+    for part in parts - {own}:
+        assert floor[part] < floor[own] or floor[part] == floor[own] == 1, part
+
+
+def test_no_module_imports_another_in_a_circle():
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
+    graph = {name: imported(path) & names.keys() - {name} for name, path in names.items()}
+    order = graphlib.TopologicalSorter(graph)
+    order.prepare()  # raises CycleError, which names the circle
 
 
 @EVERYWHERE

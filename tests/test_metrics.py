@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import metrics
-from farl_jax.metrics import MetricsWriter, OnlineRow, read_metrics
 from farl_jax.schema import SchemaError
+from farl_jax.storage import metrics
+from farl_jax.storage.metrics import MetricsWriter, OnlineRow, read_metrics
 
 
 def fill(folder, steps, phase="online"):

@@ -9,9 +9,16 @@ import pytest
 
 from farl_jax.agent import Agent, FailureCalibration
 from farl_jax.config import MPPIConfig, WorldModelConfig
-from farl_jax.latent import LatentModel, two_hot_mean
-from farl_jax.mppi import imagined_value, mppi_recovery, plan, plan_where, refine, start_plans
+from farl_jax.safety.mppi import (
+    imagined_value,
+    mppi_recovery,
+    plan,
+    plan_where,
+    refine,
+    start_plans,
+)
 from farl_jax.types import Normalizer
+from farl_jax.world_model.latent import LatentModel, two_hot_mean
 from tests.parameters import random_parameters
 
 CONFIG = MPPIConfig(samples=64, elites=8, iterations=4, horizon=3)

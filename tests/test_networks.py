@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from farl_jax.config import WorldModelConfig
-from farl_jax.latent import LatentModel, mish, simnorm, symexp, symlog, two_hot, two_hot_mean
-from farl_jax.networks import FRAME, DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.nn.networks import FRAME, DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.world_model.latent import (
+    LatentModel,
+    mish,
+    simnorm,
+    symexp,
+    symlog,
+    two_hot,
+    two_hot_mean,
+)
 from tests.parameters import random_parameters
 
 FLOOR = float(np.log(0.2))

@@ -15,12 +15,12 @@ import pytest
 from experiments.cli import main
 from experiments.presets import RunSettings
 from experiments.runtime import UserError
-from farl_jax import checkpoint, manifest
-from farl_jax.checkpoint import CheckpointError
-from farl_jax.dataset import DatasetError, load_dataset, save_dataset
-from farl_jax.json_files import read
-from farl_jax.metrics import read_metrics
+from farl_jax.data.dataset import DatasetError, load_dataset, save_dataset
 from farl_jax.schema import SchemaError
+from farl_jax.storage import checkpoint, manifest
+from farl_jax.storage.checkpoint import CheckpointError
+from farl_jax.storage.json_files import read
+from farl_jax.storage.metrics import read_metrics
 from tests.finished_runs import result, write_run
 from tests.test_dataset import HEADER, Bomb, make, rewrite
 

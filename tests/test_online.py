@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import checkpoint
 from farl_jax.agent import Agent, FailureCalibration, Networks
-from farl_jax.behaviour import make_controller
 from farl_jax.config import (
     AdaptationConfig,
     FarlConfig,
@@ -19,10 +17,12 @@ from farl_jax.config import (
     SafetyConfig,
     WorldModelConfig,
 )
-from farl_jax.counters import Counters, summarize
 from farl_jax.methods import METHODS
-from farl_jax.online import make_online, train
-from farl_jax.safety import ALARMS, Gate, GateMemory
+from farl_jax.online.counters import Counters, summarize
+from farl_jax.online.loop import make_online, train
+from farl_jax.safety.behaviour import make_controller
+from farl_jax.safety.gate import ALARMS, Gate, GateMemory
+from farl_jax.storage import checkpoint
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy

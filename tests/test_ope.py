@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import ope
 from farl_jax.config import OfflinePPOConfig
-from farl_jax.dataset import DeviceData
-from farl_jax.networks import TransitionModel
+from farl_jax.data.dataset import DeviceData
+from farl_jax.nn.networks import TransitionModel
+from farl_jax.offline import ope
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import distributions, ppo
 from farl_jax.config import OfflinePPOConfig, OnlineConfig
-from farl_jax.dataset import DeviceData
-from farl_jax.improve import make_improve_offline
-from farl_jax.iql import Critics
-from farl_jax.networks import GaussianPolicy, Value
+from farl_jax.data.dataset import DeviceData
+from farl_jax.nn import distributions
+from farl_jax.nn.networks import GaussianPolicy, Value
+from farl_jax.offline.improve import make_improve_offline
+from farl_jax.offline.iql import Critics
 from farl_jax.types import Decision, Normalizer, Transition
+from farl_jax.updates import ppo
 from tests.parameters import random_parameters
 
 T, N, D, A = 6, 4, 3, 2

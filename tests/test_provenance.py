@@ -13,10 +13,11 @@ from experiments.collect_demos import KINDS
 from experiments.presets import RunSettings, preset, with_settings
 from experiments.provenance import check, demo_sources, read_by, read_result, sources_of
 from experiments.runtime import UserError
-from farl_jax import checkpoint, dataset
-from farl_jax.dataset import DatasetError
+from farl_jax.data import dataset
+from farl_jax.data.dataset import DatasetError
 from farl_jax.methods import METHODS
 from farl_jax.schema import SchemaError
+from farl_jax.storage import checkpoint
 from tests.finished_runs import result
 from tests.test_ablations import start
 from tests.test_adaptation import demos, steps

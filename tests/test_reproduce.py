@@ -11,7 +11,7 @@ from rich.console import Console
 from experiments import comparison, reproduce
 from experiments.paper_figures import read_paper
 from experiments.runtime import UserError
-from farl_jax.intervals import bootstrap_interval
+from farl_jax.measure.intervals import bootstrap_interval
 
 
 def row(task, method, seed, failures, final):

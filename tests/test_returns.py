@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax.evaluate import normalized_return
-from farl_jax.returns import generalized_advantage
+from farl_jax.measure.evaluate import normalized_return
+from farl_jax.updates.returns import generalized_advantage
 
 COLUMN = lambda *x: jnp.array(x)[:, None]
 

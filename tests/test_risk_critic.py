@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import risk_critic
 from farl_jax.config import RiskCriticConfig
-from farl_jax.dataset import from_rollout
-from farl_jax.networks import DoubleCritic, GaussianPolicy
-from farl_jax.rollout import plain_decision, unroll
+from farl_jax.data.dataset import from_rollout
+from farl_jax.data.rollout import plain_decision, unroll
+from farl_jax.nn.networks import DoubleCritic, GaussianPolicy
+from farl_jax.safety import risk_critic
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import distributions
 from farl_jax.agent import Agent, FailureCalibration, Networks
-from farl_jax.calibration import calibrate_max_risk, foreseen_peaks
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
-from farl_jax.imagination import discounted_risk, failure_probabilities, make_imagined_risk
-from farl_jax.safety import (
+from farl_jax.nn import distributions
+from farl_jax.safety.calibration import calibrate_max_risk, foreseen_peaks
+from farl_jax.safety.gate import (
     ALARMS,
     QUIET,
     Gate,
@@ -23,6 +22,7 @@ from farl_jax.safety import (
     remember,
     zero_recovery,
 )
+from farl_jax.safety.imagination import discounted_risk, failure_probabilities, make_imagined_risk
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy

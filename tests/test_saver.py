@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax.checkpoint import CheckpointError, best_step, latest_step, restore, save
-from farl_jax.metrics import MetricsWriter, read_metrics
-from farl_jax.saver import Part, Saver
+from farl_jax.storage.checkpoint import CheckpointError, best_step, latest_step, restore, save
+from farl_jax.storage.metrics import MetricsWriter, read_metrics
+from farl_jax.storage.saver import Part, Saver
 
 
 def small(value):

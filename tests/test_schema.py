@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from farl_jax import json_files
 from farl_jax.schema import (
     Checked,
     Count,
@@ -17,6 +16,7 @@ from farl_jax.schema import (
     check,
     check_bounds,
 )
+from farl_jax.storage import json_files
 
 
 class Row(TypedDict):

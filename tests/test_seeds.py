@@ -16,13 +16,14 @@ from experiments.judge import Judge
 from experiments.presets import RunSettings
 from experiments.run import Run
 from experiments.runtime import UserError, free_memory
-from farl_jax import checkpoint, risk_critic
-from farl_jax.dataset import from_rollout
+from farl_jax.data.dataset import from_rollout
 from farl_jax.methods import METHODS
-from farl_jax.metrics import read_metrics
-from farl_jax.online import make_online, train
-from farl_jax.safety import Gate
-from farl_jax.seeds import Seeds, group_sizes, tree_bytes
+from farl_jax.online.loop import make_online, train
+from farl_jax.online.seeds import Seeds, group_sizes, tree_bytes
+from farl_jax.safety import risk_critic
+from farl_jax.safety.gate import Gate
+from farl_jax.storage import checkpoint
+from farl_jax.storage.metrics import read_metrics
 from tests.parameters import random_parameters
 from tests.test_ablations import CONFIG, start
 from tests.test_adaptation import ADAPT, demos, steps

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import run_online, signals
-from farl_jax import checkpoint
+from farl_jax.storage import checkpoint
 from tests.test_ablations import start
 from tests.test_adaptation import demos, steps
 from tests.test_online import assert_identical, frozen

@@ -18,10 +18,11 @@ from experiments.run_offline import run_metadata
 from experiments.run_online import fine_tune
 from experiments.runtime import UserError
 from experiments.sweep import Sweep
-from farl_jax import checkpoint, dataset
+from farl_jax.data import dataset
 from farl_jax.methods import METHODS
-from farl_jax.metrics import MetricsWriter
 from farl_jax.schema import SchemaError
+from farl_jax.storage import checkpoint
+from farl_jax.storage.metrics import MetricsWriter
 from tests.finished_runs import result
 
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax import world_model
 from farl_jax.config import WorldModelConfig
-from farl_jax.dataset import from_rollout, split_by_episode
-from farl_jax.latent import LatentModel
-from farl_jax.rollout import plain_decision, unroll
-from farl_jax.scores import auroc
-from farl_jax.windows import (
+from farl_jax.data.dataset import from_rollout, split_by_episode
+from farl_jax.data.rollout import plain_decision, unroll
+from farl_jax.world_model import learning
+from farl_jax.world_model.latent import LatentModel
+from farl_jax.world_model.scores import auroc
+from farl_jax.world_model.windows import (
     Windows,
     failing_run_index,
     foretold,
@@ -181,7 +181,7 @@ def gradients():
     }
 
     def consistency(params, target_params):
-        _, following = world_model.roll_latents(MODEL, params, obs[0], batch["action"])
+        _, following = learning.roll_latents(MODEL, params, obs[0], batch["action"])
         target = MODEL.apply(target_params, batch["next_obs"], method="encode")
         weight = TINY.rho_consistency ** jnp.arange(3)[:, None]
         return (weight * ((following - target) ** 2).mean(-1)).mean()
@@ -189,7 +189,7 @@ def gradients():
     @jax.jit
     def gradient_of(params, weight):
         def chosen(p):
-            total, losses = world_model.model_loss(MODEL, TINY, p, params, batch)
+            total, losses = learning.model_loss(MODEL, TINY, p, params, batch)
             return sum(weight[name] * losses[name] for name in losses), (total, losses)
 
         return jax.grad(chosen, has_aux=True)(params)
@@ -288,7 +288,7 @@ def test_the_identity_model_learns_the_toy(drunkards):
     """x moves by 0.1 a within its limits: the model has to learn that and the cliff."""
     config = dataclasses.replace(PLAIN, steps=300, batch=32, learning_rate=5e-3)
     windows, losses = to_windows(drunkards, config)[0], []
-    fit = world_model.make_fit_offline(LatentModel(config, 2, 1), config)
+    fit = learning.make_fit_offline(LatentModel(config, 2, 1), config)
     fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     still = ((drunkards["next_obs"] - drunkards["obs"]) ** 2).mean()  # of one step, not of three
     assert losses[-1]["consistency"] < 0.25 * still and losses[-1]["decoder"] < 0.25 * still
@@ -310,13 +310,13 @@ def cliff(drunkards):
     windows, shift = to_windows(training, CLIFF)
     model = LatentModel(CLIFF, 2, 1)
     losses = []
-    fit = world_model.make_fit_offline(model, CLIFF)
+    fit = learning.make_fit_offline(model, CLIFF)
     params = fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     kernel = params["params"]["q_heads"]["Dense_0"]["kernel"]
     assert kernel.shape[0] == 2 and np.abs(kernel[0] - kernel[1]).max() > 1e-3  # own starts
     starts = window_starts(held_out, 3, CLIFF.failing_run_cap)
     index = np.arange(3)[:, None] + starts
-    probability = jax.jit(world_model.predict_failures, static_argnums=0)(
+    probability = jax.jit(learning.predict_failures, static_argnums=0)(
         model, params, shift, held_out["obs"][starts], held_out["action"][index]
     )
     return np.asarray(probability), held_out["failure"][index], (losses[0], losses[-1]), windows

@@ -1,0 +1,1 @@
+"""Steps: rollouts, datasets, rings, margins."""

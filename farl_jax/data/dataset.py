@@ -1,0 +1,220 @@
+"""Offline data: flat arrays of transitions with episode numbers, and device-side sampling.
+
+Files are plain npz without pickles: reading one runs no code.
+"""
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from farl_jax.storage.files import replacing
+from farl_jax.types import Normalizer, Transition
+
+FORMAT = 2
+KINDS = ("task", "failure", "recovery")
+"""Kinds of demonstrations, a file each."""
+FIELDS: dict[str, type] = {
+    "obs": np.float32,
+    "action": np.float32,
+    "intended": np.float32,
+    "reward": np.float32,
+    "failure": np.bool_,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "next_obs": np.float32,
+    "margin": np.float32,
+    "next_margin": np.float32,
+    "episode": np.int32,
+}
+WIDE = ("obs", "action", "intended", "next_obs")  # [M, features]; the others are [M]
+
+
+# All that NumPy, zipfile and json were seen to raise on damaged bytes.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class DatasetError(ValueError):
+    """A dataset file is missing, damaged or of another kind; the message is one line."""
+
+
+Dataset = dict[str, np.ndarray]
+"""Transitions in time order, episode after episode: FIELDS -> [M, ...]."""
+
+
+def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset:
+    """Cut a rollout [T, N] into episodes, environment after environment.
+
+    `keep` [T, N] bool leaves steps out (a gap starts a new episode). Actions are stored as the
+    environment executes them, clipped to [-1, 1], and beside them what the controller intended,
+    which differs where noise or a gate came between.
+    """
+    steps = jax.tree.map(np.asarray, rollout)
+    keep = np.ones(steps.reward.shape, bool) if keep is None else np.asarray(keep)
+    ends = steps.terminated | steps.truncated
+    starts = np.ones_like(keep)
+    starts[1:] = ends[:-1] | ~keep[:-1]
+    values = {
+        name: getattr(steps, name)
+        for name in FIELDS
+        if name not in ("action", "intended", "episode")
+    }
+    values["action"] = np.clip(steps.decision.action, -1.0, 1.0)
+    values["intended"] = np.clip(steps.decision.task_action, -1.0, 1.0)
+    mask = keep.T.reshape(-1)
+    flat = {k: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:])[mask] for k, v in values.items()}
+    flat["episode"] = np.cumsum(starts.T.reshape(-1)[mask]) - 1
+    return {k: np.ascontiguousarray(flat[k], FIELDS[k]) for k in FIELDS}
+
+
+def concatenate(*parts: Dataset) -> Dataset:
+    """Join datasets, renumbering episodes."""
+    offsets = np.cumsum([0] + [num_episodes(p) for p in parts[:-1]])
+    joined = {k: np.concatenate([p[k] for p in parts]) for k in FIELDS if k != "episode"}
+    joined["episode"] = np.concatenate(
+        [_renumber(p["episode"]) + o for p, o in zip(parts, offsets, strict=True)]
+    ).astype(np.int32)
+    return joined
+
+
+def num_episodes(data: Dataset) -> int:
+    """Number of distinct episodes."""
+    return len(np.unique(data["episode"]))
+
+
+def select_episodes(data: Dataset, episodes: np.ndarray) -> Dataset:
+    """The transitions of the named episodes, in their order of time."""
+    mask = np.isin(data["episode"], episodes)
+    picked = {k: v[mask] for k, v in data.items()}
+    return picked | {"episode": _renumber(picked["episode"])}
+
+
+def split_by_episode(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """(training, held-out) with at least one whole episode held out."""
+    episodes = np.unique(data["episode"])
+    if len(episodes) < 2:
+        raise DatasetError(
+            f"cannot hold out an episode of {len(episodes)}: collect at least 2 demonstrations"
+        )
+    order = np.random.default_rng(seed).permutation(episodes)
+    held = min(len(episodes) - 1, max(1, round(share * len(episodes))))
+    return select_episodes(data, order[held:]), select_episodes(data, order[:held])
+
+
+def _renumber(episode: np.ndarray) -> np.ndarray:
+    return np.unique(episode, return_inverse=True)[1].astype(np.int32)
+
+
+def save_dataset(path: Path, data: Dataset, metadata: dict[str, Any]) -> None:
+    """Write atomically; metadata (JSON) names task, kind and what made the data."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = json.dumps(metadata | {"format": FORMAT})
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, metadata=np.array(header), **data)
+
+
+def load_dataset(
+    path: Path, *, task: str | None = None, kind: str | None = None
+) -> tuple[Dataset, dict[str, Any]]:
+    """Read a dataset and its metadata, checking format, task, kind, fields, shapes, finiteness."""
+    if not path.is_file():
+        raise DatasetError(f"no dataset at {path}: make it with `farl demos`")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = {k: archive[k] for k in archive.files}
+        metadata = json.loads(str(content.pop("metadata")))
+    except _DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatasetError(
+            f"dataset {path} is damaged ({reason}): delete it and run `farl demos` again"
+        ) from error
+    _check(path, content, metadata, task)
+    if kind is not None and metadata.get("kind", kind) != kind:
+        raise DatasetError(
+            f"dataset {path} is of kind {metadata['kind']!r}, {kind!r} belongs there: "
+            "put this run's own there, or run `farl demos --overwrite`"
+        )
+    return content, metadata
+
+
+def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None) -> None:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        metadata = metadata if isinstance(metadata, dict) else {}
+        raise DatasetError(
+            f"dataset {path} has format {metadata.get('format')}, this version reads {FORMAT}: "
+            "make it again with `farl demos`"
+        )
+    if task is not None and metadata.get("task") != task:
+        raise DatasetError(
+            f"dataset {path} is of task {metadata.get('task')!r}, this run is of {task!r}"
+        )
+    length = np.size(data.get("episode", ()))
+    for name, kind in FIELDS.items():
+        field = data.get(name)
+        if field is None or field.dtype != kind or field.ndim < 1 or len(field) != length:
+            raise DatasetError(
+                f"dataset {path}: field {name!r} is missing or not {length} x {kind.__name__}"
+            )
+        if field.ndim != (2 if name in WIDE else 1) or not np.isfinite(field).all():
+            raise DatasetError(f"dataset {path}: field {name!r} has a wrong shape or is not finite")
+    if data["obs"].shape != data["next_obs"].shape:
+        raise DatasetError(f"dataset {path}: obs and next_obs differ in shape")
+    if length == 0:
+        raise DatasetError(f"dataset {path} is empty: make it again with `farl demos`")
+
+
+@struct.dataclass
+class DeviceData:
+    """A dataset on the device, padded to a power of two so that sizes share compiled programs."""
+
+    fields: dict[str, jax.Array]  # name -> [P, ...], P >= size
+    size: jax.Array  # [] i32 real rows
+
+    def sample(self, key: jax.Array, batch: int) -> dict[str, jax.Array]:
+        """Uniform rows with replacement: name -> [batch, ...]."""
+        rows = jax.random.randint(key, (batch,), 0, self.size)
+        return {k: v[rows] for k, v in self.fields.items()}
+
+
+def to_device(data: Dataset, names: tuple[str, ...], least: int = 4096) -> DeviceData:
+    """Put the named fields on the device, padded to at least `least` rows."""
+    size = len(data["episode"])
+    return DeviceData(
+        fields={k: jnp.asarray(pad_to_power_of_two(data[k], least)) for k in names},
+        size=jnp.asarray(size, jnp.int32),
+    )
+
+
+def normalize_rows(data: Dataset, normalizer: Normalizer) -> Dataset:
+    """`data` with normalised obs and next_obs [M, D]."""
+    return data | {k: np.asarray(normalizer(data[k])) for k in ("obs", "next_obs")}
+
+
+def to_normalized(
+    data: Dataset, normalizer: Normalizer, names: tuple[str, ...], least: int = 4096
+) -> DeviceData:
+    """The named fields on the device, observations normalised, padded to at least `least` rows."""
+    return to_device(normalize_rows(data, normalizer), names, least)
+
+
+def pad_to_power_of_two(array: np.ndarray, least: int = 1024) -> np.ndarray:
+    """Add zeros after axis 0 up to the next power of two, and at least to `least` rows."""
+    target = 1 << (max(least, len(array)) - 1).bit_length()
+    return np.concatenate([array, np.zeros((target - len(array), *array.shape[1:]), array.dtype)])

@@ -1,0 +1,92 @@
+"""The one loop that steps environments: demonstrations, training, evaluation and films use it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from farl_jax.nn import distributions
+from farl_jax.types import BatchedEnv, Controller, Decision, Normalizer, Params, Transition
+
+
+def unroll(
+    env: BatchedEnv,
+    controller: Controller,
+    memory: Any,
+    state: Any,
+    key: jax.Array,
+    length: int,
+    observe: Callable[[Any, Any], Any] = lambda state, outcome: None,
+) -> tuple[Any, Any, Transition, Any]:
+    """Step N environments `length` times under a controller, resetting those that end.
+
+    Args:
+        env: the batched environment.
+        controller: (memory, State [N], key) -> (memory, Decision [N]).
+        memory: the controller's own state; it resets itself where `state.step_count` is 0.
+        state: State [N] to start from.
+        key: consumed.
+        length: number of steps T, static.
+        observe: (state before, true outcome) -> anything more to keep per step.
+
+    Returns:
+        memory, State [N] after the last step, Transition [T, N], and `observe`'s [T, ...].
+    """
+
+    def step(carry: tuple[Any, Any], key_step: jax.Array):
+        memory, state = carry
+        key_act, key_env = jax.random.split(key_step)
+        memory, decision = controller(memory, state, key_act)
+        next_state, outcome = env.step(state, decision.action, key_env)
+        kept = (_transition(state, decision, outcome), observe(state, outcome))
+        return (memory, next_state), kept
+
+    (memory, state), (transitions, extra) = jax.lax.scan(
+        step, (memory, state), jax.random.split(key, length)
+    )
+    return memory, state, transitions, extra
+
+
+def _transition(state: Any, decision: Decision, outcome: Any) -> Transition:
+    return Transition(
+        obs=state.obs,
+        decision=decision,
+        reward=outcome.reward,
+        failure=outcome.failure,
+        first_failure=outcome.failure & (outcome.failing_steps == 1),
+        success=outcome.success,
+        terminated=outcome.terminated,
+        truncated=outcome.truncated,
+        diverged=outcome.diverged,
+        next_obs=outcome.obs,
+        margin=state.failure_margin,
+        next_margin=outcome.failure_margin,
+        episode_return=outcome.episode_return,
+        failing_steps=outcome.failing_steps,
+        step_count=outcome.step_count,
+    )
+
+
+def plain_decision(action: jax.Array) -> Decision:
+    """A decision without a policy behind it, action [N, A]."""
+    zero = jnp.zeros(action.shape[:-1])
+    return Decision(action, zero, action, zero, zero.astype(bool), zero, zero.astype(jnp.int32))
+
+
+def policy_controller(
+    apply: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]],
+    params: Params,
+    normalizer: Normalizer,
+    *,
+    explore: bool,
+) -> Controller:
+    """Ungated task policy: its mean, or a sample when exploring. Memory is unused (pass None)."""
+
+    def act(memory: Any, state: Any, key: jax.Array) -> tuple[Any, Decision]:
+        mean, log_std = apply(params, normalizer(state.obs))
+        action = distributions.sample(key, mean, log_std) if explore else mean
+        log_prob = distributions.log_prob(action, mean, log_std)
+        return memory, plain_decision(action).replace(log_prob=log_prob, task_log_prob=log_prob)
+
+    return act

@@ -1,0 +1,1 @@
+"""Evaluation, diagnosis and intervals."""

@@ -1,0 +1,162 @@
+"""The world model as an instrument: what it foresaw of rollouts that no gate disturbed.
+
+Everything takes a rollout [T, N] of the task policy alone, with the C_H that a gate would have
+seen: behind one that acts, failures that were foreseen never happen, and nothing could be judged.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from farl_jax.config import FarlConfig
+from farl_jax.data.dataset import Dataset
+from farl_jax.safety import calibration
+from farl_jax.types import Normalizer, Params
+from farl_jax.world_model import learning, scores
+from farl_jax.world_model.latent import LatentModel
+from farl_jax.world_model.windows import window_starts
+
+PARTS = {"hand": slice(0, 3), "object": slice(4, 7)}
+"""Positions in an observation, m, whose decoding error is reported."""
+
+
+def later_failures(
+    failure: np.ndarray, done: np.ndarray, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C(s, a) of the step i later [H + 1, T, N], whether that is known), i = 0..H.
+
+    Once an episode has ended nothing more can fail in it. Unknown is what lies beyond the rollout.
+    """
+    labels = np.zeros((horizon + 1, *failure.shape), bool)
+    known = np.zeros_like(labels)
+    length = len(failure)
+    for t in range(length):
+        alive = np.ones(failure.shape[1], bool)
+        for i in range(horizon + 1):
+            if t + i >= length:
+                known[i, t] = ~alive
+                continue
+            labels[i, t] = failure[t + i] & alive
+            known[i, t] = True
+            alive &= ~done[t + i]
+    return labels, known
+
+
+def within(labels: np.ndarray, known: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `later_failures` says of `window` steps at a time: [H + window, T, N] -> [H + 1, T, N].
+
+    That is what a failure head of that `failure_window` foretells.
+    """
+    steps = range(len(labels) - window + 1)
+    some = np.stack([labels[i : i + window].any(0) for i in steps])
+    return some, some | known[window - 1 :]
+
+
+def foresight(
+    probability: np.ndarray, labels: np.ndarray, known: np.ndarray, failing: np.ndarray
+) -> dict[str, Any]:
+    """AUROC, AUPRC, calibration error and base rate per imagined step, over steps not failing;
+
+    NaN where there are none.
+
+    All [H + 1, T, N]; `probability` is p_i of what the policy does next, imagined. `failing` [T, N]
+    are the steps that are left out.
+    """
+    calm = ~failing
+    report: dict[str, list[float]] = {"auroc": [], "auprc": [], "ece": [], "rate": []}
+    for i in range(1, len(labels)):
+        use = calm & known[i]
+        p, label = probability[i][use], labels[i][use]
+        report["auroc"].append(scores.auroc(p, label))
+        report["auprc"].append(scores.average_precision(p, label))
+        report["ece"].append(scores.calibration_error(p, label))
+        report["rate"].append(float(label.mean()) if len(label) else float("nan"))
+    return report
+
+
+def reliability(
+    cost: np.ndarray,
+    labels: np.ndarray,
+    known: np.ndarray,
+    failing: np.ndarray,
+    gamma_risk: float,
+    bins: int = 10,
+) -> dict[str, list[float]]:
+    """Predicted C_H [T, N] against the realised sum gamma^i c_{t+i}, in bins of equal size."""
+    use = ~failing & known.all(0)
+    weight = gamma_risk ** np.arange(len(labels))
+    realised = np.tensordot(weight, labels, axes=1)[use]
+    order = np.argsort(cost[use], kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return {
+        "predicted": [float(cost[use][part].mean()) for part in parts],
+        "realised": [float(realised[part].mean()) for part in parts],
+    }
+
+
+def in_time_order(done: np.ndarray, *steps: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(episode number [N T], each of `steps` [T, N] as [N T]): one environment after the other."""
+    flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1)
+    begins = np.ones_like(done)
+    begins[1:] = done[:-1]
+    return np.cumsum(flat(begins)), *(flat(x) for x in steps)
+
+
+def gate_report(
+    cost: np.ndarray,
+    labels: np.ndarray,
+    done: np.ndarray,
+    max_risk: float,
+    lead_time: int,
+    window: int = 10,
+) -> dict[str, float]:
+    """What a gate at eps_safe = `max_risk` would have done.
+
+    trigger_rate: share of steps not failing. precision: share of those alarms that a failure within
+    H steps follows. recall: share of failure onsets with an alarm `lead_time` to `window` steps
+    before. lead: median over onsets of the steps from the first alarm of those `window` to the
+    failure.
+    """
+    calm, alarm = ~labels[0], cost > max_risk
+    fired = alarm & calm
+    soon = labels[1:].any(0)
+    episode, failure, risk = in_time_order(done, labels[0], cost)
+    peaks = calibration.foreseen_peaks(risk, failure, episode, lead_time, window)
+    leads = []
+    for onset in calibration.failure_onsets(failure, episode):
+        ahead = np.arange(max(0, onset - window), onset)
+        ahead = ahead[(episode[ahead] == episode[onset]) & (risk[ahead] > max_risk)]
+        leads += [onset - ahead[0]] if len(ahead) else []
+    return {
+        "max_risk": float(max_risk),
+        "trigger_rate": float(fired.sum() / calm.sum()) if calm.any() else float("nan"),
+        "precision": float((fired & soon).sum() / fired.sum()) if fired.any() else float("nan"),
+        "recall": float((peaks > max_risk).mean()) if len(peaks) else float("nan"),
+        "lead": float(np.median(leads)) if leads else float("nan"),
+        "onsets": float(len(peaks)),
+    }
+
+
+def decoder_errors(
+    model: LatentModel, params: Params, normalizer: Normalizer, data: Dataset, config: FarlConfig
+) -> dict[str, list[float]]:
+    """Root mean square distance, m, of decoded from true positions, per step of executed actions.
+
+    Windows of the training length from the rollout's episodes, at most 4,096 of them.
+    """
+    length = config.world_model.train_horizon
+    starts = window_starts(data, length, config.world_model.failing_run_cap)
+    starts = starts[:: max(1, len(starts) // 4096)][:4096]
+    index = np.arange(length)[:, None] + starts
+
+    @jax.jit
+    def decoded(obs: jax.Array, actions: jax.Array) -> jax.Array:
+        z, _ = learning.roll_latents(model, params, normalizer(obs), actions)
+        return model.apply(params, z, method="decode") * normalizer.std + normalizer.mean
+
+    error = np.asarray(decoded(data["obs"][starts], data["action"][index])) - data["obs"][index]
+    return {
+        name: [float(x) for x in np.sqrt((error[..., part] ** 2).sum(-1).mean(1))]
+        for name, part in PARTS.items()
+    }

@@ -1,0 +1,1 @@
+"""The offline phase: cloning, critics, policy improvement, recovery."""

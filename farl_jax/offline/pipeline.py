@@ -1,0 +1,232 @@
+"""The offline phase, in the paper's order: clone, improve, recover, model, calibrate."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.config import FarlConfig
+from farl_jax.data import dataset
+from farl_jax.data.dataset import Dataset, normalize_rows, to_normalized
+from farl_jax.data.margins import foreseen_margin, resolve_margins
+from farl_jax.data.rollout import policy_controller, unroll
+from farl_jax.nn.normalize import fit_normalizer
+from farl_jax.offline import bc, dagger, iql, ope
+from farl_jax.offline.improve import make_improve_offline
+from farl_jax.safety import risk_critic
+from farl_jax.safety.calibration import calibrate
+from farl_jax.types import BatchedEnv, Normalizer, Params
+from farl_jax.world_model import learning, scores
+from farl_jax.world_model.windows import foretold, to_windows, window_starts
+
+Report = Callable[[str, dict[str, float]], None]
+
+
+def recovery_rewards(data: Dataset, safe_margin: float, lead: float) -> Dataset:
+    """Recovery's own task: -1 per failing step, plus progress in units of `safe_margin`.
+
+    Terminal where the safe margin is foreseen in `lead` steps (a decision of ours; the paper gives
+    none).
+    """
+    progress = (data["next_margin"] - data["margin"]) / safe_margin
+    soon = foreseen_margin(data["next_margin"], data["margin"], lead)
+    reward = progress - data["failure"].astype(np.float32)
+    return data | {
+        "reward": reward.astype(np.float32),
+        "terminated": soon >= safe_margin,
+    }
+
+
+def run_offline(
+    env: BatchedEnv,
+    demos: dict[str, Dataset],
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> Agent:
+    """All offline learning.
+
+    Args:
+        env: its margins, and rollouts of the cloned policy for failures of its own.
+        demos: "task", "failure" and "recovery" demonstrations.
+        config: the run's numbers.
+        key: consumed.
+        report: called with (stage, metrics) after each stage.
+
+    Returns:
+        what the online phase starts from.
+    """
+    nets = Networks.create(config, env.observation_size, env.action_size)
+    key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
+    normalizer = fit_normalizer(np.concatenate([part["obs"] for part in demos.values()]))
+    clones, nll = bc.make_clone(nets.policy, config.bc)(key_bc, demos["task"], normalizer)
+    report("clone", {"nll": nll})
+
+    own = collect_own_failures(env, nets, clones, normalizer, config, key_roll)
+    report("own_failures", _counts(own))
+    scripted = dataset.concatenate(demos["task"], demos["failure"])
+    scaled = dataset.concatenate(scripted, own)
+    scaled["reward"] = scaled["reward"] * config.iql.reward_scale
+    everything = dataset.concatenate(scaled, demos["recovery"])
+    ensemble, error = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)(
+        key_ensemble, to_normalized(everything, normalizer, ("obs", "action", "next_obs"))
+    )
+    report("transition_ensemble", {"mse": float(error)})
+
+    improve = _make_improve(nets, config, ensemble, normalizer, rows=len(scaled["episode"]))
+    policy, critics, metrics = improve(nets.policy, key_task, clones, scaled)
+    report("task_policy", metrics)
+    key_clone, key_improve = jax.random.split(key_recovery)
+    actors = nets.policy, nets.recovery
+    clones, nll = dagger.clone_recovery(
+        env, actors, policy, demos["recovery"], normalizer, config, key_clone
+    )
+    margins = resolve_margins(config.demos, env)
+    rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
+    recovery, _, metrics = improve(nets.recovery, key_improve, clones, rewarded)
+    report("recovery_policy", metrics | {"nll": nll})
+    model_params, calibration = fit_world_model(
+        nets, policy, (scripted, own), normalizer, config, key_model, report
+    )
+    return Agent(
+        policy=policy,
+        value=critics.value,
+        recovery=recovery,
+        world_model=model_params,
+        normalizer=normalizer,
+        calibration=calibration,
+    )
+
+
+def _make_improve(
+    nets: Networks, config: FarlConfig, ensemble: Params, normalizer: Normalizer, rows: int
+) -> Callable[..., Any]:
+    """IQL and offline PPO, for both policies: data padded to one size shares compiled programs."""
+    fit_critics = iql.make_fit(nets.value, nets.critic, config.iql, nets.sizes)
+    rest = nets.value, nets.critic, nets.transition
+    improve = {
+        policy: make_improve_offline((policy, *rest), config.offline_ppo)
+        for policy in {nets.policy, nets.recovery}
+    }
+
+    def run(policy, key, clones, data):
+        key_critics, key_improve = jax.random.split(key)
+        device = to_normalized(data, normalizer, iql.FIELDS, least=rows)
+        critics, losses = fit_critics(key_critics, device)
+        params, metrics = improve[policy](key_improve, clones, critics, ensemble, device)
+        return params, critics, {k: float(v) for k, v in (losses | metrics).items()}
+
+    return run
+
+
+def _counts(data: Dataset) -> dict[str, float]:
+    failing = np.unique(data["episode"][data["failure"]])
+    return {
+        "episodes": float(dataset.num_episodes(data)),
+        "steps": float(len(data["episode"])),
+        "failure_episodes": float(len(failing)),
+    }
+
+
+def collect_own_failures(
+    env: BatchedEnv,
+    nets: Networks,
+    clones: Params,
+    normalizer: Normalizer,
+    config: FarlConfig,
+    key: jax.Array,
+) -> Dataset:
+    """Roll the clones [E, ...] in turn, exploring, for `policy_episodes` environments."""
+
+    def roll(params: Params, normalizer: Normalizer, key: jax.Array):
+        key_reset, key_roll = jax.random.split(key)
+        controller = policy_controller(nets.policy.apply, params, normalizer, explore=True)
+        state = env.reset(key_reset)
+        return unroll(env, controller, None, state, key_roll, env.episode_limit)[2]
+
+    roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
+    batches = max(1, config.demos.policy_episodes // env.num_envs)
+    members, parts = len(jax.tree.leaves(clones)[0]), []
+    for i, key_batch in enumerate(jax.random.split(key, batches)):
+        member = jax.tree.map(lambda leaf, i=i: leaf[i % members], clones)
+        parts.append(dataset.from_rollout(roll(member, normalizer, key_batch)))
+    return dataset.concatenate(*parts)
+
+
+def fit_world_model(
+    nets: Networks,
+    policy: Params,
+    experience: tuple[Dataset, Dataset],
+    normalizer: Normalizer,
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> tuple[Params, FailureCalibration]:
+    """Fit on task and failure demonstrations, report on held-out episodes, calibrate eps_safe.
+
+    `experience` is (scripted, the cloned policy's own); whole episodes of both are held out.
+    """
+    splits = [dataset.split_by_episode(d, config.world_model.holdout, seed=1) for d in experience]
+    training, held_out = (dataset.concatenate(*parts) for parts in zip(*splits, strict=True))
+    own_held_out = splits[1][1]
+    training["reward"] = training["reward"] * config.iql.reward_scale
+    windows, shift = to_windows(normalize_rows(training, normalizer), config.world_model)
+    fit = learning.make_fit_offline(nets.latent, config.world_model)
+    params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))
+    logit_shift = jnp.asarray(shift, jnp.float32)
+    report("failure_head", held_out_report(nets, params, logit_shift, held_out, normalizer, config))
+    undecided = FailureCalibration(logit_shift, jnp.asarray(jnp.inf))
+    learnt = Agent(policy, None, None, params, normalizer, undecided)
+    chosen = calibrate(nets, learnt, held_out, len(own_held_out["episode"]), config.safety)
+    report("calibration", chosen)
+    return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))
+
+
+def fit_risk_critic(
+    env: BatchedEnv,
+    demos: dict[str, Dataset],
+    frozen: Agent,
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> Params:
+    """The risk critic of `simple_critic`, on data like the world model's.
+
+    That is task and failure demonstrations and `policy_episodes` episodes of the offline policy,
+    exploring (the clones' own, which the world model saw, are not kept).
+    """
+    nets = Networks.create(config, env.observation_size, env.action_size)
+    key_roll, key_fit = jax.random.split(key)
+    only = jax.tree.map(lambda leaf: leaf[None], frozen.policy)
+    own = collect_own_failures(env, nets, only, frozen.normalizer, config, key_roll)
+    report("own_failures", _counts(own))
+    data = dataset.concatenate(demos["task"], demos["failure"], own)
+    fit = risk_critic.make_fit_offline(nets.critic, nets.policy, config.risk_critic)
+    rows = risk_critic.to_risk_data(normalize_rows(data, frozen.normalizer))
+    log = lambda step, losses: report("risk_critic", {"step": step} | losses)
+    return fit(key_fit, frozen.policy, rows, log)
+
+
+def held_out_report(
+    nets: Networks,
+    params: Params,
+    logit_shift: jax.Array,
+    held_out: Dataset,
+    normalizer: Normalizer,
+    config: FarlConfig,
+) -> dict[str, float]:
+    """AUROC, AUPRC and calibration error per horizon step on held-out episodes, logged actions."""
+    length = config.world_model.train_horizon
+    starts = window_starts(held_out, length, config.world_model.failing_run_cap)
+    index = np.arange(length)[:, None] + starts
+    predict = jax.jit(learning.predict_failures, static_argnums=0)
+    rows = normalize_rows(held_out, normalizer)
+    probability = predict(
+        nets.latent, params, logit_shift, rows["obs"][starts], rows["action"][index]
+    )
+    labels = foretold(held_out, config.world_model.failure_window)
+    fresh = ~held_out["failure"][starts]
+    return scores.failure_report(np.asarray(probability), labels[index], fresh)

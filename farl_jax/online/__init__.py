@@ -1,0 +1,1 @@
+"""The online phase: the one loop of all methods."""

@@ -1,0 +1,73 @@
+"""Totals of an online run, and the row of metrics made of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from farl_jax.safety.gate import ALARMS
+from farl_jax.types import Transition
+
+
+@struct.dataclass
+class Counters:
+    """Totals since the online phase began, [] each. Failures are counted as training goes."""
+
+    episodes: jax.Array  # i32 ended
+    successes: jax.Array  # i32
+    failure_episodes: jax.Array  # i32 episodes with at least one failing step, counted at the first
+    failing_steps: jax.Array  # i32
+    recovered_steps: jax.Array  # i32
+    diverged: jax.Array  # i32
+    return_sum: jax.Array  # f32 of ended episodes
+    gate_silent: jax.Array  # i32 failure episodes by what the gate had done; see `safety.ALARMS`
+    recovery_late: jax.Array  # i32
+    recovery_failed: jax.Array  # i32
+    after_recovery: jax.Array  # i32
+
+    @classmethod
+    def zero(cls) -> "Counters":
+        """Nothing counted yet."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        zeros = {name: jnp.zeros((), jnp.int32) for name in names}
+        return cls(**zeros | {"return_sum": jnp.zeros(())})
+
+    def add(self, steps: Transition) -> "Counters":
+        """Add a rollout [T, N]."""
+        count = lambda mask: jnp.sum(mask, dtype=jnp.int32)
+        return Counters(
+            episodes=self.episodes + count(steps.done),
+            successes=self.successes + count(steps.success & steps.done),
+            failure_episodes=self.failure_episodes + count(steps.first_failure),
+            failing_steps=self.failing_steps + count(steps.failure),
+            recovered_steps=self.recovered_steps + count(steps.decision.intervened),
+            diverged=self.diverged + count(steps.diverged),
+            return_sum=self.return_sum + jnp.sum(jnp.where(steps.done, steps.episode_return, 0.0)),
+            **{
+                name: getattr(self, name) + count(steps.first_failure & (steps.decision.alarm == i))
+                for i, name in enumerate(ALARMS)
+            },
+        )
+
+
+def summarize(
+    counters: Counters, before: Counters | None, updates: list[dict[str, jax.Array]]
+) -> dict[str, float]:
+    """One metrics row: running totals, rates since `before`, means of the updates' metrics.
+
+    Where no episode ended there are no rates.
+    """
+    now = jax.device_get(counters)
+    totals = {name: float(getattr(now, name)) for name in now.__dataclass_fields__}
+    past = jax.device_get(before) if before is not None else None
+    since = {
+        k: v - (float(getattr(past, k)) if past is not None else 0.0) for k, v in totals.items()
+    }
+    episodes = since["episodes"]
+    sums = {"return": "return_sum", "success": "successes", "failure_rate": "failure_episodes"}
+    rates = {f"rollout_{k}": since[v] / episodes for k, v in sums.items()} if episodes else {}
+    host = jax.device_get(updates)
+    means = {k: float(sum(u[k] for u in host) / len(host)) for k in (host[0] if host else {})}
+    totals.pop("return_sum")
+    return totals | rates | means

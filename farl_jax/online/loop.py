@@ -1,0 +1,209 @@
+"""The online phase: PPO on what was executed, behind the gate (FARL) or without it (Uni-O4).
+
+All methods are this one loop. FARL and its ablations differ in the controller alone, the safe-RL
+baselines in the learners' update alone. `collect` and `update` are jitted apart because a program
+that holds the simulator's host callback cannot be cached on disk.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from farl_jax import devices
+from farl_jax.agent import Agent, Networks
+from farl_jax.config import FarlConfig
+from farl_jax.data.rollout import unroll
+from farl_jax.methods import Method
+from farl_jax.nn.training import OnlineLearning
+from farl_jax.online.counters import Counters
+from farl_jax.safety.behaviour import make_controller, start_memory
+from farl_jax.safety.gate import Gate, GateMemory, adjust
+from farl_jax.safety.risk_critic import RiskData, RiskLearning, make_risk_learning
+from farl_jax.types import BatchedEnv, Params, Transition
+from farl_jax.updates import constrained, ppo
+from farl_jax.world_model.adaptation import Adaptation, make_adaptation
+from farl_jax.world_model.windows import Windows
+
+
+@struct.dataclass
+class OnlineState:
+    """The whole state of an online run: restoring it continues exactly where it stopped."""
+
+    learners: ppo.ActorCritic | constrained.ConstrainedLearners
+    env_state: Any  # State [N]
+    memory: GateMemory  # [N]
+    adaptation: Adaptation | RiskLearning | None  # None: what the gate asks is frozen, or no gate
+    slack: jax.Array  # [] in (0, 1], eps_safe now over `Gate.max_risk`; see `safety.adjust`
+    counters: Counters
+    key: jax.Array
+    env_steps: jax.Array  # [] i32
+
+
+PER_ENV = ("env_state", "memory")
+"""Fields of an `OnlineState` that have a row for each environment."""
+
+
+@dataclass(frozen=True)
+class OnlinePhase:
+    """The compiled functions of one online run; `frozen` and `gate` are arguments.
+
+    A constrained method's `init` takes the parameters of V_C, too.
+    """
+
+    init: Callable[..., OnlineState]
+    collect: Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]
+    update: Callable[[OnlineState, Agent, Transition], tuple[OnlineState, dict]]
+    adapt: Callable[[OnlineState, Windows | RiskData], OnlineState] | None
+    steps_per_update: int
+
+
+def current(state: OnlineState, frozen: Agent) -> Agent:
+    """The offline result with the task policy, and what the gate asks, as they now are."""
+    learnt = {} if state.adaptation is None else state.adaptation.learnt
+    return frozen.replace(policy=state.learners.actor.params, **learnt)
+
+
+@jax.jit
+def sound(state: OnlineState) -> jax.Array:
+    """Whether all of the learners, and what the gate asks, is finite: [] bool."""
+    learnt = {} if state.adaptation is None else state.adaptation.learnt
+    leaves = jax.tree.leaves((state.learners, learnt))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> OnlineLearning | None:
+    """How what the method's gate asks goes on learning; None where it is frozen, or no gate."""
+    if method.gate == "critic" and config.risk_critic.every > 0:
+        return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
+    if method.gate == "world_model" and config.adaptation.every > 0:
+        rollout = config.online.rollout, config.online.num_envs
+        return make_adaptation(
+            nets.latent, config.adaptation, config.world_model, config.iql.reward_scale, rollout
+        )
+    return None
+
+
+def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method) -> OnlinePhase:
+    """Build the online phase of a method for a batched environment."""
+    init_learners, update_learners = _make_update(nets, config, method)
+    learning = _make_learning(nets, config, method)
+
+    def init(frozen: Agent, key: jax.Array, cost_value: Params | None = None) -> OnlineState:
+        key_reset, key_run = jax.random.split(key)
+        # copied: the state is donated at every step, `frozen` is not
+        own, own_cost_value = jax.tree.map(jnp.copy, (frozen, cost_value))
+        values = (own.value, own_cost_value) if method.constrained else (own.value,)
+        state = OnlineState(
+            learners=init_learners(own.policy, *values),
+            env_state=env.reset(key_reset),
+            memory=start_memory(config, method, env),
+            adaptation=learning.init(getattr(own, learning.part)) if learning else None,
+            slack=jnp.ones(()),
+            counters=Counters.zero(),
+            key=key_run,
+            env_steps=jnp.zeros((), jnp.int32),
+        )
+        return devices.settle(state, PER_ENV)
+
+    # Jitted apart from the rest of the state: the same program for every method.
+    update_learners = jax.jit(update_learners, donate_argnums=0)
+    observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
+
+    def update(state: OnlineState, frozen: Agent, steps: Transition):
+        key, key_update, key_observe = jax.random.split(state.key, 3)
+        rest = state.env_steps <= config.online.critic_warmup
+        learners, metrics = update_learners(
+            state.learners, frozen.normalizer, steps, key_update, rest
+        )
+        metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
+        metrics["slack"] = jnp.copy(state.slack)  # the state is donated at the next step
+        state = state.replace(learners=learners, key=key)
+        if learning:
+            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
+            state = state.replace(adaptation=seen)
+        return state, metrics
+
+    def adapt(state: OnlineState, demos: Windows | RiskData) -> OnlineState:
+        key, key_learn = jax.random.split(state.key)
+        policy = state.learners.actor.params
+        learnt = learning.learn(state.adaptation, key_learn, demos, policy)
+        return state.replace(adaptation=learnt, key=key)
+
+    options = dict(env.compiler_options)
+    return OnlinePhase(
+        init=jax.jit(init, compiler_options=options),
+        collect=jax.jit(
+            _make_collect(env, nets, config, method), compiler_options=options, donate_argnums=0
+        ),
+        update=update,
+        adapt=adapt if learning else None,
+        steps_per_update=env.num_envs * config.online.rollout,
+    )
+
+
+def _make_update(
+    nets: Networks, config: FarlConfig, method: Method
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The learners' init and update: PPO's, or those of the method's constraint."""
+    if method.constraint == "none":
+        return ppo.make_update(nets.policy, nets.value, config.online)
+    return constrained.make_update(nets.policy, nets.value, config, method.constraint)
+
+
+def _make_collect(
+    env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method
+) -> Callable[..., Any]:
+    controller_of = make_controller(nets, config, method, explore=True)
+
+    def collect(state: OnlineState, frozen: Agent, gate: Gate):
+        key, key_roll = jax.random.split(state.key)
+        controller = controller_of(current(state, frozen), gate.tightened(state.slack))
+        memory, env_state, steps, _ = unroll(
+            env, controller, state.memory, state.env_state, key_roll, config.online.rollout
+        )
+        slack, ends = state.slack, (steps.first_failure.sum(), steps.done.sum())
+        if method.gated:
+            slack = adjust(slack, *ends, gate.max_risk, config.safety)
+        state = state.replace(
+            env_state=env_state,
+            memory=memory,
+            key=key,
+            slack=slack,
+            counters=state.counters.add(steps),
+            env_steps=state.env_steps + steps.reward.size,
+        )
+        return devices.settle(state, PER_ENV), steps
+
+    return collect
+
+
+def train(
+    phase: OnlinePhase,
+    state: OnlineState,
+    frozen: Agent,
+    gate: Gate,
+    env_steps: int,
+    adaptation: tuple[int, Windows | RiskData | None] = (0, None),
+) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
+    """Collect and update until `env_steps`, yielding after every update.
+
+    `adaptation` is (updates between two chunks of what the gate asks learning on, its rehearsal);
+    a phase in which nothing of the gate learns takes no notice of it.
+
+    Whoever iterates logs, evaluates, saves, and may stop at any time. The yielded state must not be
+    used after the next step (its buffers are donated); save it or copy what is needed.
+    """
+    done = int(np.max(state.env_steps))  # seeds in step have equal numbers
+    while done < env_steps:
+        state, steps = phase.collect(state, frozen, gate)
+        state, metrics = phase.update(state, frozen, steps)
+        done += phase.steps_per_update
+        every, demos = adaptation
+        if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
+            state = phase.adapt(state, demos)
+        yield state, metrics

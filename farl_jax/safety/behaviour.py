@@ -1,0 +1,76 @@
+"""Who acts in a run: the method's gate, its recovery, and the policy behind them."""
+
+from collections.abc import Callable
+
+from farl_jax.agent import Agent, Networks
+from farl_jax.config import FarlConfig
+from farl_jax.data.rollout import policy_controller
+from farl_jax.methods import Method
+from farl_jax.safety.gate import (
+    Gate,
+    GateMemory,
+    Recovery,
+    Risk,
+    gated_controller,
+    policy_recovery,
+    zero_recovery,
+)
+from farl_jax.safety.imagination import make_imagined_risk
+from farl_jax.safety.mppi import mppi_recovery, start_plans
+from farl_jax.safety.risk_critic import make_critic_risk
+from farl_jax.types import BatchedEnv, Controller
+
+
+def make_gate(config: FarlConfig, frozen: Agent, method: Method) -> Gate:
+    """The run's (H, gamma_risk, eps_safe); eps_safe is the calibrated one unless configured.
+
+    A risk critic has an eps of its own.
+    """
+    chosen = config.risk_critic.max_risk if method.gate == "critic" else config.safety.max_risk
+    max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen
+    return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
+
+
+def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMemory:
+    """What the method's controller remembers of N environments before their first step."""
+    memory = GateMemory.create(env.num_envs)
+    if method.recovery != "mppi":
+        return memory
+    return memory.replace(plan=start_plans(config.mppi, env.num_envs, env.action_size))
+
+
+def make_controller(
+    nets: Networks, config: FarlConfig, method: Method, *, explore: bool
+) -> Callable[[Agent, Gate], Controller]:
+    """The behaviour policy of the run: behind the method's gate, or the task policy alone."""
+
+    def risk_of(learnt: Agent, gate: Gate) -> Risk:
+        if method.gate == "critic":
+            return make_critic_risk(nets.critic, learnt.risk_critic)
+        horizon, hold = config.safety.horizon, config.safety.hold
+        networks = (nets.policy, nets.latent)
+        return make_imagined_risk(networks, learnt, gate, max_horizon=horizon, hold=hold)
+
+    def recovery_of(learnt: Agent) -> Recovery:
+        if method.recovery == "mppi":
+            return mppi_recovery(nets.latent, learnt, config.mppi)
+        if method.recovery == "zero":
+            return zero_recovery(nets.sizes[1])
+        return policy_recovery(nets.recovery, learnt.recovery)
+
+    def build(learnt: Agent, gate: Gate) -> Controller:
+        if not method.gated:
+            return policy_controller(
+                nets.policy.apply, learnt.policy, learnt.normalizer, explore=explore
+            )
+        return gated_controller(
+            nets.policy,
+            learnt,
+            risk_of(learnt, gate),
+            recovery_of(learnt),
+            gate.max_risk,
+            config.safety,
+            explore=explore,
+        )
+
+    return build

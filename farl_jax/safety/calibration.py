@@ -1,0 +1,94 @@
+"""eps_safe from held-out episodes: the largest threshold that foresees enough of their failures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from farl_jax.agent import Agent, Networks
+from farl_jax.config import SafetyConfig
+from farl_jax.data.dataset import Dataset
+from farl_jax.safety.gate import Gate
+from farl_jax.safety.imagination import make_imagined_risk
+
+
+def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """First steps of all runs of failing steps, of steps in time order [M] -> [onsets]."""
+    before = np.concatenate([[False], failure[:-1] & (episode[1:] == episode[:-1])])
+    return np.flatnonzero(failure & ~before)
+
+
+def foreseen_peaks(
+    cost: np.ndarray, failure: np.ndarray, episode: np.ndarray, lead_time: int, window: int = 10
+) -> np.ndarray:
+    """Highest C_H ahead of each failure onset, `lead_time` to `window` steps before it: [onsets].
+
+    Inputs are steps in time order [M]. An onset without `lead_time` steps before it in its episode
+    could not be foreseen and is left out. The gate foresees an onset if its peak exceeds eps_safe.
+    """
+    peaks = []
+    for onset in failure_onsets(failure, episode):
+        ahead = np.arange(max(0, onset - window), onset - lead_time + 1)
+        ahead = ahead[episode[ahead] == episode[onset]]
+        if len(ahead):
+            peaks.append(cost[ahead].max())
+    return np.asarray(peaks)
+
+
+def calibrate_max_risk(
+    cost: np.ndarray,
+    failure: np.ndarray,
+    episode: np.ndarray,
+    policys_own: np.ndarray,
+    config: SafetyConfig,
+) -> dict[str, float]:
+    """Choose eps_safe on held-out steps in time order [M].
+
+    The largest threshold, the one that interferes least, that foresees `target_recall` of the
+    failure onsets `lead_time` steps ahead; raised where needed until no more than
+    `target_trigger_rate` of the task policy's own calm steps would trigger.
+
+    Args:
+        cost: C_H of each step.
+        failure: C(s, a) of each step, bool.
+        episode: episode number of each step.
+        policys_own: whether the task policy made the step, bool.
+        config: targets.
+
+    Returns:
+        max_risk, recall, trigger_rate, onsets (number of failure onsets that could be foreseen).
+    """
+    peaks = foreseen_peaks(cost, failure, episode, config.lead_time)
+    calm = cost[~failure & policys_own]
+    least_risk = float(np.quantile(calm, 1.0 - config.target_trigger_rate))
+    wanted = (
+        float(np.quantile(peaks, 1.0 - config.target_recall, method="lower")) if len(peaks) else 0.0
+    )
+    max_risk = max(np.nextafter(np.float32(wanted), np.float32(-1.0)), least_risk)
+    return {
+        "max_risk": float(max_risk),
+        "recall": float((peaks > max_risk).mean()) if len(peaks) else float("nan"),
+        "trigger_rate": float((calm > max_risk).mean()),
+        "onsets": float(len(peaks)),
+    }
+
+
+def calibrate(
+    nets: Networks, learnt: Agent, held_out: Dataset, num_own: int, config: SafetyConfig
+) -> dict[str, float]:
+    """C_H of the logged action on every held-out step, and from it eps_safe.
+
+    `learnt` needs policy, world model, logit shift and normaliser. The last `num_own` steps of
+    `held_out` are the task policy's own.
+    """
+    gate = Gate.create(config.horizon, config.gamma_risk, jnp.inf)
+    both, sizes = (nets.policy, nets.latent), {"max_horizon": config.horizon, "hold": config.hold}
+
+    @jax.jit
+    def cost_of(learnt: Agent, obs: jax.Array, action: jax.Array) -> jax.Array:
+        return make_imagined_risk(both, learnt, gate, **sizes)(obs, action)
+
+    cost = cost_of(learnt, learnt.normalizer(held_out["obs"]), held_out["action"])
+    own = np.arange(len(cost)) >= len(cost) - num_own
+    return calibrate_max_risk(
+        np.asarray(cost), held_out["failure"], held_out["episode"], own, config
+    )

@@ -1,0 +1,200 @@
+"""C_H and the gate: the one place where a recovery may take over (FARL, Eq. for C_H).
+
+    C_H = sum_{i=0..H} gamma_risk^i p_i,   p_i = sigmoid F(z_i, a_i)
+    z_0 = h(s), a_0 = what the task policy wants now;  z_{i+1} = d(z_i, a_i), a_i = mean task policy
+
+H + 1 terms; a sum, not a probability. Methods differ in the two parts that the gate is given: a
+`Risk` (C_H, or a critic's) and a `Recovery` (the learnt policy, or what stands in for it).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from farl_jax.agent import Agent
+from farl_jax.config import SafetyConfig
+from farl_jax.nn import distributions
+from farl_jax.nn.networks import GaussianPolicy
+from farl_jax.types import Controller, Decision, Params
+
+Risk = Callable[[jax.Array, jax.Array], jax.Array]
+"""(obs [N, D] normalised, action [N, A]) -> cost [N] that is compared with eps_safe."""
+
+Recovery = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, jax.Array]]
+"""(plan, obs [N, D] normalised, recovering [N] i32, key) -> (plan, action [N, A]).
+
+`recovering` counts the steps of the recovery under way, this one included: 1 where it begins, 0
+where no action is asked for. `plan` is what it keeps in `GateMemory` from step to step."""
+
+
+@struct.dataclass
+class Gate:
+    """The gate's traced numbers: `vmap` over any of them, nothing recompiles."""
+
+    horizon: jax.Array  # [] i32, H <= the static maximum
+    gamma_risk: jax.Array  # []
+    max_risk: jax.Array  # [] eps_safe; +inf never recovers, below 0 always
+
+    @classmethod
+    def create(cls, horizon: int, gamma_risk: float, max_risk: float) -> "Gate":
+        """From Python numbers."""
+        return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
+
+    def tightened(self, slack: jax.Array) -> "Gate":
+        """The same gate at the share `slack` [] of its eps_safe."""
+        return self.replace(max_risk=self.max_risk * slack)
+
+    def off(self) -> "Gate":
+        """The same gate, never acting."""
+        return self.replace(max_risk=jnp.full_like(self.max_risk, jnp.inf))
+
+
+ALARMS = ("gate_silent", "recovery_late", "recovery_failed", "after_recovery")
+"""What the gate has done lately, and so what to blame if a failure happens now. Silent: it has not
+acted for QUIET steps. Late: its latest alarm began at most LATE steps ago; failed: earlier. After
+recovery: it gave control back more than PAUSE steps ago, but fewer than QUIET."""
+QUIET, PAUSE, LATE = 12, 3, 4
+
+
+@struct.dataclass
+class GateMemory:
+    """What the gate remembers of each environment, [N] i32 each but the plan."""
+
+    recovering: jax.Array  # steps of the recovery under way, 0 while the task policy acts
+    rested: jax.Array  # steps since recovery last acted, at most QUIET
+    alarmed: jax.Array  # steps since the alarm began; shorter pauses than QUIET do not end it
+    plan: Any = None  # [N, ...] what a recovery that plans goes on from
+
+    @classmethod
+    def create(cls, num_envs: int) -> "GateMemory":
+        """Nothing has happened yet."""
+        none = jnp.zeros(num_envs, jnp.int32)
+        return cls(none, jnp.full_like(none, QUIET), none)
+
+
+def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> GateMemory:
+    """The memory after a step in which recovery `acts` [N] bool, for `recovering` [N] steps now."""
+    begins = acts & (memory.rested > PAUSE)
+    rested = jnp.where(acts, 0, jnp.minimum(memory.rested + 1, QUIET))
+    alarmed = jnp.where(begins, 1, memory.alarmed + 1)
+    alarmed = jnp.where(rested >= QUIET, 0, alarmed)
+    return memory.replace(recovering=recovering, rested=rested, alarmed=alarmed)
+
+
+def forget(memory: GateMemory, fresh: jax.Array) -> GateMemory:
+    """The memory where an episode begins, `fresh` [N] bool; a plan is never used across one."""
+    begun = GateMemory.create(len(fresh))
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(fresh, new, old), begun, memory.replace(plan=None)
+    )
+    return kept.replace(plan=memory.plan)
+
+
+def alarm(memory: GateMemory) -> jax.Array:
+    """Index of ALARMS [N] i32."""
+    recent = jnp.where(memory.alarmed <= LATE, 1, 2)
+    recent = jnp.where(memory.rested > PAUSE, 3, recent)
+    return jnp.where(memory.rested >= QUIET, 0, recent)
+
+
+def recover(
+    risky: jax.Array, memory: GateMemory, config: SafetyConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Who acts now: (recovery acts [N] bool, new length of the recovery under way [N] i32).
+
+    A recovery lasts at least `min_recovery_steps` and at most `max_recovery_steps`; then the task
+    policy acts once. After `patience` steps of one alarm it acts until the alarm is over.
+    """
+    recovering = memory.recovering
+    due = risky | ((recovering > 0) & (recovering < config.min_recovery_steps))
+    acts = due & (recovering < config.max_recovery_steps) & (memory.alarmed < config.patience)
+    return acts, jnp.where(acts, recovering + 1, 0)
+
+
+def adjust(
+    slack: jax.Array,
+    failed: jax.Array,
+    ended: jax.Array,
+    max_risk: jax.Array,
+    config: SafetyConfig,
+) -> jax.Array:
+    """eps_safe / max_risk, [] in (0, 1], after a rollout.
+
+        log slack <- log slack + limit_rate (failure_limit ended - failed),  eps_safe >= min_risk
+
+    Integral control of the failure rate: a threshold that suits the practised policy never lets a
+    beginner learn, and one that suits the beginner lets the practised policy graze the danger.
+
+    Args:
+        slack: before the rollout.
+        failed: [] episodes that failed in it, each counted at its first failing step.
+        ended: [] episodes that ended in it.
+        max_risk: [] eps_safe where there is all slack.
+        config: limit, rate and floor.
+    """
+    if config.failure_limit is None:
+        return slack
+    least = jnp.clip(config.min_risk / max_risk, 1e-6, 1.0)
+    change = config.limit_rate * (config.failure_limit * ended - failed)
+    return jnp.clip(slack * jnp.exp(change), least, 1.0)
+
+
+def policy_recovery(policy: GaussianPolicy, params: Params) -> Recovery:
+    """The learnt recovery policy's mean."""
+    return lambda plan, obs, recovering, key: (plan, policy.apply(params, obs)[0])
+
+
+def zero_recovery(action_size: int) -> Recovery:
+    """No movement and no gripper effort."""
+    return lambda plan, obs, recovering, key: (plan, jnp.zeros((*recovering.shape, action_size)))
+
+
+def gated_controller(
+    policy: GaussianPolicy,
+    learnt: Agent,
+    risk: Risk,
+    recovery: Recovery,
+    max_risk: jax.Array,
+    config: SafetyConfig,
+    *,
+    explore: bool,
+) -> Controller:
+    """The safety-filtered policy: a_task if its cost is at most eps_safe, else the recovery's.
+
+    Args:
+        policy: network of the task policy.
+        learnt: task policy and normaliser, as they are now.
+        risk: cost of what the task policy wants to do.
+        recovery: what acts in its place.
+        max_risk: [] eps_safe, traced.
+        config: lengths of recoveries and alarms.
+        explore: sample the task action (training) or take its mean.
+    """
+
+    def act(memory: GateMemory, state: Any, key: jax.Array) -> tuple[GateMemory, Decision]:
+        obs = learnt.normalizer(state.obs)
+        mean, log_std = policy.apply(learnt.policy, obs)
+        wanted = distributions.sample(key, mean, log_std) if explore else mean
+        cost = risk(obs, wanted)
+        memory = forget(memory, state.step_count == 0)
+        risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN is a risk, too
+        acts, recovering = recover(risky, memory, config)
+        memory = remember(memory, acts, recovering)
+        plan, rescue = recovery(memory.plan, obs, recovering, key)
+        memory = memory.replace(plan=plan)
+        action = jnp.where(acts[..., None], rescue, wanted)
+        decision = Decision(
+            action=action,
+            log_prob=distributions.log_prob(action, mean, log_std),
+            task_action=wanted,
+            task_log_prob=distributions.log_prob(wanted, mean, log_std),
+            intervened=acts,
+            horizon_cost=cost,
+            alarm=alarm(memory),
+        )
+        return memory, decision
+
+    return act

@@ -1,0 +1,252 @@
+"""Recovery RL's risk critic (Thananjeyan et al. 2021), which gates in the world model's place.
+
+    Q_risk(s, a) = c + (1 - c) gamma_risk E[Q_risk(s', a')],   a' ~ the task policy at s'
+
+The factor (1 - c) is explicit because here a failure ends nothing; in Recovery RL it ends the
+episode. After a success nothing is left to fail, a time-out is bootstrapped. Two critics with a
+sigmoid each; targets and gate take the larger. They are fitted by cross entropy, which has the same
+minimum as Recovery RL's squared error and does not stall where a sigmoid saturates. As there, the
+share of failing steps in a batch is fixed and the critic goes on learning online.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from farl_jax.config import RiskCriticConfig
+from farl_jax.data import dataset
+from farl_jax.data.dataset import Dataset, DeviceData, normalize_rows, to_device
+from farl_jax.data.ring import Ring, create_ring, draw, store
+from farl_jax.nn import distributions
+from farl_jax.nn.networks import DoubleCritic, GaussianPolicy
+from farl_jax.nn.training import Learner, OnlineLearning, polyak
+from farl_jax.safety import risk_critic
+from farl_jax.safety.gate import Risk
+from farl_jax.types import Normalizer, Params, Transition
+from farl_jax.world_model.adaptation import window_fields
+
+FIELDS = ("obs", "action", "next_obs", "failure", "terminated")
+Batch = dict[str, jax.Array]
+"""FIELDS -> [B, ...], observations normalised."""
+
+
+@struct.dataclass
+class RiskData:
+    """Transitions by what they teach; where one kind is missing, the other stands in."""
+
+    safe: DeviceData
+    failing: DeviceData
+
+
+@struct.dataclass
+class RiskState:
+    """The critic while it learns."""
+
+    learner: Learner
+    target: Params
+
+
+@struct.dataclass
+class RiskLearning:
+    """The learning critic and the latest steps of this run."""
+
+    critic: RiskState
+    safe: Ring  # windows of 1 step
+    failing: Ring
+
+    @property
+    def learnt(self) -> dict[str, Params]:
+        """What of an `Agent` it has changed."""
+        return {"risk_critic": self.critic.learner.params}
+
+
+def risk_target(
+    failure: jax.Array, terminated: jax.Array, next_risk: jax.Array, gamma_risk: float
+) -> jax.Array:
+    """c + (1 - c) (1 - terminated) gamma_risk Q', all [B], in [0, 1]."""
+    c = failure.astype(jnp.float32)
+    return c + (1.0 - c) * jnp.where(terminated, 0.0, gamma_risk * next_risk)
+
+
+def predict_risk(
+    critic: DoubleCritic, params: Params, obs: jax.Array, action: jax.Array
+) -> jax.Array:
+    """max_k sigmoid(Q_k(s, a)): normalised [..., D], [..., A] -> [...]."""
+    return jax.nn.sigmoid(critic.apply(params, obs, jnp.clip(action, -1.0, 1.0)).max(axis=0))
+
+
+def make_critic_risk(critic: DoubleCritic, params: Params) -> Risk:
+    """Q_risk as what the gate compares with eps_risk."""
+    return lambda obs, action: predict_risk(critic, params, obs, action)
+
+
+def to_risk_data(data: Dataset) -> RiskData:
+    """Put transitions on the device, failing steps apart (observations already normalised)."""
+    failing = np.asarray(data["failure"], bool)
+
+    def device(mask: np.ndarray) -> DeviceData:
+        mask = mask if mask.any() else ~mask
+        names = (*FIELDS, "episode")
+        return to_device({k: data[k][mask] for k in names}, FIELDS)
+
+    return RiskData(safe=device(~failing), failing=device(failing))
+
+
+def demo_batch(data: RiskData, key: jax.Array, batch: int, share: float) -> Batch:
+    """`batch` transitions, `share` of them failing steps, which come first."""
+    key_safe, key_failing = jax.random.split(key)
+    positives = round(share * batch)
+    failing = data.failing.sample(key_failing, positives)
+    safe = data.safe.sample(key_safe, batch - positives)
+    return {k: jnp.concatenate([failing[k], safe[k]]) for k in FIELDS}
+
+
+def mixed_batch(
+    learning: RiskLearning, key: jax.Array, demos: RiskData, config: RiskCriticConfig
+) -> Batch:
+    """Half from demonstrations, half from the run, each with its share of failing steps.
+
+    Of a kind that the run has not seen yet demonstrations take the place.
+    """
+    key_demos, key_stand_in, key_safe, key_failing = jax.random.split(key, 4)
+    half, share = config.batch // 2, config.failure_share
+    stand_in = demo_batch(demos, key_stand_in, half, share)
+    positives = round(share * half)
+
+    def own(ring: Ring, key: jax.Array, rows: slice, number: int) -> Batch:
+        drawn = draw(ring, key, number)
+        seen = ring.stored > 0
+        return {k: jnp.where(seen, drawn[k][0], stand_in[k][rows]) for k in FIELDS}
+
+    parts = (
+        own(learning.failing, key_failing, slice(None, positives), positives),
+        own(learning.safe, key_safe, slice(positives, None), half - positives),
+        demo_batch(demos, key_demos, config.batch - half, share),
+    )
+    return {k: jnp.concatenate([part[k] for part in parts]) for k in FIELDS}
+
+
+def make_fit(
+    critic: DoubleCritic, policy: GaussianPolicy, config: RiskCriticConfig
+) -> tuple[Callable[[Params], RiskState], Callable[..., tuple[RiskState, jax.Array]]]:
+    """Build `start(params) -> state` and `fit(state, key, task policy, batches) -> (state, loss)`.
+
+    `batches` are K batches, FIELDS -> [K, B, ...]. One compiled program serves both phases.
+    """
+    optimizer = optax.adam(config.learning_rate)
+
+    def start(params: Params) -> RiskState:
+        return RiskState(Learner.create(params, optimizer), jax.tree.map(jnp.copy, params))
+
+    def update(state: RiskState, key: jax.Array, task_policy: Params, batch: Batch):
+        next_action = distributions.sample(key, *policy.apply(task_policy, batch["next_obs"]))
+        next_risk = predict_risk(critic, state.target, batch["next_obs"], next_action)
+        target = risk_target(batch["failure"], batch["terminated"], next_risk, config.gamma_risk)
+
+        def loss(params: Params) -> jax.Array:
+            logits = critic.apply(params, batch["obs"], batch["action"])  # [2, B]
+            wanted = jnp.broadcast_to(target, logits.shape)
+            return optax.sigmoid_binary_cross_entropy(logits, wanted).sum(axis=0).mean()
+
+        value, gradient = jax.value_and_grad(loss)(state.learner.params)
+        learner = state.learner.apply_gradient(gradient, optimizer)
+        return RiskState(learner, polyak(state.target, learner.params, config.target_rate)), value
+
+    @jax.jit
+    def fit(state: RiskState, key: jax.Array, task_policy: Params, batches: Batch):
+        keys = jax.random.split(key, batches["failure"].shape[0])
+        step = lambda state, xs: update(state, xs[0], task_policy, xs[1])
+        state, losses = jax.lax.scan(step, state, (keys, batches))
+        return state, losses.mean()
+
+    return start, fit
+
+
+def make_fit_offline(
+    critic: DoubleCritic, policy: GaussianPolicy, config: RiskCriticConfig
+) -> Callable[..., Params]:
+    """Build `run(key, task policy, data, report) -> params`: `steps` updates on demonstrations.
+
+    `report(updates done, losses)` is called about five times.
+    """
+    start, fit = make_fit(critic, policy, config)
+    chunks = -(-config.steps // config.chunk)
+
+    @jax.jit
+    def batches(key: jax.Array, data: RiskData) -> Batch:
+        keys = jax.random.split(key, config.chunk)
+        return jax.vmap(lambda k: demo_batch(data, k, config.batch, config.failure_share))(keys)
+
+    def run(
+        key: jax.Array,
+        task_policy: Params,
+        data: RiskData,
+        report: Callable[[int, dict[str, float]], None],
+    ) -> Params:
+        key_init, key_fit, key_batches = jax.random.split(key, 3)
+        row = {k: v[:1] for k, v in data.safe.fields.items()}
+        state = start(jax.jit(critic.init)(key_init, row["obs"], row["action"]))
+        for chunk in range(chunks):
+            some = batches(jax.random.fold_in(key_batches, chunk), data)
+            state, loss = fit(state, jax.random.fold_in(key_fit, chunk), task_policy, some)
+            if (chunk + 1) % max(1, chunks // 5) == 0:
+                report((chunk + 1) * config.chunk, {"loss": float(loss)})
+        return state.learner.params
+
+    return run
+
+
+def make_risk_learning(
+    critic: DoubleCritic,
+    policy: GaussianPolicy,
+    config: RiskCriticConfig,
+    sizes: tuple[int, int],
+) -> OnlineLearning:
+    """How the critic goes on learning, as a `RiskLearning`; its demonstrations are `RiskData`.
+
+    A chunk of updates is the very program that fitted the critic offline.
+    """
+    start, fit = make_fit(critic, policy, config)
+
+    def init(params: Params) -> RiskLearning:
+        rings = (
+            create_ring(n, 1, *sizes) for n in (config.transitions, config.failing_transitions)
+        )
+        return RiskLearning(start(params), *rings)
+
+    def observe(
+        learning: RiskLearning, steps: Transition, normalizer: Normalizer, key: jax.Array
+    ) -> RiskLearning:
+        key_safe, key_failing = jax.random.split(key)
+        fields = window_fields(steps, normalizer, reward_scale=1.0)
+        most = min(config.transitions_per_rollout, steps.failure.size)
+        good = ~steps.diverged
+        return learning.replace(
+            safe=store(learning.safe, fields, good & ~steps.failure, key_safe, most),
+            failing=store(learning.failing, fields, good & steps.failure, key_failing, most),
+        )
+
+    @jax.jit
+    def batches(learning: RiskLearning, key: jax.Array, demos: RiskData) -> Batch:
+        keys = jax.random.split(key, config.chunk)
+        return jax.vmap(lambda k: mixed_batch(learning, k, demos, config))(keys)
+
+    def learn(
+        learning: RiskLearning, key: jax.Array, demos: RiskData, task_policy: Params
+    ) -> RiskLearning:
+        key_batches, key_fit = jax.random.split(key)
+        some = batches(learning, key_batches, demos)
+        state, _ = fit(learning.critic, key_fit, task_policy, some)
+        return learning.replace(critic=state)
+
+    return OnlineLearning(init, observe, learn, "risk_critic")
+
+
+def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> risk_critic.RiskData:
+    """Task and failure demonstrations, for the risk critic's learning online."""
+    data = dataset.concatenate(demos["task"], demos["failure"])
+    return risk_critic.to_risk_data(normalize_rows(data, normalizer))

@@ -1,0 +1,1 @@
+"""Files: checkpoints, metrics, JSON, each whole or not at all."""

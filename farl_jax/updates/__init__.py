@@ -1,0 +1,1 @@
+"""Update rules of the online learners."""

@@ -1,0 +1,243 @@
+"""PPO: the clipped objective, its offline form gated by OPE, and the online update."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from farl_jax import devices
+from farl_jax.config import OnlineConfig
+from farl_jax.config_online import Treatment
+from farl_jax.nn import distributions
+from farl_jax.nn.networks import GaussianPolicy, Value
+from farl_jax.nn.training import Learner
+from farl_jax.types import Normalizer, Params, Transition
+from farl_jax.updates.returns import generalized_advantage
+
+
+def clipped_surrogate(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
+    """min(r A, clip(r, 1 - eps, 1 + eps) A), r = exp(log_ratio); to be maximised. All [B]."""
+    ratio = jnp.exp(log_ratio)
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+@struct.dataclass
+class PPOBatch:
+    """What one update learns from, flattened to [B] or, before that, [T, N]."""
+
+    obs: jax.Array  # [..., D] normalised
+    action: jax.Array  # [..., A] the action whose likelihood the policy loss changes
+    log_prob: jax.Array  # [...] its log density when it was collected
+    weight: jax.Array  # [...] 0 leaves the step out of the policy loss
+    advantage: jax.Array  # [...]
+    value_target: jax.Array  # [...]
+
+
+def treat_recovered(
+    steps: Transition, treatment: Treatment, log_prob_floor: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(action, log_prob, weight) of each step for the policy loss, by treatment of recovered steps.
+
+    executed: the recovery action with its density under the task policy, left out when that is
+    below the floor; masked: recovered steps stay in GAE and value loss, not in the policy loss;
+    relabelled: the task policy's own action, credited with what the recovery action brought about.
+    """
+    decision = steps.decision
+    everywhere = jnp.ones_like(decision.log_prob)
+    if treatment == "relabelled":
+        return decision.task_action, decision.task_log_prob, everywhere
+    if treatment == "masked":
+        return decision.action, decision.log_prob, jnp.where(decision.intervened, 0.0, 1.0)
+    likely = ~decision.intervened | (decision.log_prob > log_prob_floor)
+    return decision.action, decision.log_prob, jnp.where(likely, 1.0, 0.0)
+
+
+def make_batch(
+    value_net: Value,
+    value: Params,
+    normalizer: Normalizer,
+    steps: Transition,
+    config: OnlineConfig,
+) -> PPOBatch:
+    """Values, GAE and targets of a rollout [T, N], flattened to [T * N]."""
+    obs = normalizer(steps.obs)
+    now = value_net.apply(value, obs)
+    following = value_net.apply(value, normalizer(steps.next_obs))
+    reward = steps.reward + jnp.where(steps.terminated, config.success_bonus, 0.0)
+    gain = generalized_advantage(
+        reward * config.reward_scale,
+        now,
+        following,
+        steps.terminated,
+        steps.truncated,
+        discount=config.discount,
+        trace=config.trace,
+    )
+    action, log_prob, weight = treat_recovered(steps, config.treatment, config.log_prob_floor)
+    weight = jnp.where(steps.diverged, 0.0, weight)
+    batch = PPOBatch(obs, action, log_prob, weight, gain, gain + now)
+    chex.assert_equal_shape([batch.log_prob, batch.weight, batch.advantage, batch.value_target])
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """sum(w x) / sum(w), 0 where no weight is left: [B] -> []."""
+    return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def likelihood(
+    policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
+) -> tuple[jax.Array, jax.Array]:
+    """(clipped log pi(a|s) / pi_collected(a|s) [B], log standard deviations [B, A])."""
+    mean, log_std = policy.apply(params, batch.obs)
+    log_ratio = distributions.log_prob(batch.action, mean, log_std) - batch.log_prob
+    return jnp.clip(log_ratio, -config.max_log_ratio, config.max_log_ratio), log_std
+
+
+def departure(log_ratio: jax.Array, log_std: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
+    """How far the policy has moved, as metrics.
+
+    The KL estimate is mean((r - 1) - log r), non-negative and of low variance.
+    """
+    return {
+        "entropy": distributions.entropy(log_std).mean(),
+        "kl": weighted_mean(jnp.expm1(log_ratio) - log_ratio, weight),
+        "ratio_error": jnp.max(jnp.where(weight > 0, jnp.abs(jnp.expm1(log_ratio)), 0.0)),
+        "used": weight.mean(),
+    }
+
+
+def standardize(gain: jax.Array, weight: jax.Array) -> jax.Array:
+    """(A - mean) / standard deviation over the weighted rows: [B] -> [B]."""
+    center = weighted_mean(gain, weight)
+    spread = jnp.sqrt(weighted_mean((gain - center) ** 2, weight))
+    return (gain - center) / (spread + 1e-8)
+
+
+def policy_loss(
+    policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Negative clipped surrogate minus entropy bonus over the weighted steps, and its metrics."""
+    log_ratio, log_std = likelihood(policy, params, batch, config)
+    gain = standardize(batch.advantage, batch.weight)
+    surrogate = weighted_mean(clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
+    metrics = departure(log_ratio, log_std, batch.weight)
+    return -surrogate - config.entropy * metrics["entropy"], metrics
+
+
+@struct.dataclass
+class ActorCritic:
+    """Task policy and value function with their optimisers."""
+
+    actor: Learner
+    critic: Learner
+
+
+def descend(
+    learner: Learner,
+    loss: Callable[[Params], tuple[jax.Array, dict[str, jax.Array]]],
+    optimizer: optax.GradientTransformation,
+    stopped: jax.Array,
+    target_kl: float,
+) -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
+    """One step of the policy, unless it has `stopped` [] bool or this minibatch's KL stops it."""
+    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
+    stopped = stopped | (metrics["kl"] > target_kl)
+    moved = learner.apply_gradient(gradient, optimizer)
+    kept = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), moved, learner)
+    return kept, stopped, metrics
+
+
+def fit_value(
+    net: Value,
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    obs: jax.Array,
+    target: jax.Array,
+    average: Callable[[jax.Array], jax.Array] = jnp.mean,
+) -> tuple[Learner, jax.Array]:
+    """One step of a value function on its squared error, and that error's average."""
+    loss_of = lambda params: average((net.apply(params, obs) - target) ** 2)
+    loss, gradient = jax.value_and_grad(loss_of)(learner.params)
+    return learner.apply_gradient(gradient, optimizer), loss
+
+
+def scan_minibatches(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    batch: Any,
+    key: jax.Array,
+    config: OnlineConfig,
+) -> tuple[Any, Any]:
+    """Run `step(carry, minibatch) -> (carry, metrics)` on shuffled minibatches of a batch [B, ...].
+
+    Metrics come back as [epochs, minibatches]; rows that fill no whole minibatch wait for the next
+    epoch's order.
+    """
+    size = jax.tree.leaves(batch)[0].shape[0]
+    minibatch = size // config.minibatches
+
+    def epoch(carry: Any, key_epoch: jax.Array):
+        order = jax.random.permutation(key_epoch, size)[: minibatch * config.minibatches]
+        shuffled = jax.tree.map(
+            lambda x: x[order].reshape(config.minibatches, minibatch, *x.shape[1:]), batch
+        )
+        return jax.lax.scan(step, carry, devices.spread(shuffled, axis=1))
+
+    return jax.lax.scan(epoch, carry, jax.random.split(key, config.epochs))
+
+
+def make_update(
+    policy: GaussianPolicy, value_net: Value, config: OnlineConfig
+) -> tuple[Callable[[Params, Params], ActorCritic], Callable[..., tuple[ActorCritic, dict]]]:
+    """Build `init(policy params, value params)`, `update(learners, normalizer, steps, key, rest)`.
+
+    `update` takes a rollout [T, N] and runs the epochs of minibatches; once a minibatch's KL passes
+    `target_kl`, the actor rests for the remainder of the update while the critic goes on. Where
+    `rest` [] bool is set it rests throughout.
+    """
+    actor_optimizer = adam(config.actor_learning_rate, config.max_grad_norm)
+    critic_optimizer = adam(config.critic_learning_rate, config.max_grad_norm)
+
+    def init(actor: Params, critic: Params) -> ActorCritic:
+        return ActorCritic(
+            Learner.create(actor, actor_optimizer), Learner.create(critic, critic_optimizer)
+        )
+
+    def minibatch_step(carry: tuple[ActorCritic, jax.Array], batch: PPOBatch):
+        learners, stopped = carry
+        loss = lambda params: policy_loss(policy, params, batch, config)
+        actor, stopped, metrics = descend(
+            learners.actor, loss, actor_optimizer, stopped, config.target_kl
+        )
+        critic, value_loss = fit_value(
+            value_net, learners.critic, critic_optimizer, batch.obs, batch.value_target
+        )
+        metrics |= {"value_loss": value_loss, "stopped": stopped.astype(jnp.float32)}
+        return (ActorCritic(actor, critic), stopped), metrics
+
+    def update(
+        learners: ActorCritic,
+        normalizer: Normalizer,
+        steps: Transition,
+        key: jax.Array,
+        rest: jax.Array | bool = False,
+    ):
+        batch = make_batch(value_net, learners.critic.params, normalizer, steps, config)
+        carry = (learners, jnp.asarray(rest))
+        (learners, _), metrics = scan_minibatches(minibatch_step, carry, batch, key, config)
+        first = metrics["ratio_error"][0, 0]  # 0 unless acting and learning disagree
+        return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
+
+    return init, update
+
+
+def adam(learning_rate: float, max_grad_norm: float) -> optax.GradientTransformation:
+    """The optimiser of the online phase: Adam on a gradient of bounded norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5)
+    )

@@ -1,0 +1,1 @@
+"""The latent world model: network, windows, loss and fit, online adaptation, scores."""

@@ -1,0 +1,184 @@
+"""The world model goes on learning while the policy that it judges changes.
+
+The paper freezes it after the offline phase (`every = 0`). A frozen model ages: it has seen the
+cloned policy fail, not the one that training makes of it. Here it takes some more gradient steps of
+the same loss every few policy updates; half of each batch are demonstrations, so that it forgets
+none of their failures, half are windows of the steps that training took anyway.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from farl_jax.config import AdaptationConfig, FarlConfig, WorldModelConfig
+from farl_jax.data import dataset
+from farl_jax.data.dataset import Dataset, normalize_rows
+from farl_jax.data.ring import Ring, create_ring, draw, store
+from farl_jax.nn.training import OnlineLearning
+from farl_jax.types import Normalizer, Params, Transition
+from farl_jax.world_model import learning
+from farl_jax.world_model.latent import LatentModel
+from farl_jax.world_model.learning import ModelState
+from farl_jax.world_model.windows import Windows, failure_within, sample_windows, to_windows
+
+
+@struct.dataclass
+class Adaptation:
+    """The learning world model and what it has seen of this run."""
+
+    model: ModelState
+    past: dict[str, jax.Array]  # name -> [P, N, ...], steps before the next rollout
+    recent: Ring  # windows of any kind
+    failing: Ring  # windows with a failure
+
+    @property
+    def learnt(self) -> dict[str, Params]:
+        """What of an `Agent` it has changed."""
+        return {"world_model": self.model.learner.params}
+
+
+def usable_windows(
+    steps: dict[str, jax.Array], length: int, cap: int
+) -> tuple[jax.Array, jax.Array]:
+    """(usable, usable and with a failure), both [T - L + 1, N] bool, by a window's first step.
+
+    A window lies inside one episode, holds no step at which the simulation gave up, and does not
+    begin deeper than `cap` failing steps into its episode. `steps` are `seen_steps`.
+    """
+    starts = steps["done"].shape[0] - length + 1
+    inside = lambda mask, steps: jnp.stack([mask[i : i + starts] for i in range(steps)]).any(0)
+    crosses = inside(steps["done"], length - 1)
+    shallow = steps["failing_steps"][:starts] <= cap
+    usable = shallow & ~crosses & ~inside(steps["unusable"], length)
+    return usable, usable & inside(steps["failure"], length)
+
+
+def mixed_batch(
+    adaptation: Adaptation, key: jax.Array, rehearsal: Windows, world: WorldModelConfig
+) -> dict[str, jax.Array]:
+    """One batch, name -> [L, B, ...]: half from the run's own windows, half from demonstrations.
+
+    Of both halves `failure_share` hold a failure, if the run has seen any.
+    """
+    key_demos, key_recent, key_failing = jax.random.split(key, 3)
+    half = world.batch // 2
+    num_failing = round(half * world.failure_share)
+    demos = sample_windows(rehearsal, key_demos, world, half)
+    recent = draw(adaptation.recent, key_recent, half)
+    failing = draw(adaptation.failing, key_failing, num_failing)
+    some = adaptation.failing.stored > 0
+
+    def join(name: str) -> jax.Array:
+        kept = recent[name]
+        first = jnp.where(some, failing[name], kept[:, :num_failing])
+        return jnp.concatenate([first, kept[:, num_failing:], demos[name]], axis=1)
+
+    return {name: join(name) for name in recent}
+
+
+def window_fields(
+    steps: Transition, normalizer: Normalizer, reward_scale: float
+) -> dict[str, jax.Array]:
+    """What windows hold of a rollout, name -> [T, N, ...], as the world model wants it."""
+    return {
+        "obs": normalizer(steps.obs),
+        "next_obs": normalizer(steps.next_obs),
+        "action": jnp.clip(steps.decision.action, -1.0, 1.0),
+        "reward": steps.reward * reward_scale,
+        "failure": steps.failure,
+        "terminated": steps.terminated,
+    }
+
+
+def seen_steps(
+    steps: Transition, normalizer: Normalizer, reward_scale: float
+) -> dict[str, jax.Array]:
+    """All that windows are cut by and hold, name -> [T, N, ...]."""
+    return window_fields(steps, normalizer, reward_scale) | {
+        "done": steps.done,
+        "failing_steps": steps.failing_steps,
+        "unusable": steps.diverged,
+    }
+
+
+def start_past(
+    rollout: tuple[int, int], window: int, observation_size: int, action_size: int
+) -> dict[str, jax.Array]:
+    """Unusable steps, name -> [P, N, ...]: as many rollouts [T, N] as a failure may lie ahead."""
+    length, num_envs = rollout
+    past = -(-(window - 1) // length) * length
+    fields = create_ring(past, num_envs, observation_size, action_size).fields
+    none = jnp.zeros((past, num_envs), bool)
+    return fields | {"done": none, "failing_steps": none.astype(jnp.int32), "unusable": ~none}
+
+
+def with_labels(
+    past: dict[str, jax.Array], steps: dict[str, jax.Array], window: int
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """(the oldest T steps of past and rollout, `failure` within `window` steps; the new past).
+
+    By then it is known whether a failure follows. With a window of 1 that is the rollout itself.
+    """
+    length = len(steps["done"])
+    all_steps = {k: jnp.concatenate([past[k], steps[k]]) for k in steps}
+    label = failure_within(all_steps["failure"], all_steps["done"], window)
+    oldest = {k: v[:length] for k, v in (all_steps | {"failure": label}).items()}
+    return oldest, {k: v[length:] for k, v in all_steps.items()}
+
+
+def make_adaptation(
+    model: LatentModel,
+    config: AdaptationConfig,
+    world: WorldModelConfig,
+    reward_scale: float,
+    rollout: tuple[int, int],
+) -> OnlineLearning:
+    """How the world model goes on learning; its state is an `Adaptation`, its demonstrations
+
+    `Windows`. `rollout` is (T, N) of the steps that are observed. A chunk of gradient steps is the
+    very program that fitted the model offline. The logit shift stays that of the offline phase:
+    batches hold the same share of windows with a failure.
+    """
+    _, fit = learning.make_fit(model, world)
+    rates = jnp.full(world.chunk, config.learning_rate)
+
+    def init(params: Params) -> Adaptation:
+        wide = model.observation_size, model.action_size
+        past = start_past(rollout, world.failure_window, *wide)
+        sizes = config.windows, config.failing_windows
+        rings = (create_ring(n, world.train_horizon, *wide) for n in sizes)
+        return Adaptation(learning.model_state(params, world), past, *rings)
+
+    def observe(
+        adaptation: Adaptation, steps: Transition, normalizer: Normalizer, key: jax.Array
+    ) -> Adaptation:
+        key_recent, key_failing = jax.random.split(key)
+        seen = seen_steps(steps, normalizer, reward_scale)
+        fields, past = with_labels(adaptation.past, seen, world.failure_window)
+        usable, failing = usable_windows(fields, world.train_horizon, world.failing_run_cap)
+        most = min(config.windows_per_rollout, usable.size)
+        return adaptation.replace(
+            past=past,
+            recent=store(adaptation.recent, fields, usable, key_recent, most),
+            failing=store(adaptation.failing, fields, failing, key_failing, most),
+        )
+
+    @jax.jit
+    def batches(adaptation: Adaptation, key: jax.Array, rehearsal: Windows):
+        keys = jax.random.split(key, world.chunk)
+        return jax.vmap(lambda k: mixed_batch(adaptation, k, rehearsal, world))(keys)
+
+    def learn(
+        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, task_policy: Params
+    ) -> Adaptation:
+        state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal), rates)
+        return adaptation.replace(model=state)
+
+    return OnlineLearning(init, observe, learn, "world_model")
+
+
+def rehearsal(demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig) -> Windows:
+    """Windows of the task and failure demonstrations, for the model's learning online."""
+    data = dataset.concatenate(demos["task"], demos["failure"])
+    data["reward"] = data["reward"] * config.iql.reward_scale
+    return to_windows(normalize_rows(data, normalizer), config.world_model)[0]

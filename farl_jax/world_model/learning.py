@@ -1,0 +1,205 @@
+"""Fitting the latent world model on windows of task and failure demonstrations.
+
+    z_0 = h(s_0),  z_{i+1} = d(z_i, a_i)
+    L = sum_i   2 rho^i |z_{i+1} - sg h(s_{i+1})|^2 + 0.1 rho'^i CE(R(z_i, a_i), r_i)
+             + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + rho^i BCE(F(z_i, a_i), c_i)
+             + 10 |dec(z_i) - s_i|^2
+
+The failure head is trained on ROLLED latents, which is what C_H evaluates. c_i is C(s_i, a_i), or
+with `failure_window` > 1 whether any of that many steps fails.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from farl_jax.config import WorldModelConfig
+from farl_jax.nn.training import Learner, polyak
+from farl_jax.types import Params
+from farl_jax.world_model.latent import LatentModel, two_hot, two_hot_mean
+from farl_jax.world_model.windows import Windows, sample_windows
+
+
+def roll_latents(
+    model: LatentModel, params: Params, obs: jax.Array, actions: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B, Z]."""
+    start = model.apply(params, obs, method="encode")
+
+    def step(z: jax.Array, action: jax.Array):
+        following = model.apply(params, z, action, method="next")
+        return following, (z, following)
+
+    _, (before, after) = jax.lax.scan(step, start, actions)
+    return before, after
+
+
+def _cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    return -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
+
+
+def model_loss(
+    model: LatentModel, config: WorldModelConfig, params: Params, target: Params, batch: dict
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Weighted sum of all losses over windows [L, B, ...], and each of them; see the module's top.
+
+    `target` are the slowly following Q heads.
+    """
+    call = lambda p, name, *args: model.apply(p, *args, method=name)
+    frozen = jax.lax.stop_gradient(params)
+    discounts = lambda rho: (rho ** jnp.arange(config.train_horizon))[:, None]
+    z, following = roll_latents(model, params, batch["obs"][0], batch["action"])
+    encoded_next = call(frozen, "encode", batch["next_obs"])
+    logit = call(params, "failure", z, batch["action"])
+    losses = {
+        "consistency": discounts(config.rho_consistency)
+        * ((following - encoded_next) ** 2).mean(-1),
+        "failure": discounts(config.rho_failure)
+        * optax.sigmoid_binary_cross_entropy(logit, batch["failure"].astype(jnp.float32)),
+        "decoder": ((call(params, "decode", z) - batch["obs"]) ** 2).mean(-1),
+    }
+    some = lambda tree: jax.tree.map(lambda x: x[:, :: config.value_stride], tree)
+    args = (params, target, some(z), some(encoded_next), some(batch))
+    losses |= {
+        name: discounts(config.rho_reward) * loss
+        for name, loss in _value_losses(model, config, *args).items()
+    }
+    losses["prior"] = _prior_loss(model, config, params, jax.lax.stop_gradient(some(z)))
+    means = {name: value.mean() for name, value in losses.items()}
+    weights = {"prior": 1.0} | {
+        name: getattr(config, f"{name}_weight") for name in means if name != "prior"
+    }
+    return sum(weights[name] * means[name] for name in means), means
+
+
+def _value_losses(
+    model: LatentModel,
+    config: WorldModelConfig,
+    params: Params,
+    target: Params,
+    z: jax.Array,
+    encoded_next: jax.Array,
+    batch: dict,
+) -> dict[str, jax.Array]:
+    """Two-hot cross entropies of reward and both values, [L, B] each."""
+    call = lambda p, name, *args: model.apply(p, *args, method=name)
+    hot = lambda x: two_hot(x, config.bins, config.bin_limit)
+    next_action = call(jax.lax.stop_gradient(params), "prior", encoded_next)
+    next_q = two_hot_mean(call(target, "q", encoded_next, next_action), config.bin_limit).min(0)
+    backup = batch["reward"] + config.discount * jnp.where(batch["terminated"], 0.0, next_q)
+    reward_logits = call(params, "reward", z, batch["action"])
+    return {
+        "reward": _cross_entropy(reward_logits, hot(batch["reward"])),
+        "value": _cross_entropy(call(params, "q", z, batch["action"]), hot(backup)).sum(0),
+    }
+
+
+def _prior_loss(
+    model: LatentModel, config: WorldModelConfig, params: Params, z: jax.Array
+) -> jax.Array:
+    """-Q(z, prior(z)) by the spread of Q; moves the prior only: z [L, B, Z] -> [L, B]."""
+    action = model.apply(params, z, method="prior")
+    frozen = jax.lax.stop_gradient(params)
+    q = two_hot_mean(model.apply(frozen, z, action, method="q"), config.bin_limit).mean(0)
+    spread = jnp.percentile(q, 95) - jnp.percentile(q, 5)
+    return -q / jax.lax.stop_gradient(jnp.maximum(spread, 1.0))
+
+
+@struct.dataclass
+class ModelState:
+    """The world model while it learns."""
+
+    learner: Learner
+    target: Params  # the slowly following Q heads, which make the value targets
+
+
+def model_state(params: Params, config: WorldModelConfig) -> ModelState:
+    """A fresh optimiser around these parameters."""
+    target = jax.tree.map(jnp.copy, _q_heads(params))
+    return ModelState(Learner.create(params, _optimizer(config)), target)
+
+
+def _q_heads(params: Params) -> Params:
+    """The part of the parameters that `LatentModel.q` uses."""
+    return {"params": {"q_heads": params["params"]["q_heads"]}}
+
+
+def _optimizer(config: WorldModelConfig) -> optax.GradientTransformation:
+    """Adam without a step size, which comes with each update."""
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    return optax.chain(clip, optax.scale_by_adam(), optax.scale(-1.0))
+
+
+def make_fit(
+    model: LatentModel, config: WorldModelConfig
+) -> tuple[Callable[[jax.Array], ModelState], Callable[..., tuple[ModelState, dict]]]:
+    """Build `init(key) -> state` and `fit(state, batches, rates) -> (state, mean losses)`.
+
+    `batches` are K batches of windows, name -> [K, L, B, ...]; `rates` their step sizes, [K]. One
+    compiled program serves the offline phase and the online one.
+    """
+
+    optimizer = _optimizer(config)
+
+    def init(key: jax.Array) -> ModelState:
+        obs, action = jnp.zeros((1, model.observation_size)), jnp.zeros((1, model.action_size))
+        return model_state(model.init(key, obs, action), config)
+
+    def update(state: ModelState, step: tuple[dict[str, jax.Array], jax.Array]):
+        batch, rate = step
+        (_, losses), gradient = jax.value_and_grad(
+            lambda p: model_loss(model, config, p, state.target, batch), has_aux=True
+        )(state.learner.params)
+        learner = state.learner.apply_gradient(gradient, optimizer, rate)
+        target = polyak(state.target, _q_heads(learner.params), config.target_rate)
+        return ModelState(learner, target), losses
+
+    def fit(state: ModelState, batches: dict[str, jax.Array], rates: jax.Array):
+        state, losses = jax.lax.scan(update, state, (batches, rates))
+        return state, jax.tree.map(jnp.mean, losses)
+
+    return jax.jit(init), jax.jit(fit)
+
+
+def make_fit_offline(
+    model: LatentModel, config: WorldModelConfig
+) -> Callable[[jax.Array, Windows, Callable[[int, dict[str, float]], None]], Params]:
+    """Build `run(key, windows, report) -> params`: `steps` updates, the step size a cosine to 0.
+
+    `report(updates done, losses)` is called about six times.
+    """
+    init, fit = make_fit(model, config)
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    chunks = -(-config.steps // config.chunk)
+
+    @jax.jit
+    def batches(key: jax.Array, windows: Windows) -> dict[str, jax.Array]:
+        keys = jax.random.split(key, config.chunk)
+        return jax.vmap(lambda k: sample_windows(windows, k, config, config.batch))(keys)
+
+    def run(key, windows, report):
+        key_init, key_fit = jax.random.split(key)
+        state = init(key_init)
+        for chunk in range(chunks):
+            rates = schedule(chunk * config.chunk + jnp.arange(config.chunk))
+            state, losses = fit(state, batches(jax.random.fold_in(key_fit, chunk), windows), rates)
+            if (chunk + 1) % max(1, chunks // 6) == 0:
+                report((chunk + 1) * config.chunk, {k: float(v) for k, v in losses.items()})
+        return state.learner.params
+
+    return run
+
+
+def predict_failures(
+    model: LatentModel,
+    params: Params,
+    logit_shift: jax.Array,
+    obs: jax.Array,
+    actions: jax.Array,
+) -> jax.Array:
+    """Pr(C = 1) along logged actions: obs [B, D] normalised, actions [L, B, A] -> [L, B]."""
+    z, _ = roll_latents(model, params, obs, actions)
+    return jax.nn.sigmoid(model.apply(params, z, actions, method="failure") + logit_shift)
