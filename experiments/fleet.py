@@ -33,8 +33,9 @@ from experiments import signals, streams
 from experiments.__main__ import ROOT
 from experiments.arguments import SweepArgs
 from experiments.console import plain_console
+from experiments.machine import prepare_jax
 from experiments.records import Jobs
-from experiments.runtime import UserError, prepare_jax, write_json
+from experiments.runtime import UserError, write_json
 from farl_jax import json_files
 
 Missing = Callable[[], tuple[list[str], list[str]]]

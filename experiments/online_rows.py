@@ -3,8 +3,8 @@
 from typing import Any
 
 from experiments.known import known
+from experiments.machine import describe_environment
 from experiments.run import Run
-from experiments.runtime import describe_environment
 from farl_jax import online
 from farl_jax.constrained import ConstrainedLearners
 from farl_jax.methods import METHODS

@@ -30,6 +30,7 @@ from experiments.grid import (
     plan,
 )
 from experiments.judge import Judge
+from experiments.machine import describe_environment
 from experiments.outputs import check_output_folder
 from experiments.paper_figures import bootstrap_interval
 from experiments.presets import RunSettings, text_of
@@ -38,13 +39,7 @@ from experiments.records import Environment, Note
 from experiments.run import Run, start_run
 from experiments.run_files import RESULT
 from experiments.run_online import THRESHOLDS, fine_tune
-from experiments.runtime import (
-    ENVIRONMENT,
-    UserError,
-    describe_environment,
-    write_json,
-    write_rows,
-)
+from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
 from farl_jax import checkpoint, json_files, metrics
 from farl_jax.config import FarlConfig
 from farl_jax.files import replacing
