@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax
 from envs_mjx import opengl  # noqa: F401  before all others, since it imports MuJoCo
 
 # isort: split
+from envs_mjx import forks, task_check
 from envs_mjx.batch import BatchEnv
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest, shown
@@ -65,8 +65,15 @@ def make(task: str | Task, backend: str | None = None, **overrides: Any) -> Sawy
         _check_parts(task, shown(str(task)))
         return SawyerEnv(_override(task, overrides), backend)
     kind = task_class(task)
-    with blaming(task) if ":" in task else nullcontext():
+    if ":" not in task:
         return SawyerEnv(_override(kind(), overrides), backend)
+    with blaming(task):
+        own = _override(kind(), overrides)
+        task_check.check_constants(own, task)
+        env = SawyerEnv(own, backend)
+        if not forks.is_fork():
+            task_check.check_functions(env, task)
+        return env
 
 
 def task_class(name: str) -> type:
@@ -80,7 +87,8 @@ def task_class(name: str) -> type:
             raise EnvError(f"unknown task {shown(name)}: {closest(name, TASKS)}")
         return TASKS[name]
     found = load_class(name)
-    _check_parts(found, shown(name))
+    with blaming(name):
+        _check_parts(found, shown(name))
     return found
 
 

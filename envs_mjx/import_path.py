@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from types import ModuleType
 
+import jax
+import mujoco
+
 from envs_mjx.errors import EnvError, shown
 
 
@@ -41,7 +44,9 @@ def blaming(path: str) -> Iterator[None]:
         yield
     except EnvError:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # a signal, which is no fault of that code
+        raise
+    except BaseException as error:  # SystemExit for one, or a kind of its own
         said = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
         raise EnvError(f"{shown(path)} does not work: {_place(error)}{said}") from error
 
@@ -88,10 +93,11 @@ def _described(module: ModuleType) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """`FILE, line N: ` of the user's own code; nothing where only this package's code ran."""
+    """`FILE, line N: ` of the user's own code; nothing where only ours or a library's ran."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: "
-    ours = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib")
+    libraries = [os.path.dirname(module.__file__) for module in (importlib, jax, mujoco)]
+    ours = (os.path.dirname(__file__), *libraries, "<frozen importlib")
     frames = traceback.extract_tb(error.__traceback__)
     frames = [frame for frame in frames if not frame.filename.startswith(ours)]
     top_level = [frame for frame in frames if frame.name == "<module>"]

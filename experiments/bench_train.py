@@ -24,16 +24,11 @@ from rich.table import Table
 
 from experiments.arguments import BenchTrainArgs
 from experiments.decoration import decoration
+from experiments.machine import describe_environment, peak_memory_gb, prepare_jax
 from experiments.outputs import FIGURES, check_output
 from experiments.plots import shares_figure
 from experiments.presets import preset
-from experiments.runtime import (
-    UserError,
-    describe_environment,
-    peak_memory_gb,
-    prepare_jax,
-    write_json,
-)
+from experiments.runtime import UserError, write_json
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.data.dataset import from_rollout, normalize_rows

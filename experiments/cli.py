@@ -4,11 +4,9 @@ import itertools
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from experiments import estimate, options, signals
 from experiments.arguments import (
@@ -27,17 +25,9 @@ from experiments.arguments import (
 )
 from experiments.console import one_line, plain_console, warn
 from experiments.decoration import decoration
-from experiments.jax_settings import find_devices
 from experiments.presets import RunSettings, check_run, preset
-from experiments.runtime import (
-    UserError,
-    disk_errors,
-    peak_memory_gb,
-    prepare_jax,
-    version_text,
-)
-from farl_jax import methods
-from farl_jax.methods import MAIN
+from experiments.runtime import UserError, disk_errors
+from farl_jax.methods import MAIN, METHODS, find_method
 from farl_jax.schema import SchemaError
 
 
@@ -46,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = lambda message, *_: warn(message)
     try:
-        return signals.guarded(words, lambda: _dispatch(words))
+        work = _understood(words)
+        return 0 if work is None else signals.guarded(words, work)
     except Exception as error:
         line = _user_line(error)
         if line is None:
@@ -55,29 +46,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _dispatch(words: list[str]) -> int:
+def _understood(words: list[str]) -> Callable[[], int] | None:
+    """What a command line asks for, JAX imported; None where it asked for help, which is given."""
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
-        return 0
+        return None
     if words[0] in ("-V", "--version"):
-        prepare_jax()
-        print(version_text())
-        return 0
+        _import_jax()
+        return _tell_version
     name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), words[0])
-    rest = words[len(name.split()) :]
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
-    kind, command, _ = COMMANDS[name]
-    arguments = _parse(kind, name, rest)
+    arguments = _parse(COMMANDS[name][0], name, words[len(name.split()) :])
     if arguments is None:
-        return 0
+        return None
+    _import_jax()
+    return lambda: _work(name, arguments)
+
+
+def _import_jax() -> None:
+    """Import JAX, only where it is needed: it takes longer than all else at the start."""
+    try:
+        import jax  # noqa: F401  reads its variables of the environment
+    except ValueError as error:
+        raise UserError(f"JAX does not start: {error}; correct or unset it") from error
+
+
+def _tell_version() -> int:
+    from experiments.jax_settings import find_devices
+    from experiments.machine import prepare_jax, version_text
+
+    prepare_jax()
+    find_devices()
+    print(version_text())
+    return 0
+
+
+def _work(name: str, arguments: Any) -> int:
+    """Exit code of a command."""
+    import jax
+
+    from experiments.jax_settings import find_devices
+    from experiments.machine import prepare_jax
+
     prepare_jax()
     if name != "report":  # which reads files alone
         find_devices()
     if jax.distributed.is_initialized() and name != "online":
         raise UserError(f"several processes share `farl online` only: run farl {name} in one")
     with disk_errors(Path(".")):
-        return command(arguments) or 0
+        return COMMANDS[name][1](arguments) or 0
 
 
 def _parse(kind: type, name: str, words: list[str]) -> Any:
@@ -102,14 +120,15 @@ def _last(words: list[str], option: str) -> str | None:
 
 def _user_line(error: Exception) -> str | None:
     """One line for an error that its user can put right, None for a fault of ours."""
+    if isinstance(error, UserError | SchemaError):
+        return one_line(error)
     from envs_mjx import EnvError
     from envs_mjx.render import RenderError
     from farl_jax.data.dataset import DatasetError
     from farl_jax.devices import DeviceError
     from farl_jax.storage.checkpoint import CheckpointError
 
-    ours = (UserError, SchemaError, EnvError, RenderError, CheckpointError, DatasetError)
-    if isinstance(error, (*ours, DeviceError)):
+    if isinstance(error, EnvError | RenderError | CheckpointError | DatasetError | DeviceError):
         return one_line(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:200]:
         reason = one_line(error)[:200]
@@ -137,6 +156,7 @@ def command_run(args: StartArgs) -> None:
     """All phases, both methods, table, plot and film."""
     from experiments import run_eval, run_online, run_render
     from experiments.judge import Judge
+    from experiments.machine import peak_memory_gb
     from experiments.run import start_runs
     from farl_jax import devices
 
@@ -167,7 +187,6 @@ def command_reproduce(args: ReproduceArgs) -> None:
     """The paper's main figures."""
     from envs_mjx import TASKS
     from experiments import reproduce
-    from farl_jax.methods import METHODS, find_method
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     command = " ".join(["farl", *sys.argv[1:]])
@@ -257,7 +276,7 @@ def command_online(args: OnlineArgs) -> None:
     from experiments import run_online
     from experiments.begin import begin, online
 
-    methods.find_method(args.method)
+    find_method(args.method)
 
     def tune(run: Any) -> None:
         run = begin(run, online(args.method), overwrite=args.overwrite)

@@ -15,20 +15,11 @@ def entry() -> NoReturn:
     words = sys.argv[1:]
     signals.end_at_once(words)
     streams.steady()
-    code = _run(words)
+    from experiments.cli import main
+
+    code = main(words)
     sys.stdout.flush()
     sys.stderr.flush()
     if code > 128:
         os._exit(code)
     sys.exit(code)
-
-
-def _run(words: list[str]) -> int:
-    try:
-        import jax  # noqa: F401  reads its variables of the environment
-    except ValueError as error:
-        print(f"farl: JAX does not start: {error}; correct or unset it", file=sys.stderr)
-        return 2
-    from experiments.cli import main
-
-    return main(words)

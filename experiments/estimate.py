@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from experiments.runtime import UserError, free_memory
+from experiments.runtime import UserError
 from farl_jax.config import FarlConfig
 
 OBSERVATION, ACTION, EPISODE = 39, 4, 200
@@ -23,7 +23,9 @@ PHYSICS_SECONDS = 2e-5
 FLOP_RATE = 2e11
 """Of one core at its best; two were measured at 1.9e11 together."""
 ACCELERATOR_SPEEDUP = 300
-MAX_DAYS = 60.0
+RUN_SECONDS = 30.0
+"""Of one run beside that, on any machine: tracing, loading compiled programs, saving, drawing."""
+MAX_DAYS = 30.0
 
 Parts = Mapping[str, float]
 """What a need is made of: the settings that decide a part -> its size."""
@@ -46,9 +48,12 @@ def needs_of(config: FarlConfig, methods: int = 2) -> Needs:
     window = world.train_horizon * STEP_BYTES
     memory = {
         "network.width, network.depth": 4 * LEARNER_COPIES * (sizes["policy"] + sizes["value"]),
-        "bc.members": 4 * LEARNER_COPIES * config.bc.members * sizes["policy"],
-        "recovery_bc.members": 4 * LEARNER_COPIES * config.recovery_bc.members * sizes["policy"],
-        "offline_ppo.ensemble": 4 * LEARNER_COPIES * sizes["transitions"],
+        "network.width, bc.members": 4 * LEARNER_COPIES * config.bc.members * sizes["policy"],
+        "network.width, recovery_bc.members": 4
+        * LEARNER_COPIES
+        * config.recovery_bc.members
+        * sizes["policy"],
+        "network.width, offline_ppo.ensemble": 4 * LEARNER_COPIES * sizes["transitions"],
         "world_model.width, world_model.latent": 4 * LEARNER_COPIES * sizes["world_model"],
         "bc.batch": 4 * config.bc.batch * config.network.width,
         "recovery_bc.batch": 4 * config.recovery_bc.batch * config.network.width,
@@ -116,9 +121,9 @@ def check_fits(
     if insist:
         return
     needs = needs_of(config, methods)
-    _check_memory(needs.memory)
+    _check_memory(needs.memory, ", or add --insist")
     cores = (os.cpu_count() or 1) * ACCELERATOR_SPEEDUP if _accelerated() else os.cpu_count() or 1
-    days = seeds * needs.seconds / cores / 86_400
+    days = seeds * (RUN_SECONDS + needs.seconds / cores) / 86_400
     if days > MAX_DAYS:
         raise UserError(
             f"this takes at least {days:,.0f} days here ({seeds:,} runs by {methods} methods of "
@@ -137,13 +142,15 @@ def check_rollout(num_envs: int, length: int, what: str) -> None:
     _check_memory({what: float(STEP_BYTES * num_envs * length)})
 
 
-def _check_memory(parts: Parts) -> None:
+def _check_memory(parts: Parts, way: str = "") -> None:
+    from experiments.machine import free_memory  # which starts JAX
+
     total, most = sum(parts.values()), max(parts, key=parts.__getitem__)
     room = free_memory()
     if room is not None and total > room:
         raise UserError(
             f"this needs at least {total / 1e9:,.0f} GB of memory, most of it by {most}; "
-            f"{room / 1e9:,.1f} GB are free here: lower {most}, or add --insist"
+            f"{room / 1e9:,.1f} GB are free here: lower {most.replace(', ', ' or ')}{way}"
         )
 
 

@@ -32,8 +32,9 @@ from rich.console import Console
 from experiments import signals, streams
 from experiments.arguments import SweepArgs
 from experiments.console import plain_console
+from experiments.machine import prepare_jax
 from experiments.records import Jobs
-from experiments.runtime import UserError, prepare_jax, write_json
+from experiments.runtime import UserError, write_json
 from experiments.search_path import ROOT
 from farl_jax.storage import json_files
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from experiments.known import known
+from experiments.machine import describe_environment
 from experiments.run import Run
-from experiments.runtime import describe_environment
 from farl_jax.methods import METHODS
 from farl_jax.online import loop
 from farl_jax.online.counters import summarize

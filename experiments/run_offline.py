@@ -7,10 +7,10 @@ from typing import Any
 
 from experiments import collect_demos
 from experiments.begin import DEMOS, OFFLINE, begin
+from experiments.machine import describe_environment
 from experiments.presets import PROTOCOL
 from experiments.provenance import check, demo_sources, sources_of
 from experiments.run import Run, reporter
-from experiments.runtime import describe_environment
 from farl_jax.agent import Agent
 from farl_jax.data.dataset import Dataset
 from farl_jax.methods import Method

@@ -28,19 +28,14 @@ from experiments.grid import (
     plan,
 )
 from experiments.judge import Judge
+from experiments.machine import describe_environment
 from experiments.presets import RunSettings
 from experiments.provenance import base_settings, check, read_result, settings_read
 from experiments.records import Environment, Note
 from experiments.run import Run, start_run
 from experiments.run_files import RESULT
 from experiments.run_online import THRESHOLDS, fine_tune
-from experiments.runtime import (
-    ENVIRONMENT,
-    UserError,
-    describe_environment,
-    write_json,
-    write_rows,
-)
+from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
 from farl_jax.config import FarlConfig
 from farl_jax.methods import METHODS
 from farl_jax.storage import checkpoint, json_files, metrics

@@ -31,11 +31,11 @@ from rich.console import Console
 
 from experiments import cli
 from experiments.collect_demos import KINDS
+from experiments.machine import prepare_jax
 from experiments.presets import RunSettings, preset, with_settings
 from experiments.run import Run, open_run, start_run
 from experiments.run_offline import run_metadata
 from experiments.run_online import fine_tune
-from experiments.runtime import prepare_jax
 from farl_jax.data import dataset
 from farl_jax.storage import checkpoint, metrics
 from tests.toy import make_toy

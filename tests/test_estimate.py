@@ -6,10 +6,11 @@ import pathlib
 import pytest
 
 from experiments import estimate
-from experiments.cli import main
+from experiments.cli import COMMANDS, main
 from experiments.presets import PRESETS
 from experiments.runtime import UserError
 from farl_jax.config import FarlConfig, replace
+from farl_jax.schema import hints_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -48,10 +49,12 @@ def test_memory_grows_with_what_fills_it():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["run", "--seeds", "100000"], "days here (100,000 runs by 2 methods"),
+        (["run", "--preset", "smoke", "--seeds", "100000"], "days here"),
         (["run", "--seeds", "100000000"], "days here (100,000,000 runs by 2 methods"),
         (["run", "--online.env-steps", "100000000000000"], "days here"),
         (["run", "--online.epochs", "1000000000"], "days here"),
-        (["run", "--network.width", "1000000000"], "GB of memory, most of it by"),
+        (["run", "--network.width", "1000000000"], "GB of memory, most of it by network.width,"),
         (["run", "--network.depth", "1000000000000"], "lower"),
         (["demos", "--demos.num-envs", "1000000000"], "demos.num_envs"),
         (["sweep", "-o", "s", "--set", "bc.members=1000000000"], "bc.members"),
@@ -68,6 +71,10 @@ def test_what_cannot_fit_is_one_line_before_anything_is_written(
     assert main(words) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and said in lines[0]
+    can_insist = "insist" in hints_of(
+        COMMANDS[words[0] if words[1] != "train" else "bench train"][0]
+    )
+    assert ("--insist" in lines[0]) == can_insist
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report, reproduce, run_eval, runtime
+from experiments import machine, report, reproduce, run_eval
 from experiments.cli import main
 from experiments.run_online import _seconds_until
 from farl_jax.schema import SchemaError
@@ -106,7 +106,7 @@ def folder(whole, tmp_path, monkeypatch):
         for name in names:
             monkeypatch.setattr(place, name, lambda *_: None)
     monkeypatch.setattr(report.report_figures, "sweep_figure", lambda *_: None)
-    monkeypatch.setattr(runtime, "describe_environment", lambda: ENVIRONMENT)
+    monkeypatch.setattr(machine, "describe_environment", lambda: ENVIRONMENT)
     return shutil.copytree(whole, tmp_path / "copy")
 
 

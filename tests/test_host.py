@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import compile_cache, jax_settings, runtime
+from experiments import compile_cache, jax_settings, machine
 from farl_jax.devices import DeviceError
 from tests.kill_harness import prepare
 
@@ -39,9 +39,10 @@ def python(code, *words, cwd=ROOT, **variables):
 def test_jax_that_does_not_start_is_one_line(tmp_path, variables, said):
     if "cuda" in variables.values() and jax.default_backend() == "gpu":
         pytest.skip("here is one")
-    done = python(COMMAND, "run", "--preset", "smoke", cwd=tmp_path, **variables)
-    assert done.returncode == 2 and re.search(f"^farl: {said}", done.stderr)
-    assert done.stderr.count("\n") == 1
+    for words in (["run", "--preset", "smoke"], ["--version"]):
+        done = python(COMMAND, *words, cwd=tmp_path, **variables)
+        assert done.returncode == 2 and re.search(f"^farl: {said}", done.stderr)
+        assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,7 +73,7 @@ def test_settings_of_jax_that_decide_numbers_are_pinned():
         for name, value in changed.items():
             jax.config.update(name, value)
     finally:
-        runtime.prepare_jax()
+        machine.prepare_jax()
     assert numbers() == before
     assert jax.numpy.zeros(2).dtype == jax.numpy.float32
     assert jax_settings.PINNED.keys() <= jax.config.values.keys()  # of the version that we test
@@ -83,7 +84,7 @@ import sys
 from pathlib import Path
 from experiments.console import plain_console
 from experiments.run import open_run
-from experiments.runtime import prepare_jax
+from experiments.machine import prepare_jax
 prepare_jax()
 run, folder = open_run(Path(sys.argv[1]), plain_console())
 with folder:
@@ -147,7 +148,7 @@ def test_without_a_home_there_is_a_warning_and_no_cache(monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     jax.config.update("jax_compilation_cache_dir", None)
     with pytest.warns(UserWarning, match="no compile cache.*home directory; set FARL_CACHE_DIR"):
-        runtime.prepare_jax()
+        machine.prepare_jax()
     assert jax.config.jax_compilation_cache_dir is None
 
 
@@ -156,7 +157,7 @@ import sys, warnings, zlib
 from pathlib import Path
 warnings.simplefilter("error")
 import jax, jax.numpy as jnp
-from experiments.runtime import prepare_jax
+from experiments.machine import prepare_jax
 folder = Path(sys.argv[1])
 prepare_jax(folder)
 def compiled():
@@ -208,7 +209,7 @@ def test_gits_own_variables_change_nothing(tmp_path, monkeypatch):
         subprocess.run(["git", "init", "-q", str(folder)], check=True)
         words = ["commit", "-q", "--allow-empty", "-m", folder.name]
         subprocess.run([*git, *words], check=True)
-    state = runtime._git_state(ours)
+    state = machine._git_state(ours)
     assert len(state["commit"]) == 40 and state["dirty"] is False
     for name, value in (
         ("GIT_DIR", str(theirs / ".git")),
@@ -219,4 +220,4 @@ def test_gits_own_variables_change_nothing(tmp_path, monkeypatch):
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert runtime._git_state(ours) == state, name
+            assert machine._git_state(ours) == state, name

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from experiments import runtime
+from experiments import machine, runtime
 from experiments.presets import RunSettings
 from experiments.run import Run
 from experiments.runtime import RunFolder, UserError, write_json
@@ -176,7 +176,7 @@ def jax_settings():
 
 def test_prepare_jax(tmp_path, monkeypatch, jax_settings):
     monkeypatch.setenv("FARL_CACHE_DIR", str(tmp_path / "cache"))
-    runtime.prepare_jax()
+    machine.prepare_jax()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     text = jax.jit(jnp.matmul).lower(jnp.ones((2, 2)), jnp.ones((2, 2))).as_text()
@@ -184,13 +184,13 @@ def test_prepare_jax(tmp_path, monkeypatch, jax_settings):
     (tmp_path / "file").write_text("")
     jax.config.update("jax_compilation_cache_dir", None)
     with pytest.warns(UserWarning, match="no compile cache"):
-        runtime.prepare_jax(tmp_path / "file" / "below")
+        machine.prepare_jax(tmp_path / "file" / "below")
     assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_peak_memory_is_in_gigabytes():
     ballast = bytearray(os.urandom(1024)) * 300_000  # 0.3 GB, touched
-    assert 0.3 < runtime.peak_memory_gb() < 20.0
+    assert 0.3 < machine.peak_memory_gb() < 20.0
     del ballast
 
 
@@ -198,12 +198,12 @@ def test_git_state_is_of_this_checkout_only(tmp_path):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    state = runtime._git_state(tmp_path)
+    state = machine._git_state(tmp_path)
     assert len(state["commit"]) == 40 and state["dirty"] is False
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "file").write_text("")
-    assert runtime._git_state(tmp_path)["dirty"] is True
-    assert runtime._git_state(tmp_path / "new") is None
+    assert machine._git_state(tmp_path)["dirty"] is True
+    assert machine._git_state(tmp_path / "new") is None
 
 
 def test_a_process_builds_the_environment_of_its_runs_once(tmp_path):

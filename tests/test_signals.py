@@ -135,8 +135,8 @@ def test_a_process_whose_threads_are_at_work_ends_by_the_signal(name, code):
 
 
 def test_a_signal_at_the_start_is_answered_too():
-    start = "import sys; from experiments import entry; sys.argv = ['farl', 'demos']\n"
-    wait = "entry._run = lambda _: (print('ready', flush=True), __import__('time').sleep(60))\n"
+    start = "import sys; from experiments import cli, entry; sys.argv = ['farl', 'demos']\n"
+    wait = "cli.main = lambda _: (print('ready', flush=True), __import__('time').sleep(60))\n"
     found = ended(f"{start}{wait}entry.entry()", "SIGTERM")
     assert found == (143, f"farl: stopped by SIGTERM; {AGAIN}\n")
 

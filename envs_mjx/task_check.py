@@ -1,0 +1,91 @@
+"""Whether a task of the user's own is one: its constants, and its functions traced once."""
+
+import math
+import numbers
+import typing
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs_mjx.errors import EnvError, shown
+from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.task import Task
+
+_LONGEST = 200  # characters of a name, as tables and results have room for
+
+
+def check_constants(task: Any, path: str) -> None:
+    """Refuse a task whose constants are not what `Task` says, or out of range.
+
+    Raises:
+      EnvError: one line that names the constant.
+    """
+    for name, kind in typing.get_type_hints(Task).items():
+        value = getattr(task, name)
+        count = len(typing.get_args(kind)) or 1
+        if kind is str:
+            good, what = _is_name(value), f"printable text of 1 to {_LONGEST} characters"
+        elif kind is int:
+            good, what = (
+                _is_number(value, numbers.Integral) and 0 < value < 2**31,
+                "a whole number from 1",
+            )
+        elif kind is float or count > 1:
+            values = tuple(value) if count > 1 and hasattr(value, "__iter__") else (value,)
+            good = len(values) == count and all(_is_number(v, numbers.Real) for v in values)
+            what = f"{count} finite numbers" if count > 1 else "a finite number"
+        else:
+            good, what = isinstance(value, kind), f"of type {kind.__name__}"
+        if not good:
+            raise EnvError(f"{shown(path)}: {name} must be {what}; got {shown(str(value))}")
+    if task.expert_return <= task.random_return:
+        raise EnvError(f"{shown(path)}: expert_return must be above random_return")
+
+
+def check_functions(env: SawyerEnv, path: str) -> None:
+    """Trace reset, step and the scripted controllers, without compiling or running them.
+
+    Raises:
+      EnvError: a function returns something else than `Task` says; one line that names it.
+      Exception: whatever the task's code raises.
+    """
+    key, task = jax.random.key(0), env.task
+    position = jax.ShapeDtypeStruct((2,), jnp.float32)
+    _expect(path, "place", jax.eval_shape(task.place, key), (position, position))
+    state = jax.eval_shape(env.reset, key)
+    action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
+    _expect(path, "failure_margin", state.failure_margin, jax.ShapeDtypeStruct((), jnp.float32))
+    after = jax.eval_shape(env.step, state, action)
+    for name, field in (("success", "success"), ("reward", "base_reward")):
+        _expect(path, name, getattr(after, field), getattr(state, field))
+    traits = jax.eval_shape(task.careless_traits, key)
+    for name, given in (
+        ("expert", (state.obs,)),
+        ("careless", (state.obs, traits)),
+        ("recovery", (state.obs,)),
+    ):
+        _expect(path, name, jax.eval_shape(getattr(task, name), *given), action)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    good = isinstance(value, kind) and not isinstance(value, bool)
+    return good and math.isfinite(float(value))
+
+
+def _expect(path: str, name: str, found: Any, wanted: Any) -> None:
+    told, right = _shapes(found), _shapes(wanted)
+    if told != right:
+        raise EnvError(f"{shown(path)}: {name} must return {right}; it returns {told}")
+
+
+def _shapes(tree: Any) -> str:
+    """Types and shapes of a tree's arrays, in words."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
+    return " and ".join(
+        "None" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves
+    )
