@@ -26,6 +26,7 @@ from experiments.run_eval import paired
 from experiments.run_online import all_phases
 from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
 from farl_jax import json_files
+from farl_jax.files import fault_of
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError
 
@@ -113,6 +114,9 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     if not path.exists():
         return [], {}
     try:
+        for name in (path, out / "settings.json"):
+            if fault := fault_of(name, out):
+                raise UserError(f"{name}: {fault}")
         rows, made = json_files.read_rows(path, MainRow), _settings_in(out / "settings.json")
     except (SchemaError, UserError) as error:
         raise UserError(f"{error}; move the file away, or name another --out") from error
@@ -280,7 +284,7 @@ def _table(task: str, methods: dict[str, list[Row]]) -> Table:
             f"{mean('episodes'):.0f}",
             f"{mean('failure_episodes'):.0f}",
             f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
-            f"{mean('recovered_steps') / mean('online_steps'):.1%}",
+            f"{mean('recovered_steps') / max(mean('online_steps'), 1.0):.1%}",
             f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
             f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
             fewer if ours else "",

@@ -209,3 +209,14 @@ def test_a_run_is_evaluated_whatever_its_folder_is_called(run, capsys):
         assert (other / "comparison.png").stat().st_size > 1000
         (other / "comparison.png").unlink()
         run = other
+
+
+def test_a_folder_deeper_than_pythons_recursion_is_walked(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(run / "farl")
+    for _ in range(1100):
+        os.mkdir("d")
+        os.chdir("d")
+    Path(f"{files.LEFTOVER}1").touch()
+    assert main(["evaluate", str(run)]) == 0 and not list(Path().iterdir())
+    assert main(["report", str(run), "-o", str(tmp_path / "report")]) == 0
+    assert "d/d/d" not in capsys.readouterr().err
