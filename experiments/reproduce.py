@@ -114,9 +114,9 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     if not path.exists():
         return [], {}
     try:
-        for name in (path, out / "settings.json"):
-            if fault := fault_of(name, out):
-                raise UserError(f"{name}: {fault}")
+        for file in (path, out / "settings.json"):
+            if fault := fault_of(file, out):
+                raise UserError(f"{file}: {fault}")
         rows, made = json_files.read_rows(path, MainRow), _settings_in(out / "settings.json")
     except (SchemaError, UserError) as error:
         raise UserError(f"{error}; move the file away, or name another --out") from error
