@@ -5,6 +5,7 @@ expert. recovery: a careless operator gets the object near failure, then recover
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,7 +199,9 @@ def write(
     return counts
 
 
-def read(folder: Path, task: str) -> dict[str, tuple[Dataset, dict[str, Any]]]:
-    """Load all kinds of a task, checked, with their metadata."""
-    load = dataset.load_dataset
-    return {kind: load(folder / f"{kind}.npz", task=task, kind=kind) for kind in KINDS}
+def read(
+    folder: Path, task: str, sizes: tuple[int, int]
+) -> dict[str, tuple[Dataset, dict[str, Any]]]:
+    """Load all kinds of a task, checked, with their metadata; `sizes` as in `load_dataset`."""
+    load = partial(dataset.load_dataset, task=task, sizes=sizes)
+    return {kind: load(folder / f"{kind}.npz", kind=kind) for kind in KINDS}

@@ -22,5 +22,6 @@ def warn(text: Any) -> None:
 
 
 def one_line(text: Any) -> str:
-    """The words of `text` with one space between them."""
-    return " ".join(str(text).split())
+    """The words of `text` with one space between them; what cannot be printed as its escape."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

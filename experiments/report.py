@@ -1,5 +1,6 @@
 """`farl report`: one page and its figures from the stored files of finished runs, no training."""
 
+import io
 import math
 import shlex
 import sys
@@ -33,6 +34,8 @@ TRADE_OFFS = ("constraint.limit", "safety.max_risk")
 """Swept settings whose cells belong on the Pareto front."""
 AGAIN = "the same command draws it again"
 FILM_BYTES = 7_500_000  # of all films: 10 MB as text
+SHEET_PIXELS = 50_000_000
+SHEET_WIDTH = 1100
 
 
 def report(args: ReportArgs, console: Console) -> Path:
@@ -177,31 +180,37 @@ def _films(groups: Groups, findings: Findings) -> list[Film]:
         for key in paper_figures.in_order(keys):
             folders = [Path(entry.name) for entry in keys[key]]
             files = [f / n for f in folders for n in ("film.mp4", "film.gif") if (f / n).is_file()]
-            sheets = [f / "sheet.png" for f in folders if _opens(f / "sheet.png", findings)]
-            if not files and not sheets:
+            sheets = (_small(f / "sheet.png", findings) for f in folders)
+            sheet = next(filter(None, sheets), None)
+            if not (files or sheet):
                 continue
             size = files[0].stat().st_size if files else 0
             if size > room:
                 findings.notes.append((str(files[0]), "film left out: the page would be too large"))
                 continue
             room -= size
-            films.append(Film(task, key, files[0] if files else None, next(iter(sheets), None)))
+            film = files[0] if files else None
+            films.append(Film(task, key, str(film.parent if film else folders[0]), film, sheet))
     return films
 
 
-def _opens(path: Path, findings: Findings) -> bool:
-    """Whether there is a picture; a damaged one is named."""
+def _small(path: Path, findings: Findings) -> bytes | None:
+    """A contact sheet as a JPEG of moderate size; what is no PNG of ours is named, and None."""
     from PIL import Image
 
     if not path.is_file():
-        return False
+        return None
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError) as error:
+        with Image.open(path, formats=("PNG",)) as image:  # other formats may start programs
+            if image.width * image.height > SHEET_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            image, buffer = image.convert("RGB"), io.BytesIO()
+        image.thumbnail((SHEET_WIDTH, 10 * SHEET_WIDTH))
+        image.save(buffer, "JPEG", quality=82)
+        return buffer.getvalue()
+    except Exception as error:  # who wrote the bytes chooses how the library fails
         findings.left_out.append((str(path), f"no picture: {error}"))
-        return False
-    return True
+        return None
 
 
 def _write_rows(groups: Groups, path: Path) -> None:

@@ -6,7 +6,6 @@ request, and every script but its own.
 
 import base64
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,7 +20,6 @@ from experiments.report_rows import Findings, Groups
 from experiments.report_sweeps import Sweep
 
 _HERE = Path(__file__).parent
-_SHEET_WIDTH = 1100
 
 CAPTIONS = {
     "failures": "Failure episodes during fine-tuning, those with at least one failing step. Left "
@@ -68,8 +66,10 @@ class Film:
 
     task: str
     key: str
+    folder: str
     film: Path | None
-    sheet: Path | None
+    sheet: bytes | None
+    """Its frames, a JPEG."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +210,9 @@ def _films(films: Sequence[Film]) -> str:
         elif film.film:
             media = f'<img alt="{name}" src="{_data(film.film, "image/gif")}">'
         if film.sheet:
-            sheet = f'<img alt="frames of {name}" src="{_small(film.sheet)}">'
+            sheet = f'<img alt="frames of {name}" src="{_uri(film.sheet, "image/jpeg")}">'
             sheet = f"<details><summary>Frames</summary>{sheet}</details>" if media else sheet
-        folder = escape(str((film.film or film.sheet).parent))
+        folder = escape(film.folder)
         caption = f"<figcaption>{name}, <code>{folder}</code></figcaption>"
         cells.append(f"<figure>{media}{caption}{sheet}</figure>")
     note = (
@@ -232,18 +232,6 @@ def _sweeps(content: Content) -> str:
         ]
         body += f"<h3>{escape(sweep.name)}</h3>{parts.table(parts.CELLS, lines)}"
     return body
-
-
-def _small(path: Path) -> str:
-    """A contact sheet as a JPEG of moderate size."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image = image.convert("RGB")
-        image.thumbnail((_SHEET_WIDTH, 10 * _SHEET_WIDTH))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=82)
-    return _uri(buffer.getvalue(), "image/jpeg")
 
 
 def _data(path: Path, kind: str) -> str:

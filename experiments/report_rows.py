@@ -11,21 +11,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.aside import REPLACED
 from experiments.records import Environment
+from experiments.report_files import HORIZONS, SWEEP, check_found, closed_folders, find
 from experiments.run_files import RESULT, read_curve, read_result, read_saved
-from experiments.runtime import CONFIG, ENVIRONMENT, UserError, check_data
+from experiments.runtime import CONFIG, ENVIRONMENT, UserError
 from farl_jax.config import FarlConfig
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError
 from farl_jax.storage import json_files
-from farl_jax.storage.files import fault_of
 
-SWEEP = "sweep.jsonl"
-HORIZONS = ("horizon.json", "horizon_offline.json")
 VARIED = ("constraint.limit",)
 """Settings that always set groups apart: the cost limit of the safe-RL baselines."""
-_SKIPPED = {"checkpoints", "demos", "offline", "tb", REPLACED}
 
 Row = Mapping[str, Any]
 
@@ -74,9 +70,10 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
     """
     entries = {}
     for folder in folders:
+        findings.left_out.extend(closed_folders(folder))
         paths = list(find(folder, RESULT))
         if not paths and not any(list(find(folder, name)) for name in (SWEEP, *HORIZONS)):
-            state = "holds no finished run" if folder.is_dir() else "no such folder"
+            state = "holds no finished run" if os.path.isdir(folder) else "no such folder"
             findings.left_out.append((str(folder), state))
         for path in paths:
             entries.setdefault(path.resolve(), path)
@@ -85,7 +82,7 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
     for path in entries.values():
         try:
             found.append(_read(path, findings))
-        except (SchemaError, UserError) as error:
+        except (SchemaError, UserError, OSError) as error:
             text = str(error).replace(f"{path.parent}/", "")
             findings.left_out.append((str(path.parent), text))
     for name in sorted({e.row["method"] for e in found} - set(METHODS)):
@@ -99,28 +96,6 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
     for entry in sorted(found, key=lambda e: (e.row["task"], e.key, e.row["seed"])):
         groups.setdefault(entry.row["task"], {}).setdefault(entry.key, []).append(entry)
     return groups
-
-
-def find(folder: Path, name: str) -> Iterable[Path]:
-    """Files of this name below `folder`, in order; inside a sweep's folder only its own table."""
-    for here, below, files in os.walk(folder):
-        if SWEEP in files:
-            below.clear()
-            files = [SWEEP]
-        below[:] = sorted(set(below) - _SKIPPED)
-        if name in files:
-            yield Path(here) / name
-
-
-def check_found(path: Path) -> None:
-    """Refuse a file that is not data of its run's folder, `<run>/<method>/<name>`.
-
-    Raises:
-        UserError: it, or another entry of that folder, is a link that leads out, or no file.
-    """
-    check_data(path.parent.parent)
-    if fault := fault_of(path, path.parent.parent):
-        raise UserError(f"{path}: {fault}")
 
 
 def curve(entry: Entry, findings: Findings) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError
 from farl_jax.storage import json_files
+from farl_jax.storage.files import fault_of
 
 FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
@@ -111,6 +112,9 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     if not path.exists():
         return [], {}
     try:
+        for file in (path, out / "settings.json"):
+            if fault := fault_of(file, out):
+                raise UserError(f"{file}: {fault}")
         rows, made = json_files.read_rows(path, MainRow), _settings_in(out / "settings.json")
     except (SchemaError, UserError) as error:
         raise UserError(f"{error}; move the file away, or name another --out") from error
@@ -255,7 +259,7 @@ def _table(task: str, methods: dict[str, list[Row]]) -> Table:
             f"{mean('episodes'):.0f}",
             f"{mean('failure_episodes'):.0f}",
             f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
-            f"{mean('recovered_steps') / mean('online_steps'):.1%}",
+            f"{mean('recovered_steps') / max(mean('online_steps'), 1.0):.1%}",
             f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
             f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
             fewer if ours else "",

@@ -17,7 +17,7 @@ from rich.text import Text
 from envs_mjx import BatchEnv, SawyerEnv, make
 from experiments.console import plain_console
 from experiments.presets import PROTOCOL, RunSettings
-from experiments.provenance import check
+from experiments.provenance import check, demo_sources
 from experiments.run_files import read_settings
 from experiments.runtime import LOCK, RunFolder, UserError, check_data
 from farl_jax import devices
@@ -70,11 +70,11 @@ class Run:
         self.console.print(Text.assemble(*lead, text), soft_wrap=True)
 
     def offline_result(self) -> Agent:
-        """The offline checkpoint, strictly restored."""
+        """The offline checkpoint, strictly restored, of the demonstrations that are there."""
         abstract = {"result": self.networks().abstract_agent()}
         folder = self.path / "offline"
         _, items, about = checkpoint.restore(folder, abstract, expect=self.expect("offline"))
-        check(self.settings, about, "offline", folder)
+        check(self.settings, about, "offline", folder, demo_sources(self.path / "demos"))
         return items["result"]
 
 

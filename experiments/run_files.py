@@ -43,7 +43,8 @@ def read_settings(run: Path) -> tuple[RunSettings, Row]:
     try:
         return RunSettings.from_json(saved), saved
     except (SchemaError, UserError) as error:
-        raise SchemaError(f"{run}: {error}") from error
+        told = str(error).removeprefix(f"{CONFIG}.")
+        raise SchemaError(f"{run / CONFIG}: {told}") from error
 
 
 def read_result(folder: Path, about: Mapping[str, Any]) -> Row:

@@ -50,7 +50,9 @@ def read_demos(run: Run) -> dict[str, Dataset]:
         DatasetError, UserError: missing, damaged, or other ones; one line.
     """
     folder, offline_folder = run.path / "demos", run.path / "offline"
-    found = collect_demos.read(folder, run.task_name)
+    env = run.env(1)
+    sizes = env.observation_size, env.action_size
+    found = collect_demos.read(folder, run.task_name, sizes)
     for kind, (_, about) in found.items():
         check(run.settings, about, "demos", folder / f"{kind}.npz")
     if checkpoint.latest_step(offline_folder) is not None:

@@ -14,8 +14,9 @@ from experiments.aside import MOVING, REPLACED, put_aside, put_back
 from experiments.begin import DEMOS, OFFLINE, begin, online, study
 from experiments.cli import main
 from experiments.presets import RunSettings
-from experiments.report_rows import RESULT, find
+from experiments.report_files import find
 from experiments.run import Run
+from experiments.run_files import RESULT
 from experiments.runtime import RunFolder, UserError
 from tests.finished_runs import result, write, write_horizon, write_run
 

@@ -16,7 +16,7 @@ import optax
 import pytest
 from flax import struct
 
-from farl_jax.storage import checkpoint, manifest
+from farl_jax.storage import checkpoint, json_files, manifest
 from farl_jax.storage.checkpoint import CheckpointError, latest_step, read_metadata, restore, save
 
 METADATA = {"task": "bounded_push", "kind": "offline", "protocol": 1, "config": {"lr": 0.1}}
@@ -230,7 +230,8 @@ def spoiled_manifests():
             if name != "metadata" or not isinstance(value, dict):
                 yield name, lambda body, name=name, value=value: body | {name: value}
     yield "score", lambda body: body | {"score": "high"}
-    yield "score", lambda body: body | {"score": float("inf")}
+    yield "not JSON", lambda body: body | {"score": float("inf")}
+    yield "score", lambda body: body | {"score": 10**400}
     yield "of step 19", lambda body: body | {"step": 19}
     yield "items", lambda body: body | {"items": {"learner": {"w": 3}}}
     yield "files", lambda body: body | {"files": {"x": [-1, 2]}}
@@ -258,7 +259,7 @@ def test_json_that_is_no_manifest_is_damage(saved, text, monkeypatch):
     with pytest.raises(CheckpointError, match="damaged") as error:
         read_metadata(saved, step=20)
     one_line(error)
-    monkeypatch.setattr(manifest, "MOST_BYTES", 10)
+    monkeypatch.setattr(json_files, "MAX_BYTES", 10)
     with pytest.raises(CheckpointError, match="too many"):
         read_metadata(saved, step=10)
 

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import struct
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +63,7 @@ def make(lengths, seed=0):
         k: rng.normal(size=(size, 3) if k in dataset.WIDE else size).astype(v)
         for k, v in FIELDS.items()
     }
+    data |= {name: np.clip(data[name], -1.0, 1.0) for name in ("action", "intended")}
     return data | {"episode": np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)}
 
 
@@ -283,7 +286,7 @@ def test_wrong_format(saved):
     rewrite(saved, metadata=np.array(json.dumps(HEADER | {"format": 99})))
     assert "format 99" in refused(saved)
     rewrite(saved, metadata=np.array(json.dumps(HEADER)))
-    assert "format None" in refused(saved)
+    assert "format null" in refused(saved)
 
 
 def test_wrong_task(saved):
@@ -307,6 +310,9 @@ def test_a_missing_field(saved, name):
         ("obs", np.ones(5, np.float32)),
         ("episode", np.int32(3)),
         ("next_obs", np.ones((5, 2), np.float32)),  # obs has 3 columns
+        ("intended", np.ones((5, 2), np.float32)),  # as action
+        ("action", np.full((5, 3), 1.5, np.float32)),
+        ("other", np.ones(3)),
     ],
 )
 def test_a_field_of_another_shape_or_kind(saved, name, value):
@@ -321,6 +327,31 @@ def test_numbers_that_are_not_finite(saved, name, value):
     field.flat[-1] = value
     rewrite(saved, **{name: field})
     assert repr(name) in refused(saved)
+
+
+@pytest.mark.parametrize("text", ["{'descr':", "('", "(" * 90])
+def test_a_member_whose_header_does_not_end(saved, text):
+    """NumPy hands such a header to Python's tokenizer, whose errors are of no usual kind."""
+    with zipfile.ZipFile(saved) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["obs.npy"] = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+    with zipfile.ZipFile(saved, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert "damaged" in refused(saved)
+
+
+def test_what_is_compressed_is_not_unpacked(saved):
+    """Some kilobytes could become all of the memory."""
+    with np.load(saved) as archive:
+        np.savez_compressed(saved, **{name: archive[name] for name in archive.files})
+    assert "compressed" in refused(saved)
+
+
+def test_an_environment_of_other_sizes(saved):
+    assert load_dataset(saved, sizes=(3, 3))
+    assert "3 features of an observation" in refused(saved, sizes=(39, 3))
+    assert "39 and 4" in refused(saved, sizes=(39, 4))
 
 
 def test_no_rows(saved):

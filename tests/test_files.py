@@ -74,6 +74,10 @@ def test_what_the_disk_refuses_is_named_by_its_own_name(tmp_path):
     with pytest.raises(UserError, match=r"note\.json") as error:
         write_json(tmp_path / "absent" / "note.json", {})
     assert files.LEFTOVER not in str(error.value)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as refused, files.replacing(tmp_path / "taken"):
+        pass
+    assert str(refused.value).endswith(f"{str(tmp_path / 'taken')!r}")  # and no second name
 
 
 def test_leftovers_of_killed_processes_go_when_the_run_is_opened_again(tmp_path):
@@ -209,3 +213,17 @@ def test_a_run_is_evaluated_whatever_its_folder_is_called(run, capsys):
         assert (other / "comparison.png").stat().st_size > 1000
         (other / "comparison.png").unlink()
         run = other
+
+
+def test_a_folder_deeper_than_pythons_recursion_is_walked(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(run / "farl")
+    for _ in range(1100):
+        os.mkdir("d")
+        os.chdir("d")
+    Path(f"{files.LEFTOVER}1").touch()
+    assert main(["evaluate", str(run)]) == 0 and not list(Path().iterdir())
+    assert main(["report", str(run), "-o", str(tmp_path / "report")]) == 0
+    assert "d/d/d" not in capsys.readouterr().err
+    while os.path.basename(os.getcwd()) == "d":  # pytest's own cleaning has that limit, too
+        os.chdir("..")
+        os.rmdir("d")

@@ -41,7 +41,7 @@ ENVIRONMENT = {
     "git": {"commit": COMMIT, "dirty": False},
 }
 WRONG = [
-    *(None, [], {}, "x", True, 3, -1, 1.5, 10**30, 1e308, float("nan"), float("inf"), LONG),
+    *(None, [], {}, "x", True, 3, 0, -1, 1.5, 10**30, 1e308, float("nan"), float("inf"), LONG),
     *([[1]], {"x": {}}, "\ud800", "x" * 500, GONE),
 ]
 WHOLE = {
@@ -292,3 +292,17 @@ def test_stored_rows_that_are_spoiled_are_refused(folder, capsys, name):
         code, lines = run(capsys, *words)
         assert code in ((2,) if must else (0, 2)), told
         assert code == 0 or (len(lines) == 1 and "stored" in lines[0]), told
+
+
+def test_stored_rows_of_no_steps_and_links_that_lead_out(folder, capsys, tmp_path):
+    words = "reproduce", "--stored", "--preset", "quick", "--out", folder / "stored"
+    path = folder / "stored" / "main.jsonl"
+    rows = [json.loads(line) | {"online_steps": 0} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(capsys, *words) == (0, [])
+    for name in ("main.jsonl", "settings.json"):
+        outside = (folder / "stored" / name).rename(tmp_path / name)
+        (folder / "stored" / name).symlink_to(outside)
+        code, lines = run(capsys, *words)
+        assert code == 2 and len(lines) == 1 and f"{name}: is a link" in lines[0]
+        outside.rename(folder / "stored" / name)

@@ -191,3 +191,13 @@ def test_every_stored_file_is_as_declared():
 def test_a_report_of_rows_says_where_they_stand(tmp_path):
     with pytest.raises(SchemaError, match=r"^x, line 2: it must be text; got 3$"):
         json_files.rows(b'"a"\n3\n', str, Path("x"))
+
+
+def test_a_text_that_could_fill_the_memory_is_not_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_files, "MAX_TEXT", 1000)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n' * 200 + f"[{'[],' * 400}[]]\n")
+    with pytest.raises(SchemaError, match=r"rows.jsonl, line 201: not ours: .* are too many"):
+        json_files.read_rows(path, Any)
+    with pytest.raises(SchemaError, match=r"rows.jsonl: not ours: .* are too many"):
+        json_files.read(path, Any)

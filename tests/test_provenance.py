@@ -155,6 +155,7 @@ def test_demonstrations_are_those_that_the_offline_phase_has_learnt_from(tmp_pat
         run.path / "demos" / "failure.npz", data | {"reward": -data["reward"]}, about
     )
     refused(lambda: run_offline.read_demos(run), "offline", "another demos/failure.npz")
+    refused(run.offline_result, "offline", "another demos/failure.npz")  # of whatever method
 
 
 def test_a_method_goes_on_from_its_own_offline_phase_alone(tmp_path, offline, judge):

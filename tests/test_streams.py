@@ -103,3 +103,9 @@ def test_lines_are_plain_and_keep_their_lead(capsys, tmp_path):
     run.say("demonstrations: [bold]a[/bold] :smile: [1]", about="[red]")
     assert capsys.readouterr().out == "  [red] demonstrations: [bold]a[/bold] :smile: [1]\n"
     assert one_line(ValueError(" a\n  b ")) == "a b"
+
+
+def test_a_line_holds_no_orders_for_a_terminal():
+    """A name in a file from a stranger may be anything."""
+    told = one_line("a\x1b[31m\n b\u202e\x9b\udcff ü")
+    assert told == "a\\x1b[31m b\\u202e\\x9b\\udcff ü" and told.isprintable()

@@ -5,7 +5,6 @@ Files are plain npz without pickles: reading one runs no code.
 
 import json
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from farl_jax.schema import shown
 from farl_jax.storage.files import replacing
 from farl_jax.types import Normalizer, Transition
 
@@ -34,21 +34,6 @@ FIELDS: dict[str, type] = {
     "episode": np.int32,
 }
 WIDE = ("obs", "action", "intended", "next_obs")  # [M, features]; the others are [M]
-
-
-# All that NumPy, zipfile and json were seen to raise on damaged bytes.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    OverflowError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class DatasetError(ValueError):
@@ -131,39 +116,66 @@ def save_dataset(path: Path, data: Dataset, metadata: dict[str, Any]) -> None:
 
 
 def load_dataset(
-    path: Path, *, task: str | None = None, kind: str | None = None
+    path: Path,
+    *,
+    task: str | None = None,
+    kind: str | None = None,
+    sizes: tuple[int, int] | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
-    """Read a dataset and its metadata, checking format, task, kind, fields, shapes, finiteness."""
+    """Read a dataset and its metadata, checking format, task, kind, fields, shapes and numbers.
+
+    `sizes` are the environment's numbers of features of an observation and of an action.
+
+    Raises:
+        DatasetError: one line.
+    """
     if not path.is_file():
         raise DatasetError(f"no dataset at {path}: make it with `farl demos`")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            content = {k: archive[k] for k in archive.files}
+        content = _read(path)
         metadata = json.loads(str(content.pop("metadata")))
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # who wrote the bytes chooses how the libraries fail
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DatasetError(
             f"dataset {path} is damaged ({reason}): delete it and run `farl demos` again"
         ) from error
     _check(path, content, metadata, task)
     if kind is not None and metadata.get("kind", kind) != kind:
         raise DatasetError(
-            f"dataset {path} is of kind {metadata['kind']!r}, {kind!r} belongs there: "
+            f"dataset {path} is of kind {shown(metadata['kind'])}, {kind!r} belongs there: "
+            "put this run's own there, or run `farl demos --overwrite`"
+        )
+    found = content["obs"].shape[1], content["action"].shape[1]
+    if sizes is not None and found != sizes:
+        raise DatasetError(
+            f"dataset {path} has {found[0]} features of an observation and {found[1]} of an "
+            f"action, this run's environment has {sizes[0]} and {sizes[1]}: "
             "put this run's own there, or run `farl demos --overwrite`"
         )
     return content, metadata
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file as `save_dataset` wrote them: what is compressed may be of any size."""
+    with np.load(path, allow_pickle=False) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.zip.infolist()):
+            raise ValueError("it is compressed")
+        if unknown := sorted(set(archive.files) - {"metadata", *FIELDS}):
+            raise ValueError(f"unknown field {shown(unknown[0])}")
+        return {name: archive[name] for name in archive.files}
 
 
 def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None) -> None:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         metadata = metadata if isinstance(metadata, dict) else {}
         raise DatasetError(
-            f"dataset {path} has format {metadata.get('format')}, this version reads {FORMAT}: "
+            f"dataset {path} has format {shown(metadata.get('format'))}, this version reads "
+            f"{FORMAT}: "
             "make it again with `farl demos`"
         )
     if task is not None and metadata.get("task") != task:
         raise DatasetError(
-            f"dataset {path} is of task {metadata.get('task')!r}, this run is of {task!r}"
+            f"dataset {path} is of task {shown(metadata.get('task'))}, this run is of {task!r}"
         )
     length = np.size(data.get("episode", ()))
     for name, kind in FIELDS.items():
@@ -174,8 +186,11 @@ def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None
             )
         if field.ndim != (2 if name in WIDE else 1) or not np.isfinite(field).all():
             raise DatasetError(f"dataset {path}: field {name!r} has a wrong shape or is not finite")
-    if data["obs"].shape != data["next_obs"].shape:
-        raise DatasetError(f"dataset {path}: obs and next_obs differ in shape")
+    for first, second in (("obs", "next_obs"), ("action", "intended")):
+        if data[first].shape != data[second].shape:
+            raise DatasetError(f"dataset {path}: {first} and {second} differ in shape")
+    if any(np.abs(data[name]).max(initial=0.0) > 1.0 for name in ("action", "intended")):
+        raise DatasetError(f"dataset {path}: an action lies beyond [-1, 1]")
     if length == 0:
         raise DatasetError(f"dataset {path} is empty: make it again with `farl demos`")
 

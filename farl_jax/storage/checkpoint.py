@@ -26,6 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from farl_jax import devices
+from farl_jax.schema import shown
 from farl_jax.storage import manifest
 from farl_jax.storage.manifest import CheckpointError, Damaged
 from farl_jax.storage.quiet import Failed, quietly
@@ -220,7 +221,7 @@ def _check_expected(
             raise CheckpointError(f"{step_folder}: the checkpoint does not say its {name}")
         if metadata[name] != wanted:
             raise CheckpointError(
-                f"{step_folder}: checkpoint is of {name} {metadata[name]!r}, "
+                f"{step_folder}: checkpoint is of {name} {shown(metadata[name])}, "
                 f"this run is of {wanted!r}; point to another checkpoint or change the run"
             )
 
@@ -231,7 +232,7 @@ def _check_items(
     for item, tree in abstract.items():
         if item not in saved:
             raise CheckpointError(
-                f"{step_folder}: has no item {item!r}; it has {', '.join(sorted(saved))}"
+                f"{step_folder}: has no item {item!r}; it has {', '.join(sorted(saved)):.200}"
             )
         wanted = {path: _spec(leaf) for path, leaf in _paths(tree)}
         hint = "was it trained with another config or version?"
@@ -240,12 +241,13 @@ def _check_items(
                 raise CheckpointError(f"{step_folder}: item {item!r} lacks leaf {path!r}; {hint}")
             if saved[item][path] != spec:
                 raise CheckpointError(
-                    f"{step_folder}: item {item!r}, leaf {path!r} is {saved[item][path]}, "
+                    f"{step_folder}: item {item!r}, leaf {path!r} is {saved[item][path]:.80}, "
                     f"this run needs {spec}; {hint}"
                 )
         if surplus := sorted(set(saved[item]) - set(wanted)):
             raise CheckpointError(
-                f"{step_folder}: item {item!r} has leaf {surplus[0]!r}, unknown to this run; {hint}"
+                f"{step_folder}: item {item!r} has leaf {shown(surplus[0])}, unknown to this run; "
+                f"{hint}"
             )
 
 

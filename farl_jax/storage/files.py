@@ -4,9 +4,10 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 LEFTOVER = ".incoming-"
 """Begins the names of what is not whole yet; a killed process leaves such names behind."""
@@ -34,9 +35,9 @@ def replacing(path: Path, *, folder: bool = False) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is not None:
-            error.filename, error.filename2 = os.fspath(path), None
-        raise
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         _discard(temporary)
 
@@ -80,12 +81,35 @@ def find_fault(root: Path) -> tuple[Path, str] | None:
     return None
 
 
+def walk(
+    root: Path, closed: Callable[[OSError], Any] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield (folder, names of its folders, of all else) from `root` downwards, however deep.
+
+    As `os.walk`, which has Python's limit of recursion. Links are not followed, names that the
+    caller takes out of the folders are not visited, and `closed` is told of what does not open.
+    """
+    waiting = [Path(root)]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except OSError as error:
+            if closed is not None:
+                closed(error)
+            continue
+        folders = sorted(name for name, is_folder in kinds.items() if is_folder)
+        yield here, folders, sorted(set(kinds) - set(folders))
+        waiting += [here / name for name in reversed(folders)]
+
+
 def discard_leftovers(root: Path) -> None:
     """Remove what killed processes left below `root` when they were in the middle of a file."""
-    for here, folders, names in os.walk(root):
+    for here, folders, names in walk(root):
         for name in (*folders, *names):
             if name.startswith(LEFTOVER):
-                _discard(Path(here) / name)
+                _discard(here / name)
         folders[:] = [name for name in folders if not name.startswith(LEFTOVER)]
 
 
@@ -98,7 +122,7 @@ def _flush(path: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    with suppress(OSError):
+    with suppress(OSError, RecursionError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -16,6 +16,8 @@ from farl_jax.schema import SchemaError, check
 
 MAX_BYTES = 1 << 28
 """A larger file is none of ours."""
+MAX_TEXT = 1 << 24
+"""Nor is a larger JSON text, a file or a line of one: its values could take all memory."""
 MAX_DEPTH = 20
 """Nor is one with more groups or lists inside each other."""
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -26,8 +28,11 @@ def parse(text: str | bytes, where: str) -> Any:
     """Return what JSON text says: strict JSON, so no NaN.
 
     Raises:
-        SchemaError: it is not JSON, or nested too deeply; the message begins with `where`.
+        SchemaError: it is not JSON, too long, or nested too deeply; the message begins with
+            `where`.
     """
+    if len(text) > MAX_TEXT:
+        raise SchemaError(f"{where}: not ours: {len(text):,} bytes are too many")
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_no_constant)

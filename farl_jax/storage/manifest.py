@@ -5,18 +5,30 @@ CRC-32 of every file, and a CRC-32 of itself.
 """
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from farl_jax.schema import Natural, SchemaError, Single, check, shown
+from farl_jax.storage import json_files
 from farl_jax.storage.files import write_text
 
 FORMAT = 1
 MANIFEST = "metadata.json"
-MOST_BYTES = 1 << 26
-"""A larger file is no manifest: real ones have some ten thousand bytes."""
+
+
+class Body(TypedDict):
+    """What a manifest says, but for its own CRC-32."""
+
+    format: int
+    step: Natural
+    score: NotRequired[Single | None]
+    metadata: dict[str, Any]
+    items: dict[str, dict[str, str]]
+    """Item -> leaf's path -> shape and dtype."""
+    files: dict[str, tuple[Natural, Natural]]
+    """File -> size in bytes, CRC-32."""
 
 
 class CheckpointError(ValueError):
@@ -43,23 +55,20 @@ def read(step_folder: Path, step: int) -> dict[str, Any]:
         CheckpointError: of another format.
     """
     path = step_folder / MANIFEST
+    if not path.is_file():
+        raise Damaged(f"{path}: missing")
     try:
-        if not path.is_file():
-            raise Damaged(f"{path}: missing")
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise Damaged(f"{path}: damaged ({size:,} bytes are too many)")
-        body = json.loads(path.read_bytes().decode("utf-8"))
-        crc = body.pop("crc32")
-        intact = crc == body_crc(body)
-    except OSError as error:
-        raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
-    except Damaged:
-        raise
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"{path}: damaged (not the JSON that was saved)") from error
-    if not intact:
-        raise Damaged(f"{path}: damaged (its checksum differs)")
-    _check_manifest(body, path)
+        body = json_files.read(path, dict[str, Any])
+        if body.pop("crc32", None) != body_crc(body):
+            raise Damaged(f"{path}: damaged (its checksum differs)")
+        if check(Natural, body.get("format"), "format") != FORMAT:
+            raise CheckpointError(
+                f"{path}: checkpoint format {shown(body['format'])}, this version reads {FORMAT}; "
+                "use the farl-jax version that wrote it"
+            )
+        body = check(Body, body, "")
+    except SchemaError as error:
+        raise Damaged(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')})") from error
     if body["step"] != step:
         raise Damaged(f"{path}: of step {body['step']:,}, and lies in the folder of step {step:,}")
     return body
@@ -98,44 +107,6 @@ def crc_of(path: Path) -> int:
 def body_crc(body: Mapping[str, Any]) -> int:
     """CRC-32 of all that a manifest says but for its own CRC-32."""
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())
-
-
-def _check_manifest(body: Any, path: Path) -> None:
-    """Whether every field is there, and what it should be."""
-    if _is_count(body.get("format")) and body["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {body['format']}, this version reads {FORMAT}; "
-            "use the farl-jax version that wrote it"
-        )
-    score = body.get("score")
-    good = {
-        "format": _is_count(body.get("format")),
-        "step": _is_count(body.get("step")),
-        "score": score is None or (type(score) in (int, float) and math.isfinite(score)),
-        "metadata": isinstance(body.get("metadata"), dict),
-        "items": _maps(body.get("items"), lambda leaves: _maps(leaves, _is_text)),
-        "files": _maps(body.get("files"), _is_entry),
-    }
-    for name, fits in good.items():
-        if not fits:
-            state = "of the wrong type" if name in body else "missing"
-            raise Damaged(f"{path}: damaged ({name} is {state})")
-
-
-def _maps(value: Any, fits: Any) -> bool:
-    return isinstance(value, dict) and all(map(fits, value.values()))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_entry(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
 
 
 def _files(step_folder: Path) -> list[tuple[str, Path]]:
