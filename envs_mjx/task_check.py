@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from envs_mjx.errors import EnvError, shown
 from envs_mjx.sawyer import SawyerEnv
-from envs_mjx.task import Task
+from envs_mjx.tasks.task import Task
 
 _LONGEST = 200  # characters of a name, as tables and results have room for
 

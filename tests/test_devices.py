@@ -71,8 +71,9 @@ def test_without_a_mesh_nothing_is_touched():
     tree = {"a": 1.0}
     with devices.use(1):
         assert not devices.active()
-        for function in (devices.spread, devices.settle, devices.place, devices.gather):
+        for function in (devices.spread, devices.place, devices.gather):
             assert function(tree) is tree
+        assert devices.settle(tree, ("a",)) is devices.place_state(tree, ("a",)) is tree
 
 
 @pytest.mark.parametrize("words", [["--devices", "64"], ["--devices", "0"]])
