@@ -107,7 +107,8 @@ def _parse(kind: type, name: str, words: list[str]) -> Any:
     """Arguments of one command, None after --help; a bad word becomes a UserError."""
     default = None
     if issubclass(kind, StartArgs):
-        chosen = {k: _last(words, f"--{k}") or getattr(StartArgs, k) for k in ("preset", "task")}
+        given = {k: _last(words, f"--{k}") for k in ("preset", "task")}
+        chosen = {k: getattr(StartArgs, k) if v is None else v for k, v in given.items()}
         default = kind(config=preset(chosen["preset"], chosen["task"]))
     return options.parse(kind, f"farl {name}", words, default)
 
