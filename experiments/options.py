@@ -40,6 +40,11 @@ def parse(kind: type, program: str, words: Sequence[str], default: Any = None) -
     Raises:
         UserError: a word is unknown, or a value is not what its field may be.
     """
+    if any(not word or re.fullmatch("--[^=]*=", word) for word in words):
+        # as `--out "$UNSET"` makes one; as a path it would be the current folder
+        raise UserError(
+            f"a value is empty: give one, or leave its option out; see {program} --help"
+        )
     text = io.StringIO()
     try:
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):

@@ -30,6 +30,11 @@ def fails(capsys, *argv: str) -> str:
     ("argv", "said"),
     [
         (["dance"], "unknown command 'dance'"),
+        (["run", "--preset", "smoke", "--out", ""], "a value is empty"),
+        (["run", "--preset", "smoke", "--out="], "a value is empty"),
+        (["run", "--preset", ""], "unknown preset ''"),
+        (["evaluate", ""], "a value is empty"),
+        (["report", "runs", "-o", ""], "a value is empty"),
         (["run", "--task", "bounded_pusch"], "bounded_push"),
         (["run", "--backend", "cuda"], "native"),
         (["run", "--preset", "huge"], "smoke, quick, paper"),

@@ -217,13 +217,17 @@ def test_a_run_is_evaluated_whatever_its_folder_is_called(run, capsys):
 
 def test_a_folder_deeper_than_pythons_recursion_is_walked(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(run / "farl")
-    for _ in range(1100):
+    depth = 1100
+    for _ in range(depth):
         os.mkdir("d")
         os.chdir("d")
-    Path(f"{files.LEFTOVER}1").touch()
-    assert main(["evaluate", str(run)]) == 0 and not list(Path().iterdir())
-    assert main(["report", str(run), "-o", str(tmp_path / "report")]) == 0
-    assert "d/d/d" not in capsys.readouterr().err
-    while os.path.basename(os.getcwd()) == "d":  # pytest's own cleaning has that limit, too
-        os.chdir("..")
-        os.rmdir("d")
+    try:
+        Path(f"{files.LEFTOVER}1").touch()
+        assert main(["evaluate", str(run)]) == 0 and not list(Path().iterdir())
+        assert main(["report", str(run), "-o", str(tmp_path / "report")]) == 0
+        assert "d/d/d" not in capsys.readouterr().err
+    finally:  # pytest's own cleaning has that limit, too
+        Path(f"{files.LEFTOVER}1").unlink(missing_ok=True)
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")

@@ -221,3 +221,13 @@ def test_gits_own_variables_change_nothing(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert machine._git_state(ours) == state, name
+
+
+def test_words_alone_are_read_without_jax():
+    """It takes longer than all else at the start: neither help nor a refusal waits for it."""
+    code = (
+        "import sys; from experiments.cli import main; codes = [main(w.split()) for w in "
+        "('--help', 'run --help', 'run --online.discount 2', 'dance')]; "
+        "print(codes, {'jax', 'mujoco', 'numpy', 'matplotlib'} & sys.modules.keys())"
+    )
+    assert python(code).stdout.splitlines()[-1] == "[0, 0, 2, 2] set()"
