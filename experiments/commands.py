@@ -153,7 +153,12 @@ def command_offline(args: OfflineArgs) -> None:
     from experiments import run_offline
     from experiments.begin import OFFLINE, begin
 
-    _on_run(args, lambda run: run_offline.fit(begin(run, OFFLINE, overwrite=args.overwrite)))
+    def fit(run: Any) -> None:
+        if args.overwrite:
+            run_offline.own_demos(run)  # what cannot be made anew stays where it is
+        run_offline.fit(begin(run, OFFLINE, overwrite=args.overwrite))
+
+    _on_run(args, fit)
 
 
 def command_online(args: OnlineArgs) -> None:
@@ -164,6 +169,8 @@ def command_online(args: OnlineArgs) -> None:
     find_method(args.method)
 
     def tune(run: Any) -> None:
+        if args.overwrite:
+            run.offline_result()  # what cannot be made anew stays where it is
         run = begin(run, online(args.method), overwrite=args.overwrite)
         run_online.fine_tune([run], args.method, num_devices=args.devices)
 

@@ -11,9 +11,11 @@ from experiments.machine import describe_environment
 from experiments.presets import PROTOCOL
 from experiments.provenance import check, demo_sources, sources_of
 from experiments.run import Run, reporter
+from experiments.runtime import UserError
 from farl_jax.agent import Agent
 from farl_jax.data.dataset import Dataset
 from farl_jax.methods import Method
+from farl_jax.nn.training import finite
 from farl_jax.offline import pipeline
 from farl_jax.safety import risk_critic
 from farl_jax.safety.risk_critic import RiskData
@@ -50,14 +52,24 @@ def read_demos(run: Run) -> dict[str, Dataset]:
         DatasetError, UserError: missing, damaged, or other ones; one line.
     """
     folder, offline_folder = run.path / "demos", run.path / "offline"
-    env = run.env(1)
+    data = own_demos(run)
+    if checkpoint.latest_step(offline_folder) is not None:
+        about = checkpoint.read_metadata(offline_folder)
+        check(run.settings, about, "offline", offline_folder, demo_sources(folder))
+    return data
+
+
+def own_demos(run: Run) -> dict[str, Dataset]:
+    """All kinds of demonstrations, whatever the offline phase has learnt from.
+
+    Raises:
+        DatasetError, UserError: missing, damaged, or another run's; one line.
+    """
+    folder, env = run.path / "demos", run.env(1)
     sizes = env.observation_size, env.action_size
     found = collect_demos.read(folder, run.task_name, sizes)
     for kind, (_, about) in found.items():
         check(run.settings, about, "demos", folder / f"{kind}.npz")
-    if checkpoint.latest_step(offline_folder) is not None:
-        about = checkpoint.read_metadata(offline_folder)
-        check(run.settings, about, "offline", offline_folder, demo_sources(folder))
     return {kind: data for kind, (data, _) in found.items()}
 
 
@@ -77,6 +89,11 @@ def fit(run: Run) -> None:
         report = reporter(run, writer, "offline")
         result = pipeline.run_offline(env, data, run.settings.config, run.key("offline"), report)
     seconds = time.perf_counter() - started
+    if not finite(result):
+        raise UserError(
+            f"{run.path}: the offline phase ended in parameters that are not finite: check the "
+            "demonstrations, or lower the learning rates"
+        )
     metadata = run_metadata(run, "offline", sources)
     checkpoint.save(run.path / "offline", 0, {"result": result}, metadata)
     run.say(f"  saved {run.path / 'offline'}  {seconds:.1f} s")

@@ -59,16 +59,16 @@ def _write_text(path: Path, text: str) -> None:
         files.write_text(path, text)
 
 
-def check_data(folder: Path) -> None:
+def check_data(folder: Path, mark: str = CONFIG) -> None:
     """Refuse a run's folder that reaches outside itself or holds what is no file.
 
-    A folder without config.json is no run's, and not looked through.
+    A folder without `mark`, for a run its config.json, is not ours and not looked through.
 
     Raises:
         UserError: it names the link, FIFO, socket or device.
     """
     with disk_errors(folder):
-        found = files.find_fault(folder) if os.path.lexists(Path(folder) / CONFIG) else None
+        found = files.find_fault(folder) if os.path.lexists(Path(folder) / mark) else None
     if found:
         raise UserError(f"{found[0]}: {found[1]}; remove it, or put a copy of its file there")
 

@@ -43,6 +43,8 @@ from farl_jax.storage.files import replacing
 
 Row = dict[str, Any]
 
+TABLE, MANIFEST = "sweep.jsonl", "manifest.json"
+
 SILENT = "it ended without a word: killed, or out of memory or time; the same command goes on"
 
 
@@ -134,7 +136,7 @@ class Sweep:
         about = {"command": self.command, "git": describe_environment()["git"]}
         body = about | {"methods": list(self.args.method), "cells": cells}
         self.args.out.mkdir(parents=True, exist_ok=True)
-        write_json(self.args.out / "manifest.json", body)
+        write_json(self.args.out / MANIFEST, body)
 
     def _group(self, cell: Cell) -> str:
         """The cell's own name, or --together that of all seeds and thresholds of its setting."""
@@ -287,7 +289,7 @@ class Sweep:
         place = {c.name: n for n, cells in enumerate(self.groups.values()) for c in cells}
         for rows in (self.rows, self.failed):
             rows.sort(key=lambda row: place[row["cell"]])
-        write_rows(self.args.out / "sweep.jsonl", self.rows)
+        write_rows(self.args.out / TABLE, self.rows)
         failed = self.args.out / "failed.jsonl"
         if self.failed:
             write_rows(failed, self.failed)
@@ -297,14 +299,14 @@ class Sweep:
 
 def take(base: Path, run: Run, names: Sequence[str]) -> None:
     """Give a run that lacks them the base run's folders `names`; strict about settings."""
+    offline = next(p for p in (run.path / "offline", base / "offline") if p.exists())
+    check(run.settings, checkpoint.read_metadata(offline), "offline", offline)
     for name in names:
         if not (run.path / name).exists():
             _copy(base / name, run.path / name)
     if not (run.path / metrics.FILE).exists():
         with replacing(run.path / metrics.FILE) as temporary:
             shutil.copyfile(base / metrics.FILE, temporary)
-    offline = run.path / "offline"
-    check(run.settings, checkpoint.read_metadata(offline), "offline", offline)
 
 
 def _copy(source: Path, target: Path) -> None:

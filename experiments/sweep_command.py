@@ -8,25 +8,27 @@ from rich.table import Table
 
 from experiments import fleet
 from experiments.arguments import SweepArgs
-from experiments.outputs import check_output_folder
+from experiments.outputs import check_output
 from experiments.presets import text_of
-from experiments.sweep import Row, Sweep
+from experiments.runtime import check_data
+from experiments.sweep import MANIFEST, TABLE, Row, Sweep
 from farl_jax.measure.intervals import bootstrap_interval
 
 
 def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:
     """Run a sweep and print its table; the rows of what failed."""
     fleet.check(args)
+    check_data(args.out, MANIFEST)
     alone = args.executor == "local" and args.workers == 1
     cells = Sweep(args, command, console, alone=alone)
-    check_output_folder("--out", args.out)
+    check_output("--out", args.out / TABLE)
     cells.write_manifest()
     if not alone and not fleet.make_all(args, cells.missing, console):
         return []  # submitted
     failed = cells.run()
     if cells.rows:
         console.print(summary(cells.rows, list(cells.cells[0].swept)))
-    console.print(f"table: {args.out / 'sweep.jsonl'}", highlight=False, soft_wrap=True)
+    console.print(f"table: {args.out / TABLE}", highlight=False, soft_wrap=True)
     for row in failed:
         line = f"failed: {row['cell']} {row['method']}: {row['error']}"
         console.print(line, style="red", markup=False, soft_wrap=True)

@@ -300,3 +300,22 @@ def test_thresholds_and_seeds_that_train_together_give_what_they_give_alone(tmp_
     for row in single:
         for name in ("initial_return", "final_return", "final_return_without_gate"):
             assert found[place(row)][name] == pytest.approx(row[name], rel=1e-3, abs=1e-3)
+
+
+def test_a_sweeps_folder_reaches_nowhere_else(tmp_path, capsys):
+    out, other = tmp_path / "out", tmp_path / "other"
+    out.mkdir()
+    other.mkdir()
+    (out / "manifest.json").write_text("{}")
+    (out / "failed").symlink_to(other)
+    words = ["sweep", "-o", str(out), "--preset", "smoke", "--set", "safety.horizon=3"]
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert str(out / "failed") in line and "link" in line and line.count("\n") == 1
+    (out / "failed").unlink()
+    (out / "sweep.jsonl").mkdir()
+    assert main(words) == 2
+    assert "is a folder" in capsys.readouterr().err and {*out.iterdir()} == {
+        out / "manifest.json",
+        out / "sweep.jsonl",
+    }

@@ -59,6 +59,12 @@ def scan_updates(
     return state, jax.tree.map(jnp.mean, metrics)
 
 
+@jax.jit
+def finite(tree: Any) -> jax.Array:
+    """Whether all numbers of all leaves are finite: [] bool."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
 def polyak(target: Params, online: Params, rate: float) -> Params:
     """rate * online + (1 - rate) * target, leaf by leaf."""
     return optax.incremental_update(online, target, rate)

@@ -19,7 +19,7 @@ from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.data.rollout import unroll
 from farl_jax.methods import Method
-from farl_jax.nn.training import OnlineLearning
+from farl_jax.nn.training import OnlineLearning, finite
 from farl_jax.online.counters import Counters
 from farl_jax.safety.behaviour import make_controller, start_memory
 from farl_jax.safety.gate import Gate, GateMemory, adjust
@@ -72,8 +72,7 @@ def current(state: OnlineState, frozen: Agent) -> Agent:
 def sound(state: OnlineState) -> jax.Array:
     """Whether all of the learners, and what the gate asks, is finite: [] bool."""
     learnt = {} if state.adaptation is None else state.adaptation.learnt
-    leaves = jax.tree.leaves((state.learners, learnt))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    return finite((state.learners, learnt))
 
 
 def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> OnlineLearning | None:
