@@ -57,8 +57,8 @@ class SafetyConfig(Checked):
     max_recovery_steps: Annotated[int, Range("safety.min_recovery_steps")] = 25
     """After this many recovery steps in a row the task policy acts once, so nothing deadlocks."""
     patience: Count = 60
-    """An alarm that lasts this many steps, pauses of up to `safety.PAUSE` included, is taken for
-    false, and the gate keeps quiet for `safety.QUIET` steps. Otherwise what it forbids could never
+    """An alarm that lasts this many steps, pauses of up to `gate.PAUSE` included, is taken for
+    false, and the gate keeps quiet for `gate.QUIET` steps. Otherwise what it forbids could never
     show the model its error."""
     target_recall: Share = 0.9
     target_trigger_rate: Share = 0.1

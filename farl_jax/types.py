@@ -50,7 +50,7 @@ class Decision:
     task_log_prob: jax.Array  # [...] its log density
     intervened: jax.Array  # [...] bool, the recovery policy acted
     horizon_cost: jax.Array  # [...] C_H that the gate saw, 0 without a gate
-    alarm: jax.Array  # [...] i32 what the gate has done lately, an index of `safety.ALARMS`
+    alarm: jax.Array  # [...] i32 what the gate has done lately, an index of `gate.ALARMS`
 
 
 @struct.dataclass

@@ -21,7 +21,7 @@ class Counters:
     recovered_steps: jax.Array  # i32
     diverged: jax.Array  # i32
     return_sum: jax.Array  # f32 of ended episodes
-    gate_silent: jax.Array  # i32 failure episodes by what the gate had done; see `safety.ALARMS`
+    gate_silent: jax.Array  # i32 failure episodes by what the gate had done; see `gate.ALARMS`
     recovery_late: jax.Array  # i32
     recovery_failed: jax.Array  # i32
     after_recovery: jax.Array  # i32
