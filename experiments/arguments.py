@@ -91,6 +91,8 @@ class PhaseArgs(Checked):
     """Keep what is finished and go on from the newest checkpoint."""
     task: str | None = None
     """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+    insist: bool = False
+    """Start even where an estimate says that memory or time cannot be enough."""
 
 
 @dataclass(frozen=True)

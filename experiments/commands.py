@@ -145,6 +145,8 @@ def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
     resume = getattr(args, "resume", True)
     run, folder = open_run(args.run, plain_console(), resume=resume, task=args.task)
     with folder:
+        if isinstance(args, PhaseArgs):
+            estimate.check_fits(run.settings.config, methods=1, insist=args.insist)
         phase(run)
 
 

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from experiments.arguments import HorizonArgs, PhaseArgs, ReportArgs
 from experiments.cli import COMMANDS, main
 from farl_jax.config import FarlConfig
 from farl_jax.schema import hints_of
@@ -61,7 +62,7 @@ def words_of(rng: random.Random, name: str) -> list[str]:
             for field in hints_of(own)
         ]
     words = []
-    if kind.__name__ in ("PhaseArgs", "OnlineArgs", "HorizonArgs", "ReportArgs"):
+    if issubclass(kind, PhaseArgs | HorizonArgs | ReportArgs):
         words.append(rng.choice(["a_run/seed0", "a_run", "nowhere", "a_file", *NASTY[:12]]))
     for _ in range(rng.randint(0, 3)):
         option = rng.choice([*known, "--help", "--nonsense", "-x"])

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import estimate
 from experiments.cli import COMMANDS, main
-from experiments.presets import PRESETS
+from experiments.presets import PRESETS, RunSettings
 from experiments.runtime import UserError
 from farl_jax.config import FarlConfig, replace
 from farl_jax.schema import hints_of
@@ -76,6 +76,13 @@ def test_what_cannot_fit_is_one_line_before_anything_is_written(
     )
     assert ("--insist" in lines[0]) == can_insist
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_somebody_else_started_is_estimated_too(tmp_path, capsys):
+    saved = RunSettings(config=replace(FarlConfig(), {"network": {"width": 10**9}})).to_json()
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert main(["offline", str(tmp_path)]) == 2
+    assert "lower network.width" in capsys.readouterr().err
 
 
 def test_who_insists_is_believed():
