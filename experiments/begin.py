@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 
 from experiments.aside import put_aside
+from experiments.errors import UserError
 from experiments.run import Run
-from experiments.runtime import UserError
 from farl_jax.methods import METHODS
 
 

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, EnvError, make
 from experiments.decoration import decoration
+from experiments.errors import UserError
 from experiments.machine import describe_environment
-from experiments.outputs import FIGURES, check_output
+from experiments.outputs import FIGURES, check_output, write_json
 from experiments.plots import throughput_figure
-from experiments.runtime import UserError, write_json
 from farl_jax.agent import Networks
 from farl_jax.config import FarlConfig
 from farl_jax.data.rollout import policy_controller, unroll

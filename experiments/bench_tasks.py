@@ -14,8 +14,7 @@ from envs_mjx import TASKS, BatchEnv, make, task_class
 from experiments.collect_demos import careless_then_recover, first_runs, new_watch, noisy_expert
 from experiments.known import shown
 from experiments.machine import describe_environment
-from experiments.outputs import check_output
-from experiments.runtime import write_json
+from experiments.outputs import check_output, write_json
 from farl_jax.config import DemosConfig
 from farl_jax.data.margins import foreseen_margin
 from farl_jax.data.rollout import plain_decision, unroll

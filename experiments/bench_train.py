@@ -24,11 +24,11 @@ from rich.table import Table
 
 from experiments.arguments import BenchTrainArgs
 from experiments.decoration import decoration
+from experiments.errors import UserError
 from experiments.machine import describe_environment, peak_memory_gb, prepare_jax
-from experiments.outputs import FIGURES, check_output
+from experiments.outputs import FIGURES, check_output, write_json
 from experiments.plots import shares_figure
 from experiments.presets import preset
-from experiments.runtime import UserError, write_json
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.data.dataset import from_rollout, normalize_rows

@@ -11,8 +11,8 @@ from experiments import options, signals
 from experiments.arguments import StartArgs
 from experiments.commands import COMMANDS
 from experiments.console import one_line, warn
+from experiments.errors import UserError, disk_errors
 from experiments.presets import preset
-from experiments.runtime import UserError, disk_errors
 from farl_jax.schema import SchemaError
 
 

@@ -22,8 +22,8 @@ from experiments.arguments import (
 )
 from experiments.console import plain_console
 from experiments.decoration import decoration
+from experiments.errors import UserError
 from experiments.presets import RunSettings, check_run, preset
-from experiments.runtime import UserError
 from farl_jax.methods import MAIN, METHODS, find_method
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.errors import UserError
 from experiments.paper_figures import BASELINE
-from experiments.runtime import UserError
 from farl_jax.measure.intervals import bootstrap_interval
 from farl_jax.methods import MAIN
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from experiments.runtime import UserError
+from experiments.errors import UserError
 from farl_jax.config import FarlConfig
 
 OBSERVATION, ACTION, EPISODE = 39, 4, 200

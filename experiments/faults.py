@@ -8,8 +8,8 @@ finite, before anything of it is saved.
 import math
 from collections.abc import Mapping, Sequence
 
+from experiments.errors import UserError
 from experiments.run import Run
-from experiments.runtime import UserError
 from farl_jax.storage import checkpoint
 from farl_jax.storage.saver import Saver
 

@@ -32,9 +32,10 @@ from rich.console import Console
 from experiments import signals, streams
 from experiments.arguments import SweepArgs
 from experiments.console import plain_console
+from experiments.errors import UserError
 from experiments.machine import prepare_jax
+from experiments.outputs import write_json
 from experiments.records import Jobs
-from experiments.runtime import UserError, write_json
 from experiments.search_path import ROOT
 from farl_jax.storage import json_files
 

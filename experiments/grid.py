@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments import estimate
 from experiments.arguments import SweepArgs
+from experiments.errors import UserError
 from experiments.presets import (
     RunSettings,
     check_run,
@@ -18,7 +19,7 @@ from experiments.presets import (
     with_settings,
 )
 from experiments.run_files import read_settings
-from experiments.runtime import UserError, check_data
+from experiments.runtime import check_data
 from farl_jax.methods import find_method
 
 

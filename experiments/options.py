@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import tyro
 from tyro import constructors
 
-from experiments.runtime import UserError
+from experiments.errors import UserError
 from farl_jax.schema import Checked, Range, check, hints_of, rules_of
 
 _READERS: dict[Any, Callable[[str], Any]] = {

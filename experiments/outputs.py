@@ -1,12 +1,15 @@
-"""Whether what a command is to write can be written: found out before its work, not after it."""
+"""What a command writes: found out before its work whether it can; whole or not at all."""
 
 import errno
+import json
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from experiments.runtime import UserError
+from experiments.errors import UserError, disk_errors
+from farl_jax.storage import files
 
 FIGURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
 """Suffixes of the pictures that matplotlib draws without other programs."""
@@ -66,3 +69,23 @@ def _refusal(option: str, path: Path, error: Exception) -> UserError:
 def _shown(path: Path) -> str:
     """Quoted, without control characters, and not too long."""
     return repr(str(path)[:200])
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write `obj` as strict JSON; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        UserError: the disk refuses.
+        ValueError, TypeError: `obj` has no JSON form (NaN, for one).
+    """
+    _write_text(path, json.dumps(obj, indent=2, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines, one row a line, as `write_json` writes: whole or not at all."""
+    _write_text(path, "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with disk_errors(path):
+        files.write_text(path, text)

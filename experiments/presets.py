@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from experiments.errors import UserError
 from experiments.options import parse_text
-from experiments.runtime import UserError
 from farl_jax.config import (
     BCConfig,
     DemosConfig,

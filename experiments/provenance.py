@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from experiments import run_files
+from experiments.errors import UserError
 from experiments.presets import PRESETS, RunSettings, preset
-from experiments.runtime import UserError, first_difference
+from experiments.runtime import first_difference
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
 from farl_jax.data.dataset import KINDS

@@ -17,13 +17,13 @@ from experiments.arguments import ReportArgs
 from experiments.comparison import OURS, RIVALS
 from experiments.console import warn
 from experiments.decoration import decoration
-from experiments.outputs import check_output_folder
+from experiments.errors import UserError
+from experiments.outputs import check_output_folder, write_rows
 from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.records import Diagnosis
 from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
 from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
-from experiments.runtime import UserError, write_rows
 from farl_jax.methods import MAIN
 from farl_jax.schema import SchemaError
 from farl_jax.storage import files, json_files

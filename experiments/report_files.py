@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.aside import REPLACED
-from experiments.runtime import UserError, check_data
+from experiments.errors import UserError
+from experiments.runtime import check_data
 from farl_jax.storage.files import fault_of, walk
 
 SWEEP = "sweep.jsonl"

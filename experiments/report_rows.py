@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import UserError
 from experiments.records import Environment
 from experiments.report_files import HORIZONS, SWEEP, check_found, closed_folders, find
 from experiments.run_files import RESULT, read_curve, read_result, read_saved
-from experiments.runtime import CONFIG, ENVIRONMENT, UserError
+from experiments.runtime import CONFIG, ENVIRONMENT
 from farl_jax.config import FarlConfig
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError

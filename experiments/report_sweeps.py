@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import UserError
 from experiments.presets import text_of
 from experiments.records import FailedRow, Study, SweepRow
 from experiments.report_files import HORIZONS, SWEEP, check_found, find
 from experiments.report_rows import Findings, Row
-from experiments.runtime import UserError
 from farl_jax.methods import METHODS
 from farl_jax.schema import SchemaError
 from farl_jax.storage import json_files

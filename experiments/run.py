@@ -16,10 +16,11 @@ from rich.text import Text
 
 from envs_mjx import BatchEnv, SawyerEnv, make
 from experiments.console import plain_console
+from experiments.errors import UserError
 from experiments.presets import PROTOCOL, RunSettings
 from experiments.provenance import check, demo_sources
 from experiments.run_files import read_settings
-from experiments.runtime import LOCK, RunFolder, UserError, check_data
+from experiments.runtime import LOCK, RunFolder, check_data
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
 from farl_jax.storage import checkpoint

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.decoration import decoration
+from experiments.errors import UserError
 from experiments.known import known, shown
+from experiments.outputs import write_json
 from experiments.plots import diagnosis_figure
 from experiments.run import Run
 from experiments.run_online import newest
-from experiments.runtime import UserError, write_json
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig
 from farl_jax.data import dataset

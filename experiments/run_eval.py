@@ -10,10 +10,11 @@ from rich.table import Table
 
 from experiments.comparison import paired
 from experiments.decoration import decoration
+from experiments.errors import UserError
+from experiments.outputs import write_json
 from experiments.plots import comparison_figure
 from experiments.provenance import read_result
 from experiments.run_files import RESULT, read_curve, read_settings
-from experiments.runtime import UserError, write_json
 from farl_jax.methods import MAIN, METHODS
 
 COLUMNS = (

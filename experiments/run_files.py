@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import UserError
 from experiments.presets import PROTOCOL, RunSettings
 from experiments.records import Result, Row, Saved
-from experiments.runtime import CONFIG, UserError
+from experiments.runtime import CONFIG
 from farl_jax.schema import SchemaError, check, shown
 from farl_jax.storage.json_files import read
 from farl_jax.storage.metrics import FILE, OnlineRow, read_metrics

@@ -19,12 +19,13 @@ from experiments.arguments import HorizonArgs
 from experiments.begin import begin
 from experiments.begin import study as work_of
 from experiments.decoration import decoration
+from experiments.errors import UserError
 from experiments.known import known, shown
+from experiments.outputs import write_json
 from experiments.plots import horizon_figure
 from experiments.run import Run
 from experiments.run_diagnose import make_roll
 from experiments.run_online import newest
-from experiments.runtime import UserError, write_json
 from farl_jax.agent import Agent
 from farl_jax.config import FarlConfig, HorizonConfig
 from farl_jax.measure import diagnosis, horizon

@@ -7,11 +7,11 @@ from typing import Any
 
 from experiments import collect_demos
 from experiments.begin import DEMOS, OFFLINE, begin
+from experiments.errors import UserError
 from experiments.machine import describe_environment
 from experiments.presets import PROTOCOL
 from experiments.provenance import check, demo_sources, sources_of
 from experiments.run import Run, reporter
-from experiments.runtime import UserError
 from farl_jax.agent import Agent
 from farl_jax.data.dataset import Dataset
 from farl_jax.methods import Method

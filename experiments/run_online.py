@@ -18,14 +18,15 @@ import numpy as np
 from experiments import faults, run_offline, signals
 from experiments.begin import begin
 from experiments.begin import online as begin_online
+from experiments.errors import UserError
 from experiments.judge import Judge
 from experiments.machine import free_memory
 from experiments.online_rows import result_row
+from experiments.outputs import write_json
 from experiments.presets import check_method
 from experiments.provenance import check, read_result, sources_of
 from experiments.run import Run
 from experiments.run_files import RESULT
-from experiments.runtime import UserError, write_json
 from farl_jax import devices
 from farl_jax.agent import Agent
 from farl_jax.config import OnlineConfig

@@ -1,17 +1,17 @@
-"""What surrounds a command: the run folder, and one-line errors for its user."""
+"""The folder of a run: its settings, its lock, and whether it holds this run."""
 
-import errno
 import fcntl
 import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from experiments.aside import put_back
+from experiments.errors import UserError, disk_errors
+from experiments.outputs import write_json
 from experiments.records import Environment
 from farl_jax.storage import files, json_files
 
@@ -21,42 +21,6 @@ LOCK = "run.lock"
 
 _MISSING = "<missing>"
 _SLURM_JOB = "slurm-job-"
-
-
-class UserError(Exception):
-    """Something its user can put right. One line; a command prints it and exits with 2."""
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the body (full disk, read-only folder) into a UserError about `path`."""
-    try:
-        yield
-    except OSError as error:
-        culprit = error.filename or path
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        way = "free some space, then go on with --resume" if full else "choose another place"
-        raise UserError(f"{culprit}: {error.strerror or error}; {way}") from error
-
-
-def write_json(path: Path, obj: Any) -> None:
-    """Write `obj` as strict JSON; a reader sees the old file or the new one, never a part.
-
-    Raises:
-        UserError: the disk refuses.
-        ValueError, TypeError: `obj` has no JSON form (NaN, for one).
-    """
-    _write_text(path, json.dumps(obj, indent=2, allow_nan=False) + "\n")
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines, one row a line, as `write_json` writes: whole or not at all."""
-    _write_text(path, "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with disk_errors(path):
-        files.write_text(path, text)
 
 
 def check_data(folder: Path, mark: str = CONFIG) -> None:

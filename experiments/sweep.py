@@ -20,6 +20,7 @@ from rich.text import Text
 
 from experiments import run_offline, signals
 from experiments.arguments import SweepArgs
+from experiments.errors import UserError
 from experiments.grid import (
     Cell,
     base_name,
@@ -29,13 +30,14 @@ from experiments.grid import (
 )
 from experiments.judge import Judge
 from experiments.machine import describe_environment
+from experiments.outputs import write_json, write_rows
 from experiments.presets import RunSettings
 from experiments.provenance import base_settings, check, read_result, settings_read
 from experiments.records import Environment, Note
 from experiments.run import Run, start_run
 from experiments.run_files import RESULT
 from experiments.run_online import THRESHOLDS, fine_tune
-from experiments.runtime import ENVIRONMENT, UserError, write_json, write_rows
+from experiments.runtime import ENVIRONMENT
 from farl_jax.config import FarlConfig
 from farl_jax.methods import METHODS
 from farl_jax.storage import checkpoint, json_files, metrics

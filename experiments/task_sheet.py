@@ -10,8 +10,8 @@ from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, make, render
 from experiments.bench_tasks import MakeController, start_careless, start_expert
+from experiments.errors import UserError
 from experiments.outputs import check_output
-from experiments.runtime import UserError
 from farl_jax.data.rollout import unroll
 from farl_jax.measure.evaluate import first_episodes
 

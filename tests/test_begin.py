@@ -13,11 +13,12 @@ from experiments import signals
 from experiments.aside import MOVING, REPLACED, put_aside, put_back
 from experiments.begin import DEMOS, OFFLINE, begin, online, study
 from experiments.cli import main
+from experiments.errors import UserError
 from experiments.presets import RunSettings
 from experiments.report_files import find
 from experiments.run import Run
 from experiments.run_files import RESULT
-from experiments.runtime import RunFolder, UserError
+from experiments.runtime import RunFolder
 from tests.finished_runs import result, write, write_horizon, write_run
 
 TABLE = {"failing_steps": 9, "wall_seconds": 3.0}

@@ -10,8 +10,8 @@ import pytest
 from envs_mjx import TASKS
 from experiments.arguments import StartArgs
 from experiments.cli import _parse, main
+from experiments.errors import UserError
 from experiments.presets import PRESETS, RunSettings, check_run, preset
-from experiments.runtime import UserError
 from farl_jax.data import dataset
 from farl_jax.schema import SchemaError
 from farl_jax.storage.metrics import read_metrics

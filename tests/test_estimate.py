@@ -7,8 +7,8 @@ import pytest
 
 from experiments import estimate
 from experiments.cli import COMMANDS, main
+from experiments.errors import UserError
 from experiments.presets import PRESETS, RunSettings
-from experiments.runtime import UserError
 from farl_jax.config import FarlConfig, replace
 from farl_jax.schema import hints_of
 

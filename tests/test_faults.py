@@ -7,9 +7,9 @@ import pytest
 
 from envs_mjx import BatchEnv
 from experiments import faults, run_online
+from experiments.errors import UserError
 from experiments.judge import Judge
 from experiments.run import Run
-from experiments.runtime import UserError
 from farl_jax.methods import METHODS
 from farl_jax.online.loop import make_online, sound
 from farl_jax.storage import checkpoint

@@ -17,9 +17,9 @@ from experiments.cli import main
 from experiments.comparison import summary
 from experiments.known import known, shown
 from experiments.online_rows import result_row
+from experiments.outputs import write_json
 from experiments.plots import diagnosis_figure, horizon_figure
 from experiments.run import Run
-from experiments.runtime import write_json
 from experiments.sweep_command import summary as sweep_summary
 from farl_jax.config import DemosConfig
 from farl_jax.data.rollout import plain_decision

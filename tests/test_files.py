@@ -8,8 +8,10 @@ import pytest
 
 from experiments import paper_figures
 from experiments.cli import main
+from experiments.errors import UserError
+from experiments.outputs import write_json
 from experiments.report_sweeps import SWEEP
-from experiments.runtime import RunFolder, UserError, write_json
+from experiments.runtime import RunFolder
 from farl_jax.storage import files
 from farl_jax.storage.metrics import MetricsWriter, read_metrics
 from tests.finished_runs import result, write, write_film, write_horizon, write_run

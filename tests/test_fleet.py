@@ -14,8 +14,9 @@ from envs_mjx.physics.backends import _cores
 from experiments import fleet
 from experiments.arguments import SweepArgs
 from experiments.cli import main
+from experiments.errors import UserError
 from experiments.run import start_run
-from experiments.runtime import RunFolder, UserError
+from experiments.runtime import RunFolder
 from experiments.sweep import Sweep
 from farl_jax.schema import SchemaError
 from tests.finished_runs import result

@@ -15,7 +15,7 @@ import pytest
 from envs_mjx import EnvError, make, render, task_class
 from experiments import bench_train, fleet
 from experiments.cli import main
-from experiments.runtime import UserError
+from experiments.errors import UserError
 from tests.finished_runs import result, write_run
 from tests.test_dataset import Bomb
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from experiments.cli import main
+from experiments.errors import UserError
 from experiments.presets import RunSettings
-from experiments.runtime import UserError
 from farl_jax.data.dataset import DatasetError, load_dataset, save_dataset
 from farl_jax.schema import SchemaError
 from farl_jax.storage import checkpoint, manifest

@@ -7,8 +7,8 @@ from matplotlib.backend_bases import FigureCanvasBase
 
 from experiments import bench, bench_tasks, bench_train, outputs, report, sweep, task_sheet
 from experiments.cli import main
+from experiments.errors import UserError
 from experiments.outputs import FIGURES, check_output, check_output_folder
-from experiments.runtime import UserError
 from tests.finished_runs import result, write_run
 
 FILES = (

@@ -10,9 +10,9 @@ import pytest
 
 from experiments import run_offline, run_online
 from experiments.collect_demos import KINDS
+from experiments.errors import UserError
 from experiments.presets import RunSettings, preset, with_settings
 from experiments.provenance import check, demo_sources, read_by, read_result, sources_of
-from experiments.runtime import UserError
 from farl_jax.data import dataset
 from farl_jax.data.dataset import DatasetError
 from farl_jax.methods import METHODS

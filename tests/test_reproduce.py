@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from experiments import comparison, reproduce
+from experiments.errors import UserError
 from experiments.paper_figures import read_paper
-from experiments.runtime import UserError
 from farl_jax.measure.intervals import bootstrap_interval
 
 

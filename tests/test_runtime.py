@@ -12,9 +12,11 @@ import pytest
 from rich.console import Console
 
 from experiments import machine, runtime
+from experiments.errors import UserError
+from experiments.outputs import write_json
 from experiments.presets import RunSettings
 from experiments.run import Run
-from experiments.runtime import RunFolder, UserError, write_json
+from experiments.runtime import RunFolder
 
 CONFIG = {"task": "bounded_push", "ppo": {"lr": 3e-4, "layers": (256, 256)}, "seed": 0}
 

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from experiments import run_offline, run_online
+from experiments.errors import UserError
 from experiments.judge import Judge
 from experiments.machine import free_memory
 from experiments.presets import RunSettings
 from experiments.run import Run
-from experiments.runtime import UserError
 from farl_jax.data.dataset import from_rollout
 from farl_jax.methods import METHODS
 from farl_jax.online.loop import make_online, train

@@ -12,8 +12,8 @@ import pytest
 
 from experiments import arguments, options
 from experiments.cli import COMMANDS, _parse
+from experiments.errors import UserError
 from experiments.presets import RunSettings, parse_setting, preset
-from experiments.runtime import UserError
 from farl_jax import config
 from farl_jax.config import FarlConfig
 from farl_jax.schema import Checked, Range, SchemaError, hints_of, rules_of

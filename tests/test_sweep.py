@@ -10,13 +10,13 @@ import pytest
 from experiments.arguments import SweepArgs
 from experiments.cli import main
 from experiments.collect_demos import KINDS
+from experiments.errors import UserError
 from experiments.grid import expand, plan, read_fields
 from experiments.presets import RunSettings, parse_setting, preset, with_settings
 from experiments.provenance import base_settings, settings_read
 from experiments.run import start_run
 from experiments.run_offline import run_metadata
 from experiments.run_online import fine_tune
-from experiments.runtime import UserError
 from experiments.sweep import Sweep
 from farl_jax.data import dataset
 from farl_jax.methods import METHODS
