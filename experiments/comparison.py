@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.paper_figures import BASELINE
 from farl_jax.measure.intervals import bootstrap_interval
-from farl_jax.methods import MAIN
+from farl_jax.methods import BASELINE, MAIN, OURS, RIVALS
 
-OURS = MAIN[1]
-RIVALS = ("simple_critic", "mppi")
 """What the paper ranks below FARL on final return."""
 
 Row = Mapping[str, Any]

@@ -15,11 +15,10 @@ from experiments import drawing
 from experiments.drawing import new_figure, own_defaults
 from experiments.records import Paper
 from farl_jax.measure.intervals import bootstrap_interval
-from farl_jax.methods import MAIN, METHODS
+from farl_jax.methods import BASELINE, METHODS
 from farl_jax.storage import json_files
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
-BASELINE = MAIN[0]
 GREY = "#5c5c5c"
 COLORS = {
     "uni_o4": "#D55E00",

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from experiments import paper_figures, report_figures, report_page
 from experiments.arguments import ReportArgs
-from experiments.comparison import OURS, RIVALS
 from experiments.console import warn
 from experiments.decoration import decoration
 from experiments.errors import UserError
@@ -24,7 +23,7 @@ from experiments.records import Diagnosis
 from experiments.report_page import Content, Film, Picture
 from experiments.report_rows import Findings, Groups, collect, curve
 from experiments.report_sweeps import Sweep, find_horizons, find_sweeps
-from farl_jax.methods import MAIN
+from farl_jax.methods import MAIN, OURS, RIVALS
 from farl_jax.schema import SchemaError
 from farl_jax.storage import files, json_files
 

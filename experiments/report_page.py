@@ -14,10 +14,11 @@ from string import Template
 from typing import Any
 
 from experiments import report_parts as parts
-from experiments.comparison import OURS, ranks, summary
+from experiments.comparison import ranks, summary
 from experiments.paper_figures import in_order, title
 from experiments.report_rows import Findings, Groups
 from experiments.report_sweeps import Sweep
+from farl_jax.methods import OURS
 
 _HERE = Path(__file__).parent
 

@@ -56,8 +56,13 @@ METHODS = {
     "cpo": Method("CPO", constraint="cpo"),
 }
 
-MAIN = ("uni_o4", "farl")
-"""The paper's main comparison: baseline, ours."""
+BASELINE = "uni_o4"
+OURS = "farl"
+MAIN = (BASELINE, OURS)
+"""The paper's main comparison."""
+
+RIVALS = ("simple_critic", "mppi")
+"""The paper's ablations: another way to see failures ahead, another way to recover."""
 
 
 def find_method(name: str) -> Method:
