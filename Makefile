@@ -12,7 +12,7 @@ test: $(VENV)/installed
 
 # The kill harness in its short form: five times SIGKILL and resumed, no number differs (a minute).
 kills: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -n 0 -m slow tests/test_kill_harness.py
+	$(VENV)/bin/python -m pytest -n 0 -m slow tests/experiments/phases/test_kill_harness.py
 
 # Known vulnerabilities are looked up where pip-audit is installed; it must reach its database.
 audit: $(VENV)/installed

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import options, signals
+from experiments import options
 from experiments.arguments import StartArgs
 from experiments.commands import COMMANDS
-from experiments.console import one_line, warn
 from experiments.errors import UserError, disk_errors
-from experiments.presets import preset
+from experiments.process import signals
+from experiments.process.console import one_line, warn
+from experiments.runs.presets import preset
 from farl_jax.schema import SchemaError
 
 
@@ -58,8 +59,8 @@ def _import_jax() -> None:
 
 
 def _tell_version() -> int:
-    from experiments.jax_settings import find_devices
-    from experiments.machine import prepare_jax, version_text
+    from experiments.process.jax_settings import find_devices
+    from experiments.process.machine import prepare_jax, version_text
 
     prepare_jax()
     find_devices()
@@ -71,8 +72,8 @@ def _work(name: str, arguments: Any) -> int:
     """Exit code of a command."""
     import jax
 
-    from experiments.jax_settings import find_devices
-    from experiments.machine import prepare_jax
+    from experiments.process.jax_settings import find_devices
+    from experiments.process.machine import prepare_jax
 
     prepare_jax()
     if name != "report":  # which reads files alone

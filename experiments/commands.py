@@ -1,11 +1,9 @@
 """What each command of `farl` does with its arguments, and what it is called."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from experiments import estimate
 from experiments.arguments import (
     BenchArgs,
     BenchTrainArgs,
@@ -20,10 +18,11 @@ from experiments.arguments import (
     SweepArgs,
     TasksArgs,
 )
-from experiments.console import plain_console
-from experiments.decoration import decoration
 from experiments.errors import UserError
-from experiments.presets import RunSettings, check_run, preset
+from experiments.figures.decoration import decoration
+from experiments.process.console import command_typed, plain_console
+from experiments.runs import estimate
+from experiments.runs.presets import RunSettings, check_run, preset
 from farl_jax.methods import MAIN, METHODS, find_method
 
 
@@ -39,10 +38,11 @@ def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]
 
 def command_run(args: StartArgs) -> None:
     """All phases, both methods, table, plot and film."""
-    from experiments import run_eval, run_online, run_render
-    from experiments.judge import Judge
-    from experiments.machine import peak_memory_gb
-    from experiments.run import start_runs
+    from experiments.phases import online as run_online
+    from experiments.phases.judge import Judge
+    from experiments.process.machine import peak_memory_gb
+    from experiments.runs.run import start_runs
+    from experiments.studies import compare, film
     from farl_jax import devices
 
     started = time.perf_counter()
@@ -59,9 +59,9 @@ def command_run(args: StartArgs) -> None:
         for group in others:
             with start_runs(group, console, resume=args.resume) as seeds:
                 run_online.all_phases(seeds, judge, num_devices=args.devices)
-        run_eval.compare(root, [path for path, _ in runs], console)
+        compare.compare(root, [path for path, _ in runs], console)
         with decoration("film", f"then farl render {first[0].path} makes it"):
-            run_render.film(first[0], "farl")
+            film.film(first[0], "farl")
     minutes = (time.perf_counter() - started) / 60
     console.print(
         f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True
@@ -74,7 +74,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     from experiments import reproduce
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
-    command = " ".join(["farl", *sys.argv[1:]])
+    command = command_typed()
     if args.stored:
         own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
         if args != own:
@@ -97,32 +97,32 @@ def command_reproduce(args: ReproduceArgs) -> None:
 
 def command_sweep(args: SweepArgs) -> int:
     """Runs over a grid of settings; 1 if one of them failed."""
-    from experiments import sweep_command
+    from experiments.sweep import command as sweep_command
 
-    return 1 if sweep_command.sweep(args, " ".join(["farl", *sys.argv[1:]]), plain_console()) else 0
+    return 1 if sweep_command.sweep(args, command_typed(), plain_console()) else 0
 
 
 def command_horizon(args: HorizonArgs) -> None:
     """The horizon study of a trained run."""
-    from experiments import run_horizon
+    from experiments.studies import horizon
 
     gates = len(args.study.horizons) * len(args.study.gammas) * len(args.study.trigger_rates)
     estimate.check_rollout(gates * args.study.num_envs, args.study.chunk, "--num-envs")
-    _on_run(args, lambda run: run_horizon.study(run, args))
+    _on_run(args, lambda run: horizon.study(run, args))
 
 
 def command_report(args: ReportArgs) -> None:
     """One page of everything that the runs hold."""
-    from experiments.report import report
+    from experiments.report.write import report
 
     report(args, plain_console())
 
 
 def command_demos(args: DemosArgs) -> None:
     """Demonstrations only; starts the run's folders."""
-    from experiments import run_offline
-    from experiments.begin import DEMOS, begin
-    from experiments.run import start_run
+    from experiments.phases import offline
+    from experiments.runs.begin import DEMOS, begin
+    from experiments.runs.run import start_run
 
     _one_way(args)
     for path, settings in _seed_folders(args)[1]:
@@ -130,7 +130,7 @@ def command_demos(args: DemosArgs) -> None:
         again = args.resume or args.overwrite
         run, folder = start_run(path, settings, plain_console(), resume=again)
         with folder:
-            run_offline.demos(begin(run, DEMOS, overwrite=args.overwrite))
+            offline.demos(begin(run, DEMOS, overwrite=args.overwrite))
 
 
 def _one_way(args: Any) -> None:
@@ -139,7 +139,7 @@ def _one_way(args: Any) -> None:
 
 
 def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
-    from experiments.run import open_run
+    from experiments.runs.run import open_run
 
     _one_way(args)
     resume = getattr(args, "resume", True)
@@ -152,21 +152,21 @@ def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
 
 def command_offline(args: OfflineArgs) -> None:
     """The offline phase of a run."""
-    from experiments import run_offline
-    from experiments.begin import OFFLINE, begin
+    from experiments.phases import offline
+    from experiments.runs.begin import OFFLINE, begin
 
     def fit(run: Any) -> None:
         if args.overwrite:
-            run_offline.own_demos(run)  # what cannot be made anew stays where it is
-        run_offline.fit(begin(run, OFFLINE, overwrite=args.overwrite))
+            offline.own_demos(run)  # what cannot be made anew stays where it is
+        offline.fit(begin(run, OFFLINE, overwrite=args.overwrite))
 
     _on_run(args, fit)
 
 
 def command_online(args: OnlineArgs) -> None:
     """The online phase of a run, one method."""
-    from experiments import run_online
-    from experiments.begin import begin, online
+    from experiments.phases import online as run_online
+    from experiments.runs.begin import begin, online
 
     find_method(args.method)
 
@@ -181,31 +181,31 @@ def command_online(args: OnlineArgs) -> None:
 
 def command_evaluate(args: PhaseArgs) -> None:
     """Table and figure from what a run holds."""
-    from experiments import run_eval
+    from experiments.studies import compare
 
-    _on_run(args, lambda run: run_eval.compare(run.path, [run.path], run.console))
+    _on_run(args, lambda run: compare.compare(run.path, [run.path], run.console))
 
 
 def command_render(args: PhaseArgs) -> None:
     """Film and contact sheet of a method's newest policy."""
-    from experiments import run_render
+    from experiments.studies import film
 
-    _on_run(args, lambda run: run_render.film(run, args.method))
+    _on_run(args, lambda run: film.film(run, args.method))
 
 
 def command_diagnose(args: PhaseArgs) -> None:
     """What the world model foresees."""
-    from experiments import run_diagnose
+    from experiments.studies import diagnose
 
-    _on_run(args, lambda run: run_diagnose.diagnose(run, args.method))
+    _on_run(args, lambda run: diagnose.diagnose(run, args.method))
 
 
 def command_bench(args: BenchArgs) -> None:
     """Throughput."""
-    from experiments import bench
+    from experiments.bench import rollout
 
     estimate.check_rollout(max(args.num_envs), 4, "--num-envs")
-    bench.run(
+    rollout.run(
         args.task,
         args.backends,
         args.num_envs,
@@ -218,18 +218,19 @@ def command_bench(args: BenchArgs) -> None:
 
 def command_bench_train(args: BenchTrainArgs) -> None:
     """Throughput of the whole online loop."""
-    from experiments import bench_train
+    from experiments.bench import train
 
     estimate.check_rollout(max(args.num_envs), 32, "--num-envs")
-    bench_train.run(args, plain_console())
+    train.run(args, plain_console())
 
 
 def command_tasks(args: TasksArgs) -> None:
     """Scripted controllers of the tasks."""
-    from experiments import bench_tasks, task_sheet
+    from experiments.bench import sheet
+    from experiments.bench import tasks as bench_tasks
 
     if args.sheet is not None:
-        task_sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
+        sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from experiments import signals, streams
+from experiments.process import signals, streams
 
 
 def entry() -> NoReturn:

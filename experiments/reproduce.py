@@ -14,17 +14,17 @@ from rich.table import Table
 
 from envs_mjx import TASKS
 from experiments.comparison import mean_reduction, paired, ranks
-from experiments.decoration import decoration
 from experiments.errors import UserError
-from experiments.judge import Judge
+from experiments.figures.decoration import decoration
+from experiments.figures.paper import failures_figure, read_paper, returns_figure, save
 from experiments.known import shown
-from experiments.outputs import check_output_folder, write_json, write_rows
-from experiments.paper_figures import failures_figure, read_paper, returns_figure, save
-from experiments.presets import RunSettings, preset
-from experiments.records import Environment, MainRow, Row
-from experiments.run import Run, start_runs
-from experiments.run_online import all_phases
-from experiments.runtime import ENVIRONMENT
+from experiments.phases.judge import Judge
+from experiments.phases.online import all_phases
+from experiments.process.outputs import check_output_folder, write_json, write_rows
+from experiments.runs.folder import ENVIRONMENT
+from experiments.runs.presets import RunSettings, preset
+from experiments.runs.records import Environment, MainRow, Row
+from experiments.runs.run import Run, start_runs
 from farl_jax.methods import MAIN, METHODS
 from farl_jax.schema import SchemaError
 from farl_jax.storage import json_files

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments.machine import prepare_jax
+from experiments.process.machine import prepare_jax
 
 prepare_jax()
 

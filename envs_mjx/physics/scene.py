@@ -4,7 +4,7 @@ The files come from the installed `metaworld` package, found by path; its Python
 imported and nothing of it is copied. The physics model is thin: MJX(jax) has no pair of cylinder
 and box and cannot afford the colliding meshes, so the puck becomes a box, the table top a plane,
 and of the hand only the finger pads collide unless a task's `SceneParts` says otherwise. Measured
-against MetaWorld's own class in `tests/test_envs_parity.py`.
+against MetaWorld's own class in `tests/envs_mjx/physics/test_parity.py`.
 """
 
 import importlib.util

@@ -1,0 +1,1 @@
+"""Speed and the scripted controllers' floors, measured on this machine."""

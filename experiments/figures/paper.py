@@ -1,0 +1,205 @@
+"""The paper's figures beside ours: failure episodes, and return before and after fine-tuning.
+
+One row of panels a task, one line a method: the paper's numbers left, ours right on an axis of its
+own, each seed a small dot and the 95 % bootstrap interval of the mean over seeds a bar.
+"""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.figures import drawing
+from experiments.figures.drawing import new_figure, own_defaults
+from experiments.runs.records import Paper
+from farl_jax.measure.intervals import bootstrap_interval
+from farl_jax.methods import BASELINE, METHODS
+from farl_jax.storage import json_files
+
+PAPER = Path(__file__).with_name("paper_numbers.json")
+GREY = "#5c5c5c"
+COLORS = {
+    "uni_o4": "#D55E00",
+    "farl": "#0072B2",
+    "ppo_lagrangian": "#E69F00",
+    "p3o": "#009E73",
+    "cpo": "#CC79A7",
+    "simple_critic": "#56B4E9",
+    "mppi": "#332288",
+    "no_recovery": "#999999",
+}
+"""Okabe and Ito's palette, told apart with any colour vision, and two more."""
+_SPARE = ("#117733", "#882255", "#661100", "#44AA99")
+_MARKERS = "os^Dv<P*X>hp"
+
+ByTask = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+"""task -> key -> rows by seed. A key is a method's name, with what sets it apart after a space."""
+
+
+def read_paper() -> dict[str, Any]:
+    """Return the paper's numbers; see `experiments.runs.records.Paper`."""
+    return json_files.read(PAPER, Paper)
+
+
+def look(key: str) -> dict[str, str]:
+    """Colour and marker of a key's method, the same in every figure."""
+    method = key.split(" ")[0]
+    if method in COLORS:
+        return {"color": COLORS[method], "marker": _MARKERS[list(COLORS).index(method)]}
+    spare = sum(method.encode()) % len(_SPARE)
+    return {"color": _SPARE[spare], "marker": _MARKERS[len(COLORS) + spare]}
+
+
+def title(key: str) -> str:
+    """What a key is called: its method's title, or name without one, then what sets it apart."""
+    method, _, rest = key.partition(" ")
+    name = METHODS[method].title if method in METHODS else method
+    return f"{name}, {rest}" if rest else name
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Keys in the order of `METHODS`, methods that it does not know last."""
+    known = list(METHODS)
+    place = lambda method: known.index(method) if method in known else len(known)
+    return sorted(keys, key=lambda key: (place(key.split(" ")[0]), key))
+
+
+@own_defaults()
+def failures_figure(by_task: ByTask, paper: Mapping[str, Any], command: str) -> Any:
+    """Bars of failure episodes per task and method."""
+    theirs = paper["failure_episodes"]
+    figure, panels = _panels(by_task, theirs)
+    for task, (left, right, keys) in panels.items():
+        base = {row["seed"]: row["failure_episodes"] for row in by_task[task].get(BASELINE, ())}
+        for y, key in enumerate(keys):
+            if key in theirs.get(task, {}):
+                _bar(left, y, key, [theirs[task][key]], theirs[task].get(BASELINE))
+            if rows := by_task[task].get(key):
+                seeds = {row["seed"]: row["failure_episodes"] for row in rows}
+                same = (
+                    np.mean(list(base.values())) if base and seeds.keys() == base.keys() else None
+                )
+                _bar(right, y, key, list(seeds.values()), same)
+                _interval(right, y, list(seeds.values()))
+        for axis in (left, right):
+            axis.margins(x=0.25)
+            axis.set_xlim(left=0.0)
+    label = "failure episodes in training (mean over seeds)"
+    return _finish(figure, panels, by_task, "Failures during fine-tuning", label, command)
+
+
+@own_defaults()
+def returns_figure(
+    by_task: ByTask,
+    paper: Mapping[str, Any],
+    command: str,
+    heading: str = "Return before (hollow) and after fine-tuning (filled)",
+) -> Any:
+    """From the return before to the return after fine-tuning, per task and method."""
+    theirs = paper["normalized_return"]
+    figure, panels = _panels(by_task, theirs)
+    for task, (left, right, keys) in panels.items():
+        for y, key in enumerate(keys):
+            if key in theirs.get(task, {}):
+                _change(left, y, key, *theirs[task][key])
+            if rows := by_task[task].get(key):
+                first, last = ([r[f"{n}_return"] for r in rows] for n in ("initial", "final"))
+                _change(right, y, key, np.mean(first), np.mean(last))
+                _interval(right, y, last)
+        for axis in (left, right):
+            axis.axvline(100.0, color="#b8b8b8", linewidth=0.8, linestyle=":")
+            axis.margins(x=0.12)
+        if left.lines[1:]:  # both on one scale
+            right.sharex(left)
+            left.autoscale_view()
+    label = "normalised return (0 random, 100 expert; mean over seeds)"
+    return _finish(figure, panels, by_task, heading, label, command)
+
+
+@own_defaults()
+def save(figure: Any, folder: Path, name: str) -> Path:
+    """Write `<folder>/<name>.png` and `.pdf`, the same bytes for a figure; the PNG's path."""
+    drawing.write_plainly(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is laid out; once is enough for both files
+    drawing.save(figure, folder / f"{name}.pdf", metadata={"CreationDate": None})
+    return drawing.save(figure, folder / f"{name}.png")
+
+
+def footer(figure: Any, command: str) -> None:
+    """The command that made the numbers, small, below all panels."""
+    width = int(14 * figure.get_figwidth())
+    figure.supxlabel("\n".join(textwrap.wrap(command, width)), fontsize=7, color=GREY)
+
+
+def _panels(by_task: ByTask, theirs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The figure, and task -> (paper's axis, our axis, keys from the top)."""
+    ours = {task: [k for k, rows in keys.items() if rows] for task, keys in by_task.items()}
+    shown = {key for found in ours.values() for key in found}
+    keys = {t: in_order({*found, *shown & set(theirs.get(t, {}))}) for t, found in ours.items()}
+    heights = [0.30 * len(each) + 0.62 for each in keys.values()]
+    figure = new_figure(10.0, sum(heights) + 1.25)
+    grid = figure.subplots(len(keys), 2, sharey="row", squeeze=False, height_ratios=heights)
+    for axis in grid.flat:
+        axis.tick_params(labelsize=8)
+        axis.grid(True, axis="x", color="#e4e4e4", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, {t: (*axes, keys[t]) for t, axes in zip(keys, grid, strict=True)}
+
+
+def _interval(axis: Any, y: float, seeds: Sequence[float]) -> None:
+    """95 % of the mean over seeds, and a dot for each."""
+    low, high = bootstrap_interval(seeds)
+    if len(seeds) > 1:
+        look = {"color": "black", "linewidth": 1.1, "marker": "|", "markersize": 7}
+        axis.plot([low, high], [y, y], **look, zorder=4)
+    dots = {"color": "white", "markeredgecolor": "black", "markeredgewidth": 0.7, "markersize": 3.4}
+    axis.plot(seeds, np.full(len(seeds), y), "o", **dots, zorder=5)
+
+
+def _change(axis: Any, y: float, key: str, first: float, last: float) -> None:
+    color, marker = look(key)["color"], look(key)["marker"]
+    axis.plot([first, last], [y, y], color=color, linewidth=2.2, alpha=0.55)
+    axis.plot(first, y, marker, color="white", markeredgecolor=color, markersize=7)
+    axis.plot(last, y, marker, color=color, markersize=8)
+    side = 1 if last >= first else -1
+    place = {"textcoords": "offset points", "ha": "left" if side > 0 else "right", "va": "bottom"}
+    axis.annotate(f"{last:.1f}", (last, y), (5 * side, 2), fontsize=7.5, **place)
+
+
+def _bar(axis: Any, y: float, key: str, seeds: Sequence[float], base: float | None) -> None:
+    """The mean as a bar, its number, and how much it differs from `base`, the baseline's mean."""
+    mean = float(np.mean(seeds))
+    axis.barh(y, mean, 0.62, color=look(key)["color"])
+    change = f"  ({100 * (mean / base - 1):+.0f} %)" if base and key != BASELINE else ""
+    place = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
+    axis.annotate(f"{mean:,.0f}{change}", (max(mean, *seeds), y), (6, 0), **place)
+
+
+def _finish(
+    figure: Any, panels: Mapping[str, Any], by_task: ByTask, heading: str, xlabel: str, command: str
+) -> Any:
+    for task, (left, right, keys) in panels.items():
+        left.set_yticks(range(len(keys)), [title(key) for key in keys], fontsize=8)
+        left.set_ylim(len(keys) - 0.4, -0.6)
+        paper = "paper, 3 seeds, 1M steps" if left.has_data() else "not in the paper"
+        left.set_title(f"{task}: {paper}", fontsize=9, loc="left")
+        right.set_title(f"ours, {_budget(by_task[task])}", fontsize=9, loc="left")
+        right.tick_params(axis="y", length=0)
+    for axis in (left, right):
+        axis.set_xlabel(xlabel, fontsize=8)
+    figure.suptitle(heading, fontsize=12)
+    note = "ours: dots are seeds, black bars the 95 % bootstrap interval of the mean over seeds"
+    footer(figure, f"{note}. {command}")
+    return figure
+
+
+def _budget(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Seeds and steps behind our bars; several counts where methods differ."""
+    seeds = sorted({len(rows) for rows in methods.values() if rows})
+    steps = sorted({row["online_steps"] for rows in methods.values() for row in rows})
+    count = "/".join(str(n) for n in seeds)
+    return f"{count} seed{'' if seeds == [1] else 's'}, {'/'.join(f'{n:,}' for n in steps)} steps"

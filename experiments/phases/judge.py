@@ -1,0 +1,69 @@
+"""Evaluation during the online phase and at its end: policies as they would be deployed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from experiments.runs.run import Run
+from farl_jax import devices
+from farl_jax.agent import Agent
+from farl_jax.config import FarlConfig
+from farl_jax.measure import evaluate
+from farl_jax.methods import METHODS, Method
+from farl_jax.online.seeds import Seeds
+from farl_jax.safety import behaviour
+from farl_jax.safety.gate import Gate
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Evaluation of a policy as it would be deployed, on `eval_episodes` environments.
+
+    Deterministic actions, behind the method's gate; `gate.off()` is one that never acts. One
+    program for each pair of gate and recovery, compiled when first asked for; a method without a
+    gate shares FARL's.
+    """
+
+    run: Run
+    config: FarlConfig
+    programs: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def _program(self, method: Method) -> Any:
+        kind = method.gate, method.recovery
+        if kind not in self.programs:
+            env, nets = self.run.env(self.config.online.eval_episodes), self.run.networks()
+            controller = behaviour.make_controller(nets, self.config, method, explore=False)
+
+            def controller_of(learnt, gate):
+                memory = behaviour.start_memory(self.config, method, env)
+                return memory, controller(learnt, gate)
+
+            self.programs[kind] = evaluate.make_evaluate(env, controller_of)
+        return self.programs[kind]
+
+    def __call__(
+        self, method: Method, seeds: Seeds, keys: list[jax.Array], learnt: Agent, gate: Gate
+    ) -> list[dict[str, float]]:
+        """One batch of episodes of each seed; `learnt` and `gate` are joined."""
+        if not method.gated:
+            method, gate = METHODS["farl"], gate.off()
+        judged = seeds.lift(self._program(method))(seeds.join(keys), learnt, gate)
+        rows = seeds.split(devices.fetch(judged))
+        return [{k: float(v) for k, v in row.items()} for row in rows]
+
+    def many(
+        self, method: Method, seeds: Seeds, keys: list[jax.Array], *args: Any
+    ) -> list[dict[str, float]]:
+        """`final_episodes` in batches, averaged; normalized return's error shrinks accordingly."""
+        rounds = max(1, self.config.online.final_episodes // self.config.online.eval_episodes)
+        each = zip(*(jax.random.split(key, rounds) for key in keys), strict=True)
+        batches = [self(method, seeds, list(some), *args) for some in each]
+        return [_average(rows) for rows in zip(*batches, strict=True)]
+
+
+def _average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    means = {k: sum(row[k] for row in rows) / len(rows) for k in rows[0]}
+    means["normalized_return_se"] /= len(rows) ** 0.5
+    return means

@@ -1,0 +1,1 @@
+"""The report: finished runs found, checked, and shown as one page."""

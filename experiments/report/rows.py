@@ -1,0 +1,294 @@
+"""What a report is made of: finished runs found in folders, and the checks that they must pass.
+
+Whatever cannot be compared is left out and listed by name; nothing is averaged across settings.
+"""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.report.files import HORIZONS, SWEEP, check_found, closed_folders, find
+from experiments.runs.files import RESULT, read_curve, read_result, read_saved
+from experiments.runs.folder import CONFIG, ENVIRONMENT
+from experiments.runs.records import Environment
+from farl_jax.config import FarlConfig
+from farl_jax.methods import MAIN, METHODS
+from farl_jax.schema import SchemaError
+from farl_jax.storage import json_files
+
+VARIED = ("constraint.limit",)
+"""Settings that always set groups apart: the cost limit of the safe-RL baselines."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished run of one method."""
+
+    name: str
+    """Its folder, as it was found."""
+    row: Row
+    """result.json."""
+    settings: Mapping[str, Any]
+    """Dotted name -> value of what decides the numbers, but task, method and seed; a setting that
+    an older version did not have stands at its default."""
+    env: Row = field(default_factory=dict)
+    """env.json: versions, machine, command."""
+    variant: str = ""
+    """What sets its group apart within its method, for example `constraint.limit=0.05`."""
+
+    @property
+    def key(self) -> str:
+        """Method and variant: the name of its group within a task."""
+        return f"{self.row['method']} {self.variant}".strip()
+
+
+@dataclass
+class Findings:
+    """What a report must say about its input: (name, text), in order of discovery."""
+
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+Groups = dict[str, dict[str, list[Entry]]]
+"""task -> key -> entries by seed."""
+
+
+def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> Groups:
+    """All finished runs below `folders` that pass the checks, grouped.
+
+    Args:
+        folders: walked for result.json; a sweep's own folder is left to `find_sweeps`.
+        by: settings, dotted, whose values make groups of their own.
+        findings: gains what was left out, and why.
+    """
+    entries = {}
+    for folder in folders:
+        findings.left_out.extend(closed_folders(folder))
+        paths = list(find(folder, RESULT))
+        if not paths and not any(list(find(folder, name)) for name in (SWEEP, *HORIZONS)):
+            state = "holds no finished run" if os.path.isdir(folder) else "no such folder"
+            findings.left_out.append((str(folder), state))
+        for path in paths:
+            entries.setdefault(path.resolve(), path)
+        _list_unfinished(folder, findings)
+    found = []
+    for path in entries.values():
+        try:
+            found.append(_read(path, findings))
+        except (SchemaError, UserError, OSError) as error:
+            text = str(error).replace(f"{path.parent}/", "")
+            findings.left_out.append((str(path.parent), text))
+    for name in sorted({e.row["method"] for e in found} - set(METHODS)):
+        findings.notes.append((name, "no method of this version: shown under its bare name"))
+    found = _with_variants(found, (*VARIED, *by))
+    for check in (_without_repeats, _of_one_budget, _of_one_setting, _of_shared_seeds):
+        found = check(found, findings)
+    _note_versions(found, findings)
+    _note_settings(found, (*VARIED, *by), findings)
+    groups: Groups = {}
+    for entry in sorted(found, key=lambda e: (e.row["task"], e.key, e.row["seed"])):
+        groups.setdefault(entry.row["task"], {}).setdefault(entry.key, []).append(entry)
+    return groups
+
+
+def curve(entry: Entry, findings: Findings) -> list[dict[str, Any]]:
+    """The run's online rows of metrics.jsonl with its seed; none, and a note, where damaged."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rows = read_curve(Path(entry.name))
+    except SchemaError as error:
+        text = str(error).removeprefix(f"{entry.name}/")
+        findings.notes.append((entry.name, f"no learning curve: {text}"))
+        return []
+    findings.notes.extend((entry.name, str(w.message)) for w in caught)
+    return [row | {"seed": entry.row["seed"]} for row in rows]
+
+
+def _read(path: Path, findings: Findings) -> Entry:
+    """The run of one result.json; SchemaError and UserError say why it cannot be used."""
+    check_found(path)
+    run = path.parent.parent
+    if not (run / CONFIG).exists():
+        raise SchemaError(f"no {CONFIG} above it: not a run's folder")
+    saved = read_saved(run)
+    row = read_result(path.parent, saved)
+    row.pop("made_from", None)
+    env: Row = {}
+    try:
+        env = json_files.read(run / ENVIRONMENT, Environment)
+    except SchemaError as error:
+        findings.notes.append((str(path.parent), f"versions and command unknown: {error}"))
+    settings = _flatten(asdict(FarlConfig())) | _flatten(saved["config"])
+    settings["backend"] = row["backend"]  # None in config.json is what the machine had
+    if method := METHODS.get(row["method"]):
+        settings = {k: v for k, v in settings.items() if method.reads(k.split(".")[0])}
+    if git := row.get("git"):  # the folder may have been made by another commit
+        env = {**env, "git": git}
+    return Entry(str(path.parent), row, settings, env)
+
+
+def _list_unfinished(folder: Path, findings: Findings) -> None:
+    """Methods that a run has begun and not finished."""
+    for path in find(folder, "metrics.jsonl"):
+        run = path.parent.parent
+        if (run / CONFIG).is_file() and not (path.parent / RESULT).is_file():
+            findings.left_out.append((str(path.parent), f"not finished: it has no {RESULT}"))
+
+
+def _flatten(tree: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {name: tree}
+    parts = [_flatten(v, f"{name}.{k}" if name else k) for k, v in tree.items()]
+    return {k: v for part in parts for k, v in part.items()}
+
+
+def _with_variants(entries: Sequence[Entry], by: Sequence[str]) -> list[Entry]:
+    """Entries whose group is named by those settings of `by` that differ within the method."""
+    values: dict[tuple[str, ...], set[str]] = {}
+    place = lambda e, name: (e.row["task"], e.row["method"], name)
+    for entry in entries:
+        for name in by:
+            if name in entry.settings:
+                values.setdefault(place(entry, name), set()).add(str(entry.settings[name]))
+    named = []
+    for entry in entries:
+        own = [name for name in by if len(values.get(place(entry, name), ())) > 1]
+        variant = " ".join(f"{name}={entry.settings[name]}" for name in own)
+        named.append(replace(entry, variant=variant))
+    return named
+
+
+def _split(
+    entries: Sequence[Entry], within: Callable[[Entry], Any], value: Callable[[Entry], Any]
+) -> dict[Any, Any]:
+    """Group -> its most common value, of equally common ones the largest that compares."""
+    groups: dict[Any, list[Any]] = {}
+    for entry in entries:
+        groups.setdefault(within(entry), []).append(value(entry))
+    return {k: max(sorted(set(v), reverse=True), key=Counter(v).get) for k, v in groups.items()}
+
+
+def _without_repeats(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
+    """One run for each seed, budget and setting of a group; of copies, the one found first."""
+    seen: dict[Any, str] = {}
+    kept = []
+    for entry in entries:
+        settings = tuple(sorted((k, str(v)) for k, v in entry.settings.items()))
+        same = (*(entry.row[k] for k in ("task", "seed", "online_steps")), entry.key, settings)
+        first = seen.setdefault(same, entry.name)
+        if first == entry.name:
+            kept.append(entry)
+        else:
+            text = f"the same task, method, seed and settings as {first}"
+            findings.left_out.append((entry.name, text))
+    return kept
+
+
+def _of_one_budget(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
+    """Those with the number of online steps that most runs of their task have."""
+    steps = lambda e: e.row["online_steps"]
+    usual, kept = _split(entries, lambda e: e.row["task"], steps), []
+    for entry in entries:
+        if steps(entry) == (most := usual[entry.row["task"]]):
+            kept.append(entry)
+        else:
+            text = f"another budget: {steps(entry):,} online steps, most of its task {most:,}"
+            findings.left_out.append((entry.name, text))
+    return kept
+
+
+def _of_one_setting(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
+    """Those with the settings that most of their group have; `by` makes groups of the others."""
+    group = lambda e: (e.row["task"], e.key)
+    signature = lambda e: tuple((k, str(v)) for k, v in sorted(e.settings.items()))
+    usual, kept = _split(entries, group, signature), []
+    for entry in entries:
+        most, own = dict(usual[group(entry)]), dict(signature(entry))
+        other = [k for k in {**own, **most} if own.get(k) != most.get(k)]
+        if not other:
+            kept.append(entry)
+            continue
+        name = other[0]
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        values = f"{own.get(name, 'absent')}, most of its group {most.get(name, 'absent')}"
+        text = f"other settings: {name} is {values}{more}"
+        hint = f"; --by {name} would keep both" if name in own and name in most else ""
+        findings.left_out.append((entry.name, text + hint))
+    return kept
+
+
+def _of_shared_seeds(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
+    """Those whose seed every main method of the task has; who lacks one of these is noted."""
+    seeds: dict[str, dict[str, set[int]]] = {}
+    for entry in entries:
+        seeds.setdefault(entry.row["task"], {}).setdefault(entry.key, set()).add(entry.row["seed"])
+    shared = {}
+    method = lambda key: key.split(" ")[0]
+    for task, groups in seeds.items():
+        main = [set().union(*(s for k, s in groups.items() if method(k) == m)) for m in MAIN]
+        main = [own for own in main if own]
+        shared[task] = set.intersection(*main) if main else set.union(*groups.values())
+        for key, own in groups.items():
+            if lacking := sorted(shared[task] - own):
+                numbers = ", ".join(map(str, lacking))
+                text = f"lacks seed {numbers}: compared on the seeds that it has"
+                findings.notes.append((f"{task}, {key}", text))
+    kept = []
+    for entry in entries:
+        task, seed = entry.row["task"], entry.row["seed"]
+        if seed in shared[task]:
+            kept.append(entry)
+        else:
+            others = {method(k) for k in seeds[task]} & set(MAIN)
+            has = {method(k) for k, own in seeds[task].items() if seed in own}
+            without = [m for m in MAIN if m in others - has]
+            text = f"seed {seed} is missing from {', '.join(without)}: nothing to pair it with"
+            findings.left_out.append((entry.name, text))
+    return kept
+
+
+def _note_versions(entries: Sequence[Entry], findings: Findings) -> None:
+    """Runs of one task that come from several commits or library versions, or unclean ones."""
+    for task in sorted({e.row["task"] for e in entries}):
+        own = [e for e in entries if e.row["task"] == task]
+        root = os.path.commonpath([os.path.abspath(Path(e.name).parent) for e in own])
+        commit = lambda e: ((e.env.get("git") or {}).get("commit") or "unknown")[:12]
+        packages = lambda e: str(sorted((e.env.get("packages") or {}).items()))
+        for what, value in (("git commits", commit), ("package versions", packages)):
+            if len(kinds := dict.fromkeys(map(value, own))) > 1:
+                names = [f"{v}: {_names([e for e in own if value(e) == v], root)}" for v in kinds]
+                shown = names if what == "git commits" else [n.split("]: ")[-1] for n in names]
+                text = f"runs of different {what}, below {root}: {'; '.join(shown)}"
+                findings.notes.append((task, text))
+        if unclean := [e for e in own if (e.env.get("git") or {}).get("dirty")]:
+            findings.notes.append(
+                (task, f"uncommitted changes, below {root}: {_names(unclean, root)}")
+            )
+
+
+def _note_settings(entries: Sequence[Entry], by: Sequence[str], findings: Findings) -> None:
+    """Groups of one task whose settings differ where both methods have them."""
+    first: dict[str, Entry] = {}
+    told = set()
+    for entry in sorted(entries, key=lambda e: (e.row["task"], e.row["method"] not in MAIN, e.key)):
+        task, other = entry.row["task"], first.setdefault(entry.row["task"], entry)
+        shared = [k for k in entry.settings if k in other.settings and k not in by]
+        differing = [k for k in shared if entry.settings[k] != other.settings[k]]
+        if differing and (task, entry.key) not in told:
+            told.add((task, entry.key))
+            words = [f"{k} {entry.settings[k]} against {other.settings[k]}" for k in differing]
+            text = f"other settings than {other.key}: {', '.join(words)}"
+            findings.notes.append((f"{task}, {entry.key}", text))
+
+
+def _names(entries: Iterable[Entry], root: str) -> str:
+    return ", ".join(os.path.relpath(e.name, root) for e in entries)

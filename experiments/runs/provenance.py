@@ -1,0 +1,173 @@
+"""What an artefact of a run was made from: written down with it, and checked by whoever takes it.
+
+Each says the settings of the run that made it, and a SHA-256 of the data it was made from. Those of
+older versions say less; what they say is checked.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.runs import files as run_files
+from experiments.runs.folder import first_difference
+from experiments.runs.presets import PRESETS, RunSettings, preset
+from farl_jax.agent import Agent
+from farl_jax.config import FarlConfig
+from farl_jax.data.dataset import KINDS
+from farl_jax.methods import METHODS, Method
+from farl_jax.schema import SchemaError
+
+CALIBRATION = (
+    *("horizon", "hold", "gamma_risk"),
+    *("target_recall", "target_trigger_rate", "lead_time"),
+)
+"""Safety settings that the offline phase reads, to calibrate the eps_safe of max_risk = None."""
+ONLINE = ("online", "adaptation", "risk_critic", "mppi", "constraint")
+"""Groups of settings that the shared offline phase does not read. Methods that need a critic of
+failures fit it to the demonstrations when they start."""
+_WAY = "put this run's own there, or make it anew with --overwrite"
+
+
+def base_settings(settings: RunSettings) -> RunSettings:
+    """Settings of the run that `settings` may take demonstrations and offline checkpoint from.
+
+    What the offline phase does not read is the preset's; of safety, the calibration settings count
+    where eps_safe is the calibrated one. The base of a base is itself.
+    """
+    plain, own = _default(settings), settings.config.safety
+    default = plain.safety
+    read = {name: getattr(own, name) for name in CALIBRATION}
+    if own.max_risk is None and dataclasses.replace(default, **read) != default:
+        default = dataclasses.replace(default, max_risk=None, **read)
+    parts = {name: getattr(plain, name) for name in ONLINE}
+    return _with_groups(settings, parts | {"safety": default})
+
+
+def settings_read(settings: RunSettings, method: Method) -> RunSettings:
+    """`settings` but for what `method` does not read: equal ones give the same result."""
+    groups = [f.name for f in dataclasses.fields(settings.config) if not method.reads(f.name)]
+    return _as_preset(settings, groups)
+
+
+def read_by(settings: RunSettings, kind: str) -> RunSettings:
+    """`settings` but for what has no say in an artefact: demos, offline, risk_critic or a method's.
+
+    What is left out is as in the preset.
+    """
+    if kind in METHODS:
+        return settings_read(settings, METHODS[kind])
+    if kind == "offline":
+        return base_settings(settings)
+    if kind == "risk_critic":
+        own = settings.config.risk_critic
+        base = base_settings(settings)
+        return dataclasses.replace(base, config=dataclasses.replace(base.config, risk_critic=own))
+    groups = (f.name for f in dataclasses.fields(settings.config))
+    return _as_preset(settings, [name for name in groups if name != "demos"])
+
+
+def check(
+    settings: RunSettings,
+    about: Any,
+    kind: str,
+    path: Path,
+    sources: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Refuse an artefact of another run, or of other data than the run holds now.
+
+    Args:
+        settings: of the run that takes it.
+        about: what the artefact says: `settings`, and `sources`, name -> SHA-256. What it does not
+            say is not checked.
+        kind: see `read_by`.
+        path: where it lies.
+        sources: what the run holds now; names that `about` does not have are not compared.
+
+    Raises:
+        UserError: it names the first setting, or the data, that differs.
+    """
+    made_from = about.get("sources", {}) if isinstance(about, Mapping) else None
+    if not isinstance(made_from, Mapping):
+        raise UserError(f"{path}: does not say what it was made from; {_WAY}")
+    if (saved := about.get("settings")) is not None:
+        try:
+            theirs = RunSettings.from_json(saved)
+        except (UserError, SchemaError) as error:
+            raise UserError(f"{path}: what it says of its settings: {error}") from error
+        made, wanted = (read_by(own, kind).to_json() for own in (theirs, settings))
+        if difference := first_difference(made, wanted):
+            name, old, new = difference
+            raise UserError(f"{path}: made with {name} {old}, and this run has {new}; {_WAY}")
+    for name, sha in sources.items():
+        if made_from.get(name, sha) != sha:
+            raise UserError(f"{path}: made from another {name} than this run's; {_WAY}")
+
+
+def sha_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def demo_sources(folder: Path) -> dict[str, str]:
+    """SHA-256 of the demonstrations that are there."""
+    files = {f"demos/{kind}.npz": folder / f"{kind}.npz" for kind in KINDS}
+    return {name: sha_of(path) for name, path in files.items() if path.is_file()}
+
+
+def sources_of(start: Agent, method: Method) -> dict[str, str]:
+    """SHA-256 of what a method starts from: the offline phase's result, and a critic of failures.
+
+    Without a gate nothing reads its calibration, which may then differ.
+    """
+    from farl_jax.storage.checkpoint import digest
+
+    offline = start.replace(risk_critic=None)
+    offline = offline if method.gated else offline.replace(calibration=None)
+    named = {"offline": offline, "risk_critic": start.risk_critic}
+    return {name: digest(tree) for name, tree in named.items() if tree is not None}
+
+
+def read_result(
+    run: Path,
+    settings: RunSettings,
+    method: str,
+    sources: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The row of a finished method, without what it says of what it was made from.
+
+    `settings` are those of the run; `sources` as in `check`.
+
+    Raises:
+        SchemaError: there is none, it is damaged, or it lies in another run's folder.
+        UserError: it was made from something else than this run.
+    """
+    row = run_files.read_result(run / method, vars(settings))
+    check(settings, row.pop("made_from", {}), method, run / method / run_files.RESULT, sources)
+    return row
+
+
+def _default(settings: RunSettings) -> FarlConfig:
+    known = settings.preset in PRESETS
+    return preset(settings.preset, settings.task) if known else FarlConfig()
+
+
+def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
+    """`settings` with the preset's own values in these groups."""
+    default = _default(settings)
+    return _with_groups(settings, {name: getattr(default, name) for name in groups})
+
+
+def _with_groups(settings: RunSettings, parts: Mapping[str, Any]) -> RunSettings:
+    """`settings` with other groups, which nobody reads: made to go with the groups that are."""
+    length, parts = settings.config.world_model.train_horizon, dict(parts)
+    online = parts.get("online", settings.config.online)
+    if "safety" in parts and parts["safety"].horizon >= length:
+        parts["safety"] = dataclasses.replace(parts["safety"], horizon=length - 1)
+    if "adaptation" in parts and online.rollout < length:
+        parts["adaptation"] = dataclasses.replace(parts["adaptation"], every=0)
+    return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **parts))

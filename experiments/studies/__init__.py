@@ -1,0 +1,1 @@
+"""Studies of finished runs: comparison, diagnosis, horizon, film."""

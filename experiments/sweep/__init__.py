@@ -1,0 +1,1 @@
+"""Grids of runs: cells, processes, and the table over them."""

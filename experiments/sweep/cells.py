@@ -1,0 +1,334 @@
+"""`farl sweep`: ordinary runs over a grid of settings and seeds, and one table of them.
+
+Runs whose settings differ only in what the online phase reads take demonstrations and offline
+checkpoint from one base run, `<out>/base/<settings>/seed<N>`. A method is done in a cell when its
+`result.json` is there: it is written last, whole or not at all. Here cells are made one after the
+other; `experiments.sweep.fleet` has them made by other processes, and this one gathers.
+"""
+
+import dataclasses
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from experiments.arguments import SweepArgs
+from experiments.errors import UserError
+from experiments.phases import offline as run_offline
+from experiments.phases.judge import Judge
+from experiments.phases.online import THRESHOLDS, fine_tune
+from experiments.process import signals
+from experiments.process.machine import describe_environment
+from experiments.process.outputs import write_json, write_rows
+from experiments.runs.files import RESULT
+from experiments.runs.folder import ENVIRONMENT
+from experiments.runs.presets import RunSettings
+from experiments.runs.provenance import base_settings, check, read_result, settings_read
+from experiments.runs.records import Environment, Note
+from experiments.runs.run import Run, start_run
+from experiments.sweep.grid import (
+    Cell,
+    base_name,
+    holds,
+    label_of,
+    plan,
+)
+from farl_jax.config import FarlConfig
+from farl_jax.methods import METHODS
+from farl_jax.storage import checkpoint, json_files, metrics
+from farl_jax.storage.files import replacing
+
+Row = dict[str, Any]
+
+TABLE, MANIFEST = "sweep.jsonl", "manifest.json"
+
+SILENT = "it ended without a word: killed, or out of memory or time; the same command goes on"
+
+
+class Unmade(UserError):
+    """A result that another process was to make, with what that process said of it."""
+
+    def __init__(self, told: Row) -> None:
+        """`told` has the error's line, and its traceback where it left one."""
+        super().__init__(told["error"])
+        self.told = told
+
+
+class Sweep:
+    """The cells of one command, and what they share."""
+
+    def __init__(
+        self, args: SweepArgs, command: str, console: Console, *, alone: bool = True
+    ) -> None:
+        """Plan and check; nothing is written. `alone`: this process makes all, else `make` does."""
+        self.cells = plan(args)
+        self.args, self.command, self.console = args, command, console
+        self.groups: dict[str, list[Cell]] = {}
+        """What one process makes at a time: a cell, or --together all that may train in step."""
+        for cell in self.cells:
+            self.groups.setdefault(self._group(cell), []).append(cell)
+        self.rows: list[Row] = []
+        self.failed: list[Row] = []
+        self._alone = alone
+        self._bases: dict[RunSettings, Path | Exception] = {}
+        self._judges: dict[Any, Judge] = {}
+        self._equal: dict[str, dict[str, list[Cell]]] = {}
+
+    def run(self) -> list[Row]:
+        """Run what is not finished, or gather it; the rows of what failed.
+
+        Writes both tables as it goes, what is finished first, so that going on loses no row.
+        """
+        finished_first = sorted(self.groups.items(), key=lambda own: not self._whole(own[1]))
+        for number, (name, cells) in enumerate(finished_first, 1):
+            if self._alone:
+                of = f", {number} of {len(self.groups)}"
+                self.console.print(Text.assemble((name, "bold"), of))
+            for method in self.args.method:
+                told = None
+                try:
+                    self._finish(cells, method, train=self._alone)
+                except Exception as error:  # whatever it is, it costs this one
+                    if signals.requested():
+                        raise
+                    told = self._tell(f"{name} {method}", error)
+                for cell in cells:
+                    self._gather(cell, method, told)
+                self._write()
+        self.write_manifest()
+        return self.failed
+
+    def missing(self) -> tuple[list[str], list[str]]:
+        """Names of the base runs and of the groups of cells that `make` has work with."""
+        methods = self.args.method
+        unfinished = [c for c in self.cells if any(not self._done(c, m) for m in methods)]
+        bases = {base_name(own): own for own in (base_settings(c.settings) for c in unfinished)}
+        todo = [name for name, own in bases.items() if not self._base_done(own)]
+        return todo, [name for name in self.groups if any(self._own(name, m) for m in methods)]
+
+    def make(self, name: str) -> bool:
+        """Make a base run or a group; False if something failed, which is noted for `run`."""
+        bases = {base_name(own): own for own in (base_settings(c.settings) for c in self.cells)}
+        if name in bases:
+            return self._noted(name, lambda: self._make_base(bases[name]))
+        made = [
+            self._noted(f"{name}/{method}", lambda m=method, own=own: self._finish(own, m))
+            for method in self.args.method
+            if (own := self._own(name, method))
+        ]
+        return all(made)
+
+    def write_manifest(self) -> None:
+        """`<out>/manifest.json`: all cells, their settings, and the methods that are done."""
+        cells = [
+            {
+                "cell": cell.name,
+                "swept": dict(cell.swept),
+                "base": base_name(base_settings(cell.settings)),
+                "done": [method for method in self.args.method if self._done(cell, method)],
+                "settings": cell.settings.to_json(),
+            }
+            for cell in self.cells
+        ]
+        about = {"command": self.command, "git": describe_environment()["git"]}
+        body = about | {"methods": list(self.args.method), "cells": cells}
+        self.args.out.mkdir(parents=True, exist_ok=True)
+        write_json(self.args.out / MANIFEST, body)
+
+    def _group(self, cell: Cell) -> str:
+        """The cell's own name, or --together that of all seeds and thresholds of its setting."""
+        if not self.args.together:
+            return cell.name
+        return label_of({k: v for k, v in cell.swept.items() if k not in THRESHOLDS}) or "together"
+
+    def _done(self, cell: Cell, method: str) -> bool:
+        return (cell.path / method / RESULT).exists()
+
+    def _whole(self, cells: Sequence[Cell]) -> bool:
+        return all(self._done(cell, method) for cell in cells for method in self.args.method)
+
+    def _own(self, name: str, method: str) -> list[Cell]:
+        """The cells of a group that have to be trained by a method themselves, and are not."""
+        todo = (cell for cell in self.groups[name] if not self._done(cell, method))
+        return [cell for cell in todo if self._owner(cell, method) is cell]
+
+    def _owner(self, cell: Cell, method: str) -> Cell:
+        """The cell whose training counts for this one: a method may not read what differs."""
+        if method not in self._equal:
+            groups: dict[RunSettings, list[Cell]] = {}
+            for other in self.cells:
+                read = settings_read(other.settings, METHODS[method])
+                groups.setdefault(read, []).append(other)
+            self._equal[method] = {c.name: own for own in groups.values() for c in own}
+        equal = self._equal[method][cell.name]
+        return next((other for other in equal if self._done(other, method)), equal[0])
+
+    def _finish(self, cells: Sequence[Cell], method: str, *, train: bool = True) -> None:
+        """Have a method done in the cells of a group: as in equal ones, else trained."""
+        owners = [cell for cell in cells if self._owner(cell, method) is cell]
+        for some in (owners, [cell for cell in cells if cell not in owners]):
+            if todo := [cell for cell in some if not self._done(cell, method)]:
+                self._make_in_step(todo, method, train=train)
+
+    def _make_in_step(self, todo: Sequence[Cell], method: str, *, train: bool) -> None:
+        bases = [self._base(cell) for cell in todo]
+        with ExitStack() as held:
+            runs = []
+            for cell, base in zip(todo, bases, strict=True):
+                owner = self._owner(cell, method)
+                shared = owner is not cell and self._done(owner, method)
+                if not (train or shared):
+                    raise Unmade(self._note(f"{self._group(owner)}/{method}"))
+                run, folder = start_run(cell.path, cell.settings, self.console, resume=True)
+                held.enter_context(folder)
+                take(base, run, ("demos", "offline"))
+                if shared:
+                    shutil.rmtree(run.path / method, ignore_errors=True)  # begun, to end alike
+                    _copy(owner.path / method, run.path / method)
+                    run.say(f"online {method}: as in {owner.path}")
+                elif not self._done(cell, method):  # nobody was faster
+                    runs.append(dataclasses.replace(run, resume=True))
+            self._train(runs, method)
+
+    def _train(self, runs: Sequence[Run], method: str) -> None:
+        """In step, unless a kill came between the savings of two of them."""
+        steps = {checkpoint.latest_step(run.path / method / "checkpoints") for run in runs}
+        for some in [runs] if len(steps) == 1 else [[run] for run in runs]:
+            fine_tune(some, method, self._judge(some[0]))
+            for run in some:
+                run.say(f"finished: {run.path.relative_to(self.args.out)} {method}")
+
+    def _base(self, cell: Cell) -> Path:
+        """The base run of a cell, made on first use; one that failed is not tried again."""
+        settings = base_settings(cell.settings)
+        if settings not in self._bases:
+            try:
+                if not (self._alone or self._base_done(settings)):
+                    raise Unmade(self._note(base_name(settings)))
+                self._bases[settings] = self._make_base(settings)
+            except Exception as error:
+                self._bases[settings] = error
+        made = self._bases[settings]
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def _make_base(self, settings: RunSettings) -> Path:
+        path = self.args.out / base_name(settings)
+        if not self._base_done(settings):
+            run, folder = start_run(path, settings, self.console, resume=True)
+            with folder:
+                run_offline.demos(run)
+                run_offline.fit(run)
+        return path
+
+    def _base_done(self, settings: RunSettings) -> bool:
+        """Whether a base run is whole: nobody writes to it any more, and it needs no lock."""
+        path = self.args.out / base_name(settings)
+        return holds(path, settings) and checkpoint.latest_step(path / "offline") is not None
+
+    def _judge(self, run: Run) -> Judge:
+        """One for all cells that differ only in seed, the gate's traced numbers, or learning."""
+        config, default = run.settings.config, FarlConfig()
+        parts = {name: getattr(default, name) for name in ("adaptation", "constraint")}
+        parts["safety"] = dataclasses.replace(config.safety, gamma_risk=0.0, max_risk=None)
+        key = dataclasses.replace(config, **parts)
+        if key not in self._judges:
+            self._judges[key] = Judge(run, config)
+        return self._judges[key]
+
+    def _row(self, cell: Cell, method: str) -> Row:
+        result = read_result(cell.path, cell.settings, method)
+        about = json_files.read(cell.path / ENVIRONMENT, Environment)
+        git = (about.get("git") or {}).get("commit")
+        where = {"cell": cell.name, "command": self.command, "git": git}
+        return dict(cell.swept) | result | where
+
+    def _gather(self, cell: Cell, method: str, told: Row | None) -> None:
+        """A row of the one table or of the other; `told` is why there may be no result."""
+        if self._done(cell, method):
+            try:
+                self.rows.append(self._row(cell, method))
+                return
+            except Exception as error:  # a damaged file
+                told = self._tell(f"{cell.name} {method}", error)
+        where = {"cell": cell.name, "method": method, "seed": cell.settings.seed}
+        self.failed.append(where | dict(cell.swept) | (told or {"error": SILENT}))
+
+    def _tell(self, what: str, error: Exception) -> Row:
+        """An error as a row says it; the console gets its line."""
+        told = error.told if isinstance(error, Unmade) else _described(error)
+        line = f"  {what} failed: {told['error']}"
+        self.console.print(line, style="red", markup=False, soft_wrap=True)
+        return told
+
+    def _noted(self, name: str, do: Callable[[], Any]) -> bool:
+        """Do it; a failure is noted in `<out>/failed/<name>.json`, and False."""
+        note = self.args.out / "failed" / f"{name}.json"
+        note.unlink(missing_ok=True)
+        try:
+            do()
+        except Exception as error:
+            if signals.requested():
+                raise
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_json(note, self._tell(name, error))
+            return False
+        return True
+
+    def _note(self, name: str) -> Row:
+        note = self.args.out / "failed" / f"{name}.json"
+        told = {"error": f"{name}: {SILENT}"}
+        return json_files.read(note, Note) if note.exists() else told
+
+    def _write(self) -> None:
+        """Both tables, in the order of the plan."""
+        place = {c.name: n for n, cells in enumerate(self.groups.values()) for c in cells}
+        for rows in (self.rows, self.failed):
+            rows.sort(key=lambda row: place[row["cell"]])
+        write_rows(self.args.out / TABLE, self.rows)
+        failed = self.args.out / "failed.jsonl"
+        if self.failed:
+            write_rows(failed, self.failed)
+        else:
+            failed.unlink(missing_ok=True)
+
+
+def take(base: Path, run: Run, names: Sequence[str]) -> None:
+    """Give a run that lacks them the base run's folders `names`; strict about settings."""
+    offline = next(p for p in (run.path / "offline", base / "offline") if p.exists())
+    check(run.settings, checkpoint.read_metadata(offline), "offline", offline)
+    for name in names:
+        if not (run.path / name).exists():
+            _copy(base / name, run.path / name)
+    if not (run.path / metrics.FILE).exists():
+        with replacing(run.path / metrics.FILE) as temporary:
+            shutil.copyfile(base / metrics.FILE, temporary)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder, all of it or nothing; by hard links, where the disk allows."""
+    with replacing(target, folder=True) as temporary:
+        shutil.copytree(source, temporary, True, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link is as good as a copy: but for metrics, files are replaced, not written into."""
+    if Path(source).name == metrics.FILE:
+        shutil.copy2(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _described(error: Exception) -> Row:
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return {"error": line, "traceback": "".join(traceback.format_exception(error))}

@@ -1,0 +1,266 @@
+"""The command line: bad input is one line and exit code 2, and the smoke run is whole."""
+
+import importlib.metadata
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from envs_mjx import TASKS
+from experiments.arguments import StartArgs
+from experiments.cli import _parse, main
+from experiments.errors import UserError
+from experiments.runs.presets import PRESETS, RunSettings, check_run, preset
+from farl_jax.data import dataset
+from farl_jax.schema import SchemaError
+from farl_jax.storage.metrics import read_metrics
+
+
+def fails(capsys, *argv: str) -> str:
+    """Run a command that must fail; returns its one line."""
+    assert main(list(argv)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if not line.startswith("farl: warning")]
+    assert len(lines) == 1 and lines[0].startswith("farl: "), lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["dance"], "unknown command 'dance'"),
+        (["run", "--preset", "smoke", "--out", ""], "a value is empty"),
+        (["run", "--preset", "smoke", "--out="], "a value is empty"),
+        (["run", "--preset", ""], "unknown preset ''"),
+        (["evaluate", ""], "a value is empty"),
+        (["report", "runs", "-o", ""], "a value is empty"),
+        (["run", "--task", "bounded_pusch"], "bounded_push"),
+        (["run", "--backend", "cuda"], "native"),
+        (["run", "--preset", "huge"], "smoke, quick, paper"),
+        (["run", "--online.foo", "3"], "--online.foo"),
+        (["run", "--online.env-steps", "many"], "env-steps"),
+        (["run", "--online.treatment", "ignored"], "treatment"),
+        (["run", "--seeds", "0"], "--seeds must be at least 1"),
+        (["run", "--safety.horizon", "40"], "below world_model.train_horizon (13); got 40"),
+        (["run", "--safety.hold", "0"], "--safety.hold must be at least 1; got 0"),
+        (["run", "--safety.patience", "0"], "--safety.patience must be at least 1"),
+        (["run", "--world-model.failure-window", "0"], "must be at least 1"),
+        (["run", "--safety.failure-limit", "2"], "above 0 and below 1"),
+        (["run", "--safety.failure-limit", "0.1", "--safety.limit-rate", "0"], "above 0"),
+        (["run", "--safety.failure-limit", "0.1", "--safety.min-risk", "1"], "min_risk (1.0)"),
+        (
+            ["run", "--constraint.limit", "5"],
+            "at least 0 and below 1; got 5.0",
+        ),
+        (["run", "--constraint.max-kl", "0"], "above 0"),
+        (["run", "--online.rollout", "4"], "set adaptation.every to 0"),
+        (
+            ["run", "--mppi.elites", "65"],
+            "between 1 and mppi.samples (64); got 65",
+        ),
+        (["run", "--mppi.horizon", "13"], "below world_model.train_horizon (13)"),
+        (["run", "--mppi.slots", "0"], "at least 1"),
+        (["run", "--risk-critic.failure-share", "1.5"], "must be between 0 and 1"),
+        (["run", "--risk-critic.transitions", "9"], "risk_critic.transitions (9); got 1024"),
+        (["run", "--world-model.encoder", "cnn"], "encoder"),
+        (["reproduce", "--seeds", "0"], "at least 1"),
+        (["reproduce", "--stored", "--seed", "35"], "only --figure"),
+        (["reproduce", "--task", "bounded_pusch"], "bounded_push"),
+        (["bench", "--metaworld", "no_such_python"], "no_such_python could not measure"),
+        (["bench", "--metaworld", "/bin/true"], "printed nothing"),
+        (["offline", "nowhere"], "no run at nowhere"),
+    ],
+)
+def test_bad_words_are_one_line(capsys, tmp_path, monkeypatch, argv, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in fails(capsys, *argv)
+    assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+def test_help_lists_every_command_and_every_number(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("run", "reproduce", "online", "diagnose", "bench"))
+    assert main(["run", "--help"]) == 0
+    assert "--safety.gamma-risk" in capsys.readouterr().out
+
+
+def test_a_task_may_differ_from_the_presets():
+    assert preset("paper", "bounded_push") == PRESETS["paper"]
+    own = preset("quick", "obstructed_push")
+    assert own.online.success_bonus > 0 == PRESETS["quick"].online.success_bonus
+    assert own.online.env_steps == PRESETS["quick"].online.env_steps
+    small, large = preset("smoke", "bounded_soccer"), preset("paper", "bounded_soccer")
+    assert small.network.recovery_motion == large.network.recovery_motion > 0
+    assert small.demos == PRESETS["smoke"].demos  # no budget of the paper's size
+    assert large.demos.num_envs > PRESETS["paper"].demos.num_envs
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_preset_is_accepted_on_every_task(name, task):
+    check_run(RunSettings(task, name, 0, None, preset(name, task)))
+
+
+def test_the_command_line_knows_the_tasks_settings():
+    words = ["--task", "obstructed_push", "--preset", "smoke", "--online.epochs", "2"]
+    parsed = _parse(StartArgs, "run", words)
+    assert (
+        parsed.config.online.success_bonus
+        == preset("smoke", "obstructed_push").online.success_bonus
+    )
+    assert parsed.config.online.epochs == 2
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_settings_round_trip_and_refuse_what_they_do_not_know(name):
+    settings = RunSettings(preset=name, config=PRESETS[name])
+    saved = json.loads(json.dumps(settings.to_json()))
+    assert RunSettings.from_json(saved) == settings
+    older = saved["config"]["bc"] | {}
+    del older["holdout"]
+    earlier = saved | {"config": saved["config"] | {"bc": older}}
+    assert RunSettings.from_json(earlier) == settings
+    with pytest.raises(SchemaError, match=r"unknown field 'extra' in config\.json"):
+        RunSettings.from_json(saved | {"extra": 1})
+    with pytest.raises(UserError, match="protocol"):
+        RunSettings.from_json(saved | {"protocol": 999})
+    saved["config"]["online"]["epochs"] = "five"
+    with pytest.raises(SchemaError, match=r"config\.online\.epochs must be a whole number"):
+        RunSettings.from_json(saved)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One whole smoke run; the film is the main path's, so a machine without GL fails here."""
+    root = tmp_path_factory.mktemp("smoke")
+    assert main(["run", "--preset", "smoke", "--out", str(root)]) == 0
+    return root
+
+
+@pytest.fixture
+def copy(smoke, tmp_path):
+    """A copy of the smoke run to damage."""
+    return shutil.copytree(smoke, tmp_path / "run")
+
+
+@pytest.mark.timeout(900)
+def test_smoke_run_is_whole(smoke):
+    seed = smoke / "seed0"
+    for method in ("uni_o4", "farl"):
+        result = json.loads((seed / method / "result.json").read_text())
+        assert result["online_steps"] == 4096 and result["method"] == method
+        rows = read_metrics(seed / method / "metrics.jsonl")
+        assert rows[-1]["step"] == 4096
+        assert rows[-1]["failure_episodes"] == result["failure_episodes"]
+    assert sum(result["causes"].values()) == result["failure_episodes"]
+    assert json.loads((smoke / "comparison.json").read_text())["methods"].keys() == {
+        "uni_o4",
+        "farl",
+    }
+    for figure in ("comparison.png", "seed0/farl/film.mp4", "seed0/farl/sheet.png"):
+        assert (smoke / figure).stat().st_size > 1000
+    environment = json.loads((seed / "env.json").read_text())
+    assert environment["packages"]["mujoco"] == "3.17.0"
+
+
+@pytest.mark.slow  # half a minute, most of it compiling
+@pytest.mark.timeout(900)
+def test_a_diagnosis_names_its_pairs_and_an_ungated_method_is_refused(smoke, capsys):
+    seed = smoke / "seed0"
+    assert "no gate" in fails(capsys, "diagnose", str(seed), "--method", "uni_o4")
+    assert main(["diagnose", str(seed)]) == 0
+    found = json.loads((seed / "farl" / "diagnosis.json").read_text())
+    assert list(found["pairs"]) == [
+        "offline policy, offline model",
+        "policy of step 4,096, offline model",
+        "policy of step 4,096, its model",
+    ]
+    assert (seed / "farl" / "diagnosis.png").stat().st_size > 1000
+
+
+@pytest.mark.timeout(900)
+def test_finished_work_is_found_again_and_another_run_is_refused(smoke, capsys):
+    before = (smoke / "seed0" / "farl" / "result.json").read_bytes()
+    assert "--resume" in fails(capsys, "run", "--preset", "smoke", "--out", str(smoke))
+    line = fails(capsys, "run", "--preset", "smoke", "--out", str(smoke), "--online.epochs", "4")
+    assert "epochs" in line
+    assert main(["online", str(smoke / "seed0"), "--method", "farl", "--resume"]) == 0
+    assert (smoke / "seed0" / "farl" / "result.json").read_bytes() == before
+    assert "unknown method" in fails(capsys, "online", str(smoke / "seed0"), "--method", "magic")
+
+
+@pytest.mark.timeout(900)
+def test_a_run_goes_on_in_a_folder_of_any_name_and_knows_its_own_parts(copy, capsys):
+    odd = copy.rename(copy.with_name("lab [1] a*b\\"))
+    seed = odd / "seed0"
+    before = (seed / "farl" / "result.json").read_bytes()
+    for words in (("offline",), ("online", "--method", "farl"), ("online", "--method", "uni_o4")):
+        assert main([words[0], str(seed), *words[1:], "--resume"]) == 0
+    assert (seed / "farl" / "result.json").read_bytes() == before
+    made_from = json.loads(before)["made_from"]
+    assert made_from["settings"]["seed"] == 0 and len(made_from["sources"]["offline"]) == 64
+    shutil.copy(seed / "demos" / "failure.npz", seed / "demos" / "task.npz")
+    words = ("demos", "--preset", "smoke", "--out", str(odd), "--resume")
+    assert "kind 'failure'" in fails(capsys, *words)
+    shutil.rmtree(seed / "farl" / "checkpoints")
+    (seed / "farl" / "result.json").unlink()
+    assert "another demos/task.npz" in fails(capsys, "online", str(seed), "--resume")
+    assert "another demos/task.npz" in fails(capsys, "online", str(seed), "--overwrite")
+    assert "kind 'failure'" in fails(capsys, "offline", str(seed), "--overwrite")
+    assert (seed / "farl").is_dir() and not (seed / "replaced").exists()  # nothing was put aside
+    changed = json.loads((seed / "config.json").read_text()) | {"seed": 1}
+    (seed / "config.json").write_text(json.dumps(changed))
+    assert "seed 0" in fails(capsys, "online", str(seed), "--resume")
+    assert "says seed 1, its result 0" in fails(capsys, "evaluate", str(seed))
+
+
+@pytest.mark.timeout(900)
+def test_damaged_files_are_named_and_left_alone(copy, capsys):
+    seed = copy / "seed0"
+    demos = seed / "demos" / "task.npz"
+    whole = demos.read_bytes()
+    learnt = (seed / "offline").rename(copy / "offline")
+    again = ("offline", str(seed), "--resume")
+    demos.write_bytes(whole[: len(whole) // 2])
+    assert "task.npz" in fails(capsys, *again)
+    assert demos.read_bytes() == whole[: len(whole) // 2]
+    data, metadata = dataset.load_dataset(seed / "demos" / "failure.npz")
+    dataset.save_dataset(demos, data, metadata | {"task": "other_task"})
+    assert "other_task" in fails(capsys, *again)
+    data["obs"][3, 4] = np.nan
+    dataset.save_dataset(demos, data, metadata)
+    assert "not finite" in fails(capsys, *again)
+    demos.unlink()
+    assert "no dataset" in fails(capsys, *again)
+
+    learnt.rename(seed / "offline")
+    biggest = max(
+        (f for f in (seed / "offline").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
+    content = bytearray(biggest.read_bytes())
+    content[len(content) // 2] ^= 255
+    biggest.write_bytes(content)
+    (seed / "farl" / "result.json").unlink()
+    assert "damaged" in fails(capsys, "online", str(seed), "--method", "farl", "--resume")
+    assert biggest.read_bytes() == content
+
+
+@pytest.mark.timeout(900)
+def test_a_checkpoint_of_other_sizes_is_refused(copy, capsys):
+    seed = copy / "seed0"
+    config = json.loads((seed / "config.json").read_text())
+    config["config"]["network"]["width"] = 64
+    (seed / "config.json").write_text(json.dumps(config))
+    (seed / "farl" / "result.json").unlink()
+    line = fails(capsys, "online", str(seed), "--method", "farl", "--resume")
+    assert "256" in line and "64" in line  # both shapes are named
+
+
+def test_the_version_names_what_it_stands_on(capsys):
+    assert main(["--version"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("farl-jax", "jax", "mujoco", "python", "devices"):
+        assert any(line.split()[0] == name for line in shown.splitlines()), name
+    assert importlib.metadata.version("jax") in shown

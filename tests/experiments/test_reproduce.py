@@ -1,0 +1,191 @@
+"""The paper's figures beside ours: the arithmetic on known rows, and that pictures are drawn."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import comparison, reproduce
+from experiments.errors import UserError
+from experiments.figures.paper import read_paper
+from farl_jax.measure.intervals import bootstrap_interval
+
+
+def row(task, method, seed, failures, final):
+    return {
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "online_steps": 1000,
+        "episodes": 100,
+        "failure_episodes": failures,
+        "failing_steps": 10 * failures,
+        "recovered_steps": 50 if method == "farl" else 0,
+        "initial_return": 10.0,
+        "final_return": final,
+        "initial_success": 0.1,
+        "final_success": 1.0,
+        "causes": None,
+        "max_risk": None,
+        "wall_seconds": 1.0,
+        "backend": "native",
+        "git": None,
+    }
+
+
+ROWS = [
+    row("bounded_push", "uni_o4", 0, 100, 90.0),
+    row("bounded_push", "uni_o4", 1, 300, 100.0),
+    row("bounded_push", "farl", 1, 60, 101.0),
+    row("bounded_push", "farl", 0, 40, 92.0),
+    row("obstructed_push", "uni_o4", 0, 50, 80.0),
+    row("obstructed_push", "farl", 0, 25, 70.0),
+]
+
+
+def test_rows_are_paired_by_seed_whatever_their_order():
+    by_task = reproduce.group(ROWS)
+    assert list(by_task) == ["bounded_push", "obstructed_push"]
+    assert [r["seed"] for r in by_task["bounded_push"]["farl"]] == [0, 1]
+
+
+def test_the_mean_reduction_averages_tasks_and_its_interval_keeps_seeds_together():
+    low, mean, high = comparison.mean_reduction(reproduce.group(ROWS))
+    assert mean == pytest.approx((75.0 + 50.0) / 2)  # totals 400 -> 100, and 50 -> 25
+    # seeds of the first task reduce by 60 and 80 %; the second has one seed: no spread
+    assert low == pytest.approx((60.0 + 50.0) / 2) and high == pytest.approx((80.0 + 50.0) / 2)
+
+
+def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
+    text, path = io.StringIO(), tmp_path / "main.jsonl"
+    console = Console(file=text, width=200)
+    now = reproduce.settings_of("bounded_push", "quick")
+    other = reproduce.settings_of("bounded_push", "paper")
+    assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
+    rows = [ROWS[0] | {"settings": "a"}, ROWS[1] | {"settings": "b"}, ROWS[2] | {"settings": "c"}]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
+    assert "3 of 3 rows are of other settings" in text.getvalue()  # not dropped in silence
+    older = json.loads(json.dumps(now))
+    del older["config"]["safety"]["failure_limit"]  # a version that did not have it
+    (tmp_path / "settings.json").write_text(json.dumps({"a": older, "b": other}))
+    assert reproduce.still_valid(tmp_path, "quick", console) == (rows[:1], {"a": now})
+    assert "2 of 3 rows are of other settings" in text.getvalue()
+    twice = [ROWS[0] | {"settings": "a"}] * 2
+    for text, said in (
+        ("{broken", "main.jsonl, line 1: not JSON"),
+        (json.dumps(rows[0]) + "\n3\n", "line 2: it must be a group of fields; got 3"),
+        ("\n".join(map(json.dumps, twice)), "two rows are of bounded_push, uni_o4, seed 0"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=said):
+            reproduce.still_valid(tmp_path, "quick", console)
+
+
+def test_rows_stay_where_only_settings_differ_that_their_method_does_not_read(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    rows = [
+        row("bounded_push", method, 0, 1, 50.0) | {"settings": "a"}
+        for method in ("uni_o4", "farl", "simple_critic", "mppi", "cpo")
+    ]
+    (tmp_path / "main.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+    def kept(group, field, value, **other):
+        changed = json.loads(json.dumps(reproduce.settings_of("bounded_push", "quick"))) | other
+        changed["config"][group][field] = value
+        (tmp_path / "settings.json").write_text(json.dumps({"a": changed}))
+        return [r["method"] for r in reproduce.still_valid(tmp_path, "quick", console)[0]]
+
+    assert kept("constraint", "limit", 0.5) == ["uni_o4", "farl", "simple_critic", "mppi"]
+    assert kept("safety", "patience", 7) == ["uni_o4", "cpo"]
+    assert kept("adaptation", "every", 0) == ["uni_o4", "simple_critic", "cpo"]
+    assert kept("risk_critic", "max_risk", 0.5) == ["uni_o4", "farl", "mppi", "cpo"]
+    assert kept("mppi", "samples", 8) == ["uni_o4", "farl", "simple_critic", "cpo"]
+    assert kept("online", "rollout", 64) == []
+    constraint = "constraint", "limit", 0.05  # its default
+    assert len(kept(*constraint)) == 5 and kept(*constraint, backend="mjx") == []
+
+
+def test_one_seed_has_no_interval():
+    assert bootstrap_interval([3.0]) == (3.0, 3.0)
+    low, high = bootstrap_interval([0.0, 1.0] * 50)
+    assert low == pytest.approx(0.4, abs=0.03) and high == pytest.approx(0.6, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "commit", "words"),
+    [
+        ("farl", {}, "b" * 40, "run --task"),  # before results named it
+        ("cpo", {"git": {"commit": "c" * 40}}, "c" * 40, "reproduce --method cpo --seeds 1 --task"),
+        ("cpo", {"git": None}, "b" * 40, "reproduce --method cpo --seeds 1 --task"),
+    ],
+)
+def test_a_row_names_the_commit_and_command_that_made_it(tmp_path, method, own, commit, words):
+    git = {"commit": "b" * 40, "dirty": False}
+    (tmp_path / "env.json").write_text(json.dumps({"git": git}))
+    result = row("bounded_push", method, 3, 5, 9.0) | own
+    made = reproduce._row(SimpleNamespace(path=tmp_path), result, "quick")
+    assert made["git"] == commit
+    assert made["command"] == f"farl {words} bounded_push --preset quick --seed 3"
+
+
+def test_figures_and_table_come_from_rows_alone(tmp_path):
+    text = io.StringIO()
+    console = Console(file=text, width=110)
+    own = [r | {"task": "mine:Task"} for r in ROWS[:4]]  # a task that the paper does not have
+    reproduce.show(ROWS + own, ("failures", "returns"), tmp_path, "farl reproduce", console)
+    more = [row("bounded_push", "ppo_lagrangian", seed, 20, 70.0) for seed in (0, 1)]
+    reproduce.show(ROWS + more, (), tmp_path, "farl reproduce --all", console)
+    assert "90 % [80, 93]" in text.getvalue() and "-25.0" in text.getvalue()
+    assert "75 % [60, 80]" in text.getvalue() and "+1.5" in text.getvalue()
+    assert "ppo_lagrangian" in text.getvalue()  # nothing is cut where a log is 110 wide
+    for name in ("failures", "returns"):
+        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_rows_without_their_counterpart_are_named_and_not_drawn(tmp_path):
+    text = io.StringIO()
+    alone = [row("bounded_soccer", "farl", 0, 1, 1.0), row("bounded_push", "uni_o4", 7, 900, 1.0)]
+    reproduce.show(ROWS + alone, ("failures",), tmp_path, "", Console(file=text, width=110))
+    assert "is missing: bounded_push seed 7, bounded_soccer seed 0\n" in text.getvalue()
+    assert "75 % [60, 80]" in text.getvalue()  # as without the seed that has no FARL
+
+
+def test_the_ablations_are_ranked_as_the_paper_ranks_them():
+    rival = lambda method, *returns: [
+        row("bounded_soccer", method, seed, 1, value) for seed, value in enumerate(returns)
+    ]
+    methods = {"farl": rival("farl", 90.0, 80.0), "mppi": rival("mppi", 60.0, 70.0)}
+    methods["simple_critic"] = rival("simple_critic", 95.0)
+    paper = read_paper()["normalized_return"]["bounded_soccer"]
+    critic, planner = reproduce._rank_lines(methods, paper)
+    assert planner.startswith("final return, farl - mppi: +20.0 (95 % over seeds: +10.0 to +30.0)")
+    assert planner.endswith("ranks below FARL, as in the paper")
+    assert critic.startswith("final return, farl - simple_critic: -5.0 (95 % over seeds: none)")
+
+
+def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
+    text, settings = io.StringIO(), reproduce.settings_of("bounded_push", "quick")
+    draw = lambda name="quick": reproduce.redraw(
+        tmp_path, name, ("failures",), "farl reproduce --stored", Console(file=text, width=110)
+    )
+    with pytest.raises(UserError, match="has no seed of both uni_o4 and farl"):
+        draw()
+    rows = "".join(json.dumps(r | {"settings": "a"}) + "\n" for r in ROWS[:4])
+    (tmp_path / "main.jsonl").write_text(rows)
+    (tmp_path / "settings.json").write_text(json.dumps({"a": settings}))
+    draw()
+    assert "75 % [60, 80]" in text.getvalue() and (tmp_path / "failures.png").is_file()
+    assert (tmp_path / "main.jsonl").read_text() == rows  # nothing is run, nothing rewritten
+    with pytest.raises(UserError, match="today's settings"):
+        draw("paper")
+
+
+def test_the_papers_numbers_are_those_of_the_paper():
+    paper = read_paper()
+    pairs = paper["failure_episodes"].values()
+    reductions = [100 * (1 - p["farl"] / p["uni_o4"]) for p in pairs]
+    np.testing.assert_allclose(reductions, [37.4, 49.6, 21.5, 65.8], atol=0.05)
