@@ -124,7 +124,7 @@ def sources_of(start: Agent, method: Method) -> dict[str, str]:
 
     Without a gate nothing reads its calibration, which may then differ.
     """
-    from farl_jax.storage.checkpoint import digest
+    from farl_jax.storage.leaves import digest
 
     offline = start.replace(risk_critic=None)
     offline = offline if method.gated else offline.replace(calibration=None)
