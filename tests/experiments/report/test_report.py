@@ -78,8 +78,8 @@ def test_no_share_of_no_failures():
     ("rival", "verdict", "said"),
     [
         ((80.0, 82.0), "below", "ranks below FARL, as in the paper"),
-        ((99.0, 98.0), "above", "does not rank below here, unlike the paper"),
-        ((80.0, 99.0), "undecided", "the interval holds 0, unlike the paper"),
+        ((99.0, 98.0), "above", "ranks above FARL here, unlike the paper"),
+        ((80.0, 99.0), "undecided", "the interval contains 0, unlike the paper"),
     ],
 )
 def test_ranks_say_whether_a_rival_is_below_with_intervals(rival, verdict, said):

@@ -86,7 +86,7 @@ def test_begun_work_is_refused_and_resumed_work_is_not(seed, capsys, trace):
 
 def test_two_ways_at_once_are_refused(seed, tmp_path, capsys):
     for words in (("online", str(seed)), ("offline", str(seed)), ("demos", "--out", str(tmp_path))):
-        assert "give one of them" in said(capsys, *words, "--resume", "--overwrite")
+        assert "give only one of them" in said(capsys, *words, "--resume", "--overwrite")
     assert not (seed / REPLACED).exists()
 
 
