@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +54,8 @@ def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset
     """
     steps = jax.tree.map(np.asarray, rollout)
     keep = np.ones(steps.reward.shape, bool) if keep is None else np.asarray(keep)
+    chex.assert_rank(keep, 2)
+    chex.assert_equal_shape([keep, steps.reward, steps.terminated, steps.truncated])
     ends = steps.terminated | steps.truncated
     starts = np.ones_like(keep)
     starts[1:] = ends[:-1] | ~keep[:-1]
@@ -86,6 +89,7 @@ def num_episodes(data: Dataset) -> int:
 
 def select_episodes(data: Dataset, episodes: np.ndarray) -> Dataset:
     """The transitions of the named episodes, in their order of time."""
+    chex.assert_rank([data["episode"], episodes], 1)
     mask = np.isin(data["episode"], episodes)
     picked = {k: v[mask] for k, v in data.items()}
     return picked | {"episode": _renumber(picked["episode"])}

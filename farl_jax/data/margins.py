@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import chex
 import jax
 import numpy as np
 
@@ -18,6 +19,7 @@ def foreseen_margin(margin: Margin, before: Margin, lead: float) -> Margin:
         margin, before: m, now and one step ago, [...].
         lead: steps. What rolls or was shoved cannot be stopped at once: it is in danger earlier.
     """
+    chex.assert_equal_shape([margin, before])
     return margin - lead * (before - margin).clip(0.0)
 
 

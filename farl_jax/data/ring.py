@@ -1,5 +1,6 @@
 """The latest windows of a run in a ring buffer on the device; the oldest make room."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -35,6 +36,9 @@ def store(
         most: static.
     """
     size, length = ring.fields["reward"].shape
+    chex.assert_rank(eligible, 2)
+    horizon = eligible.shape[0] + length - 1, eligible.shape[1]
+    chex.assert_tree_shape_prefix({name: steps[name] for name in ring.fields}, horizon)
     lot = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
     lot, place = jax.lax.top_k(lot.reshape(-1), most)
     drawn = lot >= 0.0

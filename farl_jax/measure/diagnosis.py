@@ -6,6 +6,7 @@ seen: behind one that acts, failures that were foreseen never happen, and nothin
 
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 
@@ -28,6 +29,8 @@ def later_failures(
 
     Once an episode has ended nothing more can fail in it. Unknown is what lies beyond the rollout.
     """
+    chex.assert_rank(failure, 2)
+    chex.assert_equal_shape([failure, done])
     labels = np.zeros((horizon + 1, *failure.shape), bool)
     known = np.zeros_like(labels)
     length = len(failure)
@@ -48,6 +51,8 @@ def within(labels: np.ndarray, known: np.ndarray, window: int) -> tuple[np.ndarr
 
     That is what a failure head of that `failure_window` foretells.
     """
+    chex.assert_rank(labels, 3)
+    chex.assert_equal_shape([labels, known])
     steps = range(len(labels) - window + 1)
     some = np.stack([labels[i : i + window].any(0) for i in steps])
     return some, some | known[window - 1 :]
@@ -63,6 +68,9 @@ def foresight(
     All [H + 1, T, N]; `probability` is p_i of what the policy does next, imagined. `failing` [T, N]
     are the steps that are left out.
     """
+    chex.assert_rank([labels, failing], [3, 2])
+    chex.assert_equal_shape([probability, labels, known])
+    chex.assert_equal_shape_suffix([labels, failing], 2)
     calm = ~failing
     report: dict[str, list[float]] = {"auroc": [], "auprc": [], "ece": [], "rate": []}
     for i in range(1, len(labels)):
@@ -84,6 +92,8 @@ def reliability(
     bins: int = 10,
 ) -> dict[str, list[float]]:
     """Predicted C_H [T, N] against the realised sum gamma^i c_{t+i}, in bins of equal size."""
+    chex.assert_equal_shape([labels, known])
+    chex.assert_equal_shape([cost, failing, labels[0]])
     use = ~failing & known.all(0)
     weight = gamma_risk ** np.arange(len(labels))
     realised = np.tensordot(weight, labels, axes=1)[use]
@@ -97,6 +107,8 @@ def reliability(
 
 def in_time_order(done: np.ndarray, *steps: np.ndarray) -> tuple[np.ndarray, ...]:
     """(episode number [N T], each of `steps` [T, N] as [N T]): one environment after the other."""
+    chex.assert_rank(done, 2)
+    chex.assert_equal_shape([done, *steps])
     flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1)
     begins = np.ones_like(done)
     begins[1:] = done[:-1]
@@ -118,6 +130,8 @@ def gate_report(
     before. lead: median over onsets of the steps from the first alarm of those `window` to the
     failure.
     """
+    chex.assert_rank(labels, 3)
+    chex.assert_equal_shape([cost, done, labels[0]])
     calm, alarm = ~labels[0], cost > max_risk
     fired = alarm & calm
     soon = labels[1:].any(0)

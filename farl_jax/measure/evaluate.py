@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +13,7 @@ from farl_jax.types import BatchedEnv, Controller, Transition
 
 def first_episodes(steps: Transition) -> jax.Array:
     """Mask [T, N] of the steps that belong to each environment's first episode."""
+    chex.assert_rank(steps.done, 2)
     ended_before = jnp.cumsum(steps.done, axis=0) - steps.done
     return ended_before == 0
 
@@ -23,6 +25,7 @@ def episode_summary(steps: Transition, env: BatchedEnv) -> dict[str, jax.Array]:
     return (raw) and normalized_return with its standard error.
     """
     mask = first_episodes(steps)
+    chex.assert_equal_shape([mask, steps.reward, steps.failure, steps.success])
     total = lambda x: jnp.sum(jnp.where(mask, x, 0), axis=0)
     length = total(jnp.ones_like(steps.reward))
     failing = total(steps.failure)

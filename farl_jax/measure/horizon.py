@@ -10,6 +10,7 @@ Axes: G gates, T time, N environments.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,8 @@ def matched_thresholds(cost: np.ndarray, calm: np.ndarray, rates: Sequence[float
     Ties, as of a saturated failure head, leave a gate below its rate, never above. NaN, at which no
     gate fires, where no step is calm.
     """
+    chex.assert_rank([cost, calm], [3, 2])
+    chex.assert_equal_shape_suffix([cost, calm], 2)
     if not calm.any():
         return np.full((len(rates), len(cost)), np.nan)
     return np.quantile(cost[:, calm], 1.0 - np.asarray(rates), axis=1, method="higher")
@@ -75,6 +78,7 @@ def foresight(
         `diagnosis.gate_report`, and recall_by_lead [Hmax]: share of the failure onsets with an
         alarm at least 1, 2, ... Hmax steps before, of the onsets with so many steps before them.
     """
+    chex.assert_rank([labels, cost], [3, 2])
     window = len(labels) - 1
     report = diagnosis.gate_report(cost, labels, done, max_risk, lead_time, window)
     episode, failure, risk = diagnosis.in_time_order(done, labels[0], cost)

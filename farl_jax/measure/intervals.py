@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import chex
 import numpy as np
 
 
@@ -30,6 +31,7 @@ def reduction(failures: float, baseline: float) -> tuple[float, float, float]:
 def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
     """95 % limits of the mean over seeds; both are the value itself where there is one seed."""
     values = np.asarray(values, float)
+    chex.assert_rank(values, 1)
     rows = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
     low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
     return float(low), float(high)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -30,6 +31,7 @@ class Learner:
         rate: jax.Array | float = 1.0,
     ) -> "Learner":
         """One optimiser step; `rate` [] scales it where the optimiser itself has no step size."""
+        chex.assert_trees_all_equal_shapes(gradient, self.params)
         updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
         updates = jax.tree.map(lambda u: rate * u, updates)
         return Learner(optax.apply_updates(self.params, updates), opt_state)
@@ -67,4 +69,5 @@ def finite(tree: Any) -> jax.Array:
 
 def polyak(target: Params, online: Params, rate: float) -> Params:
     """rate * online + (1 - rate) * target, leaf by leaf."""
+    chex.assert_trees_all_equal_shapes(target, online)
     return optax.incremental_update(online, target, rate)

@@ -5,6 +5,7 @@ Independent seeds under `vmap`: the reference's "diversity" term has no gradient
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -23,6 +24,8 @@ def negative_log_likelihood(
     policy: GaussianPolicy, params: Params, obs: jax.Array, action: jax.Array
 ) -> jax.Array:
     """-log pi(a|s) per row: normalised obs [B, D], action [B, A] -> [B]."""
+    chex.assert_rank([obs, action], 2)
+    chex.assert_equal_shape_prefix([obs, action], 1)
     return -distributions.log_prob(action, *policy.apply(params, obs))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -33,6 +34,7 @@ def advantage(
     value_net: Value, critic_net: DoubleCritic, critics: Critics, obs: jax.Array, action: jax.Array
 ) -> jax.Array:
     """min(Q1, Q2)(s, a) - V(s): [..., D], [..., A] -> [...]."""
+    chex.assert_equal_shape_prefix([obs, action], obs.ndim - 1)
     q = critic_net.apply(critics.critic, obs, action).min(axis=0)
     return q - value_net.apply(critics.value, obs)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -62,6 +63,7 @@ def evaluate_policy(
     The next state is the ensemble's mean prediction; the same starts and no sampling make scores of
     two policies directly comparable (common random numbers).
     """
+    chex.assert_rank(start, 2)
 
     def step(obs: jax.Array, _: None):
         action = action_of(obs)
@@ -74,6 +76,8 @@ def evaluate_policy(
 
 def is_better(candidate: jax.Array, incumbent: jax.Array) -> jax.Array:
     """Whether the paired gain [B] exceeds one standard error of its mean: [] bool."""
+    chex.assert_rank(candidate, 1)
+    chex.assert_equal_shape([candidate, incumbent])
     gain = candidate - incumbent
     standard_error = gain.std(ddof=1) / jnp.sqrt(gain.shape[0])
     return gain.mean() > standard_error

@@ -12,6 +12,7 @@ All keep PPO's batches, value function, epochs and minibatches, and add the cost
 from collections.abc import Callable
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -49,11 +50,13 @@ class ConstrainedLearners:
 
 def ascend(multiplier: jax.Array, excess: jax.Array, config: ConstraintConfig) -> jax.Array:
     """lambda <- min(cap, max(0, lambda + rate (J_C - d))): [] -> []."""
+    chex.assert_rank([multiplier, excess], 0)
     return jnp.clip(multiplier + config.multiplier_rate * excess, 0.0, config.multiplier_cap)
 
 
 def centered_cost(batch: PPOBatch, cost: CostBatch) -> jax.Array:
     """A_C less its mean over the live weighted rows, 0 on the others: [B]."""
+    chex.assert_equal_shape([batch.weight, cost.advantage, cost.live])
     return cost.live * (cost.advantage - weighted_mean(cost.advantage, batch.weight * cost.live))
 
 
@@ -66,6 +69,8 @@ def lagrangian_loss(
     however rare failures are.
     """
     batch, cost = data
+    chex.assert_rank([batch.advantage, multiplier], [1, 0])
+    chex.assert_equal_shape([batch.advantage, batch.weight, cost.advantage, cost.live])
     log_ratio, log_std = ppo.likelihood(policy, params, batch, config)
     gain = ppo.standardize(batch.advantage, batch.weight)
     price = cost.live * ppo.standardize(cost.advantage, batch.weight * cost.live)
@@ -89,6 +94,8 @@ def p3o_loss(
     The metric `multiplier` is kappa where the penalty is on, else 0.
     """
     batch, cost = data
+    chex.assert_rank([batch.advantage, excess], [1, 0])
+    chex.assert_equal_shape([batch.advantage, batch.weight, cost.advantage, cost.live])
     log_ratio, log_std = ppo.likelihood(policy, params, batch, config)
     gain = ppo.standardize(batch.advantage, batch.weight)
     surrogate = weighted_mean(ppo.clipped_surrogate(log_ratio, gain, config.clip), batch.weight)

@@ -8,6 +8,7 @@ definition, whatever the network says.
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +50,9 @@ def make_cost_batch(
     Success ends the episode at no cost to come; a time-out bootstraps. After the first failure all
     deltas are 0, so none of what follows is blamed on or credited to any step.
     """
+    chex.assert_rank([steps.obs, steps.next_obs], 3)
+    chex.assert_equal_shape_prefix([steps.obs, steps.next_obs, steps.failing_steps], 2)
+    chex.assert_equal_shape([steps.failing_steps, steps.failure, steps.first_failure])
     failed_before = steps.failing_steps > steps.failure
     failed_after = steps.failing_steps > 0
     now = value_net.apply(value, normalizer(steps.obs))
@@ -86,6 +90,8 @@ class CostRate:
 
     def add(self, steps: Transition, window: int) -> "CostRate":
         """Add a rollout [T, N]."""
+        chex.assert_rank(steps.done, 2)
+        chex.assert_equal_shape([steps.done, steps.failing_steps])
         ended = self.ended + jnp.sum(steps.done)
         failed = self.failed + jnp.sum(steps.done & (steps.failing_steps > 0))
         keep = jnp.minimum(1.0, window / jnp.maximum(ended, 1.0))
@@ -102,6 +108,8 @@ def cost_to_come(data: Dataset, discount: float) -> tuple[np.ndarray, np.ndarray
     gamma^k where the episode's first failure is k steps ahead, 0 where there is none; a step is
     live up to and with the first failure.
     """
+    chex.assert_rank(data["episode"], 1)
+    chex.assert_equal_shape([data["episode"], data["failure"]])
     steps = np.arange(len(data["episode"]))
     never = len(steps) + 1
     number = np.unique(data["episode"], return_inverse=True)[1]

@@ -11,6 +11,7 @@ combination of H^-1 g and H^-1 b.
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -35,6 +36,7 @@ def conjugate_gradient(
 
     Stops moving once the residual is TINY against b, squared.
     """
+    chex.assert_rank(b, 1)
     enough = TINY * (b @ b)
 
     def iterate(_: int, carry: tuple[jax.Array, ...]):
@@ -73,6 +75,7 @@ def solve_dual(
     A = q - r^2 / s, B = 2 delta - c^2 / s. Each piece has its minimum at the square root of its
     ratio, or at the border -r / c. Without a cost gradient the constraint is left out.
     """
+    chex.assert_rank([q, r, s, c], 0)
     steep, has_cost = jnp.maximum(q, TINY), s > TINY
     s = jnp.where(has_cost, s, 1.0)
     spare = 2.0 * max_kl - c**2 / s  # B < 0: the line c + b'x = 0 misses the trust region
@@ -116,6 +119,8 @@ def search_line(
     <= delta, the cost rises by no more than max(0, -c), and, but for a recovery, the reward does
     not fall. Where nothing will do it is (start, 0).
     """
+    chex.assert_rank([start, case, excess], [1, 0, 0])
+    chex.assert_equal_shape([start, step])
     reward, cost, _ = measure(start)
 
     def will_do(share: jax.Array) -> jax.Array:
@@ -154,6 +159,8 @@ def improve(
         excess: c [], J_C - d in cost per step.
         online, config: bounds.
     """
+    chex.assert_rank([batch.obs, excess], [2, 0])
+    chex.assert_equal_shape([*gains, batch.log_prob, batch.weight])
     start, unravel = ravel_pytree(params)
     old = policy.apply(params, batch.obs)
 

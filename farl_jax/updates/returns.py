@@ -23,6 +23,7 @@ def generalized_advantage(
     `next_value` is V of the true next observation, so a time limit bootstraps and a success
     does not; neither lets the next episode leak in.
     """
+    chex.assert_rank(reward, 2)
     chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
     delta = reward + discount * jnp.where(terminated, 0.0, next_value) - value
     carry_on = jnp.where(terminated | truncated, 0.0, discount * trace)
