@@ -152,6 +152,7 @@ UNCHECKED = {
     "normalized_return": "one array of any shape",
     "num_episodes": "one array of any length",
     "pad_to_power_of_two": "one array of any shape",
+    "plain_decision": "one array of any shape",
 }
 ARRAYS = ("jax.Array", "np.ndarray", "Margin", "Transition")
 PPO = ROOT / "farl_jax" / "updates" / "ppo.py"

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -70,8 +69,7 @@ def _transition(state: Any, decision: Decision, outcome: Any) -> Transition:
 
 
 def plain_decision(action: jax.Array) -> Decision:
-    """A decision without a policy behind it, action [N, A]."""
-    chex.assert_rank(action, 2)
+    """A decision without a policy behind it: action [..., A]."""
     zero = jnp.zeros(action.shape[:-1])
     return Decision(action, zero, action, zero, zero.astype(bool), zero, zero.astype(jnp.int32))
 

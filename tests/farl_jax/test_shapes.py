@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from farl_jax.config import ConstraintConfig
-from farl_jax.data import dataset, margins, ring, rollout
+from farl_jax.data import dataset, margins, ring
 from farl_jax.measure import diagnosis, evaluate, horizon, intervals
 from farl_jax.nn import distributions, normalize, training
 from farl_jax.offline import bc, iql, ope, pipeline
@@ -55,7 +55,6 @@ CALLS = {
         WINDOWS, {name: TABLE for name in WINDOWS.fields}, TABLE > 0, KEY, 2
     ),
     "foreseen_margin": lambda: margins.foreseen_margin(TABLE, COLUMN, 5.0),
-    "plain_decision": lambda: rollout.plain_decision(FLAT),
     "select_episodes": lambda: dataset.select_episodes(DATA, np.arange(2)),
     "negative_log_likelihood": lambda: bc.negative_log_likelihood(None, None, TABLE, TABLE[:1]),
     "advantage": lambda: iql.advantage(None, None, None, TABLE, TABLE[:1]),
