@@ -129,7 +129,7 @@ LEFT_OUT = {
     "no object": (damage("farl/result.json", "[1]"), "farl", "must be a group of fields; got [1]"),
     "no number": (change("farl/result.json", final_return=None), "farl", "final_return must be a"),
     "not finite": (change("farl/result.json", final_return=float("nan")), "farl", "NaN is no JSON"),
-    "protocol": (change("config.json", protocol=0), "farl", "another protocol: 0"),
+    "protocol": (change("config.json", protocol=0), "farl", "protocol must be 1; got 0"),
     "other task": (change("config.json", task="bounded_soccer"), "farl", "mixed folder"),
     "other method": (change("farl/result.json", method="cpo"), "farl", "the result of cpo"),
     "other preset": (change("farl/result.json", preset="paper"), "farl", "preset quick, its"),

@@ -148,7 +148,7 @@ def test_spoiled_notes_and_results_are_failures_of_their_cells_and_a_ledger_one_
     told = {row["cell"]: row["error"] for row in sweep.run()}
     first, second, third, last = (cell.name for cell in sweep.cells)
     assert "result.json: it must be a group of fields; got null" in told.pop(first)
-    assert "config.json says seed 0, its result 1" in told.pop(third)
+    assert "seed is 0 in config.json and 1 in the result" in told.pop(third)
     assert "seed1.json: error must be text; got 3" in told.pop(last)
     assert not told and [row["cell"] for row in sweep.rows] == [second]
 
@@ -234,7 +234,7 @@ def test_the_lock_of_a_slurm_job_moves_with_it_and_ends_with_it(tmp_path, monkey
         for text, code in (("echo RUNNING", 0), ("echo timed out >&2", 1)):
             left()
             monkeypatch.setenv("PATH", answering(tmp_path / "bin", "squeue", text, code))
-            with pytest.raises(UserError, match="process 7 on slurm-job-17; if that is gone"):
+            with pytest.raises(UserError, match="process 7 on slurm-job-17; if that process has ended"):
                 take()
         for text, code in (("true", 0), ("echo slurm_load_jobs error: Invalid job id >&2", 1)):
             left()
