@@ -234,7 +234,9 @@ def test_the_lock_of_a_slurm_job_moves_with_it_and_ends_with_it(tmp_path, monkey
         for text, code in (("echo RUNNING", 0), ("echo timed out >&2", 1)):
             left()
             monkeypatch.setenv("PATH", answering(tmp_path / "bin", "squeue", text, code))
-            with pytest.raises(UserError, match="process 7 on slurm-job-17; if that process has ended"):
+            with pytest.raises(
+                UserError, match="process 7 on slurm-job-17; if that process has ended"
+            ):
                 take()
         for text, code in (("true", 0), ("echo slurm_load_jobs error: Invalid job id >&2", 1)):
             left()
