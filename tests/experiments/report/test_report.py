@@ -164,7 +164,7 @@ def test_a_missing_seed_is_left_out_of_the_methods_that_have_it(tmp_path):
     (left,) = findings.left_out
     assert left[0].endswith("seed2/uni_o4") and "seed 2 is missing from farl" in left[1]
     assert len(groups[TASK]["uni_o4"]) == 2
-    assert (f"{TASK}, mppi", "lacks seed 1: compared on the seeds that it has") in findings.notes
+    assert (f"{TASK}, mppi", "lacks seed 1; compared on its other seeds") in findings.notes
 
 
 def test_other_settings_are_left_out_or_make_groups_of_their_own(tmp_path):
@@ -238,7 +238,7 @@ def test_empty_and_missing_folders_are_named(tmp_path):
     findings = Findings()
     collect([tmp_path / "runs", tmp_path / "empty", tmp_path / "gone"], (), findings)
     assert findings.left_out == [
-        (str(tmp_path / "empty"), "holds no finished run"),
+        (str(tmp_path / "empty"), "has no finished run"),
         (str(tmp_path / "gone"), "no such folder"),
     ]
 
@@ -299,7 +299,7 @@ def test_nothing_to_report_is_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
     assert main(["report", "empty", "gone", "-o", "out"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "nothing to report: empty: holds no finished run; gone: no such folder" in line
+    assert "nothing to report: empty: has no finished run; gone: no such folder" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -467,7 +467,7 @@ def test_warnings_stand_on_the_page_and_on_the_console_by_name(made):
     _, page, _, done = made
     assert "runs/short/farl</code>: another budget: 5 online steps" in page
     assert "farl: warning: runs/short/farl: another budget: 5 online steps" in done.stderr
-    assert "no method of this version" in page and "1 left out" in done.stdout
+    assert "not a method of this version" in page and "1 left out" in done.stdout
 
 
 @drawn
