@@ -1,4 +1,4 @@
-"""Measuring: whole first episodes on fixed keys, and how well failures are foreseen."""
+"""Evaluation of policies: whole first episodes, on fixed keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from farl_jax.types import BatchedEnv, Controller, Transition
 
 
 def first_episodes(steps: Transition) -> jax.Array:
-    """Mask [T, N] of the steps that belong to each environment's first episode."""
+    """Mask [T, N] of the steps of each environment's first episode."""
     chex.assert_rank(steps.done, 2)
     ended_before = jnp.cumsum(steps.done, axis=0) - steps.done
     return ended_before == 0
@@ -48,8 +48,8 @@ def make_evaluate(
 ) -> Callable[..., dict[str, jax.Array]]:
     """Build a jitted `evaluate(key, *args)` of `controller_of(*args)` -> (memory, controller).
 
-    One episode each. The key decides the starts and nothing else of a deterministic controller;
-    use keys that training and tuning never see.
+    Each environment has one episode. With a deterministic controller the key decides only the
+    starts. Use keys that training and tuning do not use.
     """
 
     def evaluate(key: jax.Array, *args: Any) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""Diagonal Gaussian over actions, not squashed: the environment clips, the density does not."""
+"""Diagonal Gaussian over actions, not squashed. The environment clips actions, the density not."""
 
 import chex
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 def sample(key: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
-    """Draw from N(mean, exp(log_std)^2); mean, log_std [..., A]."""
+    """Sample N(mean, exp(log_std)^2): [..., A] each -> [..., A]."""
     chex.assert_equal_shape([mean, log_std])
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 

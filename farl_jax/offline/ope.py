@@ -1,4 +1,4 @@
-"""Off-policy evaluation (Uni-O4): imagine a policy in a learned ensemble, score it with Q."""
+"""Off-policy evaluation (Uni-O4): roll out a policy in a learnt ensemble, and score it with Q."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def make_fit_ensemble(
 ) -> Callable[[jax.Array, DeviceData], tuple[Params, jax.Array]]:
     """Build `fit(key, data) -> (params [E, ...], mean squared error)`.
 
-    Data fields: obs, next_obs (normalised) [P, D], action [P, A]. Members see their own batches.
+    Data fields: obs, next_obs (normalised) [P, D], action [P, A]. Each member has its own batches.
     """
     optimizer = optax.adam(config.model_learning_rate)
 
@@ -60,8 +60,8 @@ def evaluate_policy(
 ) -> jax.Array:
     """Mean min-Q along imagined trajectories, per start state: start [B, D] -> [B].
 
-    The next state is the ensemble's mean prediction; the same starts and no sampling make scores of
-    two policies directly comparable (common random numbers).
+    The next state is the ensemble's mean prediction. Scores of two policies are paired, because
+    starts are equal and nothing is sampled.
     """
     chex.assert_rank(start, 2)
 

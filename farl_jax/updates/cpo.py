@@ -1,11 +1,11 @@
-"""CPO's step: the best step of reward inside a trust region that the cost limit cuts.
+"""CPO's step: the best reward step in a trust region, under the cost constraint.
 
 Constrained Policy Optimization, Achiam et al. 2017 (arXiv 1705.10528), in its local form
 
     max_x g'x   subject to   c + b'x <= 0   and   x'Hx / 2 <= delta
 
 g, b: gradients of the reward and the cost surrogate; H: Hessian of the mean KL; c: excess over the
-limit, in cost per step. With q = g'H^-1 g, r = g'H^-1 b, s = b'H^-1 b it has a closed solution, a
+limit, in cost per step. With q = g'H^-1 g, r = g'H^-1 b, s = b'H^-1 b the solution is a closed
 combination of H^-1 g and H^-1 b.
 """
 
@@ -24,8 +24,8 @@ from farl_jax.types import Params
 from farl_jax.updates import ppo
 
 UNCONSTRAINED, BOTH, RECOVERY = range(3)
-"""The cases: the limit cannot be reached within the trust region, both bounds count, or the limit
-is out of reach and the step does nothing but lower the cost."""
+"""Cases: the whole trust region keeps the limit; both bounds are active; no point keeps the limit,
+so the step only lowers the cost."""
 TINY = 1e-10
 
 
@@ -34,7 +34,7 @@ def conjugate_gradient(
 ) -> jax.Array:
     """Solve A x = b for a positive definite A, given v -> A v, in `steps` iterations: [P] -> [P].
 
-    Stops moving once the residual is TINY against b, squared.
+    The solution stays fixed once |residual|^2 <= TINY |b|^2.
     """
     chex.assert_rank(b, 1)
     enough = TINY * (b @ b)
@@ -54,7 +54,7 @@ def conjugate_gradient(
 
 @struct.dataclass
 class DualSolution:
-    """The step x = along_reward H^-1 g + along_cost H^-1 b, and how it came about; [] each."""
+    """The step x = along_reward H^-1 g + along_cost H^-1 b, its multiplier and case; [] each."""
 
     along_reward: jax.Array
     along_cost: jax.Array
@@ -72,8 +72,8 @@ def solve_dual(
         D = (A / lambda + B lambda) / 2 - r c / s   where r + lambda c > 0,
         D = (q / lambda + 2 delta lambda) / 2       elsewhere,
 
-    A = q - r^2 / s, B = 2 delta - c^2 / s. Each piece has its minimum at the square root of its
-    ratio, or at the border -r / c. Without a cost gradient the constraint is left out.
+    A = q - r^2 / s, B = 2 delta - c^2 / s. The minimum of a piece is at the square root of its
+    ratio, or at the border -r / c. Without a cost gradient there is no constraint.
     """
     chex.assert_rank([q, r, s, c], 0)
     steep, has_cost = jnp.maximum(q, TINY), s > TINY
@@ -113,11 +113,11 @@ def search_line(
     excess: jax.Array,
     config: ConstraintConfig,
 ) -> tuple[jax.Array, jax.Array]:
-    """(the first point on the way back from start + step that will do, its share of the step).
+    """Backtracking from start + step: (the first accepted point, its share of the step).
 
-    `measure(point [P])` is (surrogate of reward, of cost, KL from the start); it will do where KL
-    <= delta, the cost rises by no more than max(0, -c), and, but for a recovery, the reward does
-    not fall. Where nothing will do it is (start, 0).
+    `measure(point [P])` is (surrogate of reward, of cost, KL from the start). A point is accepted
+    if KL <= delta, the cost rises by at most max(0, -c), and the reward does not fall, which is not
+    required in a recovery. Without an accepted point the result is (start, 0).
     """
     chex.assert_rank([start, case, excess], [1, 0, 0])
     chex.assert_equal_shape([start, step])
@@ -149,7 +149,7 @@ def improve(
     online: OnlineConfig,
     config: ConstraintConfig,
 ) -> tuple[Params, dict[str, jax.Array]]:
-    """One step of CPO on a whole batch, and its metrics.
+    """Do one step of CPO on a whole batch; (parameters, metrics).
 
     Args:
         policy: the network.
