@@ -90,7 +90,7 @@ class PhaseArgs(Checked):
     resume: bool = False
     """Keep finished work and continue from the newest checkpoint."""
     task: str | None = None
-    """Your own task's module:Class again. A file alone must not run code."""
+    """For a run on your own task: its module:Class. A file alone must not run code."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
 
@@ -176,7 +176,7 @@ class HorizonArgs(Checked):
     """Policy and world model of the newest checkpoint or of the offline phase. The offline policy
     fails more often, so it gives more data."""
     task: str | None = None
-    """Your own task's module:Class again. A file alone must not run code."""
+    """For a run on your own task: its module:Class. A file alone must not run code."""
     overwrite: bool = False
     """Start again. Old results, and all made from them, are moved into replaced/."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)

@@ -42,11 +42,11 @@ class DemosConfig(Checked):
     dagger_turn: Annotated[float, Range(1)] = 25.0
     """Mean length, in steps, of each policy's turn during DAgger collection."""
     danger_margin: float | None = None
-    """m to failure at which a recovery demonstration starts. None takes the task's value."""
+    """Failure margin, in m, at which a recovery demonstration starts. None: the task's value."""
     danger_lead: NonNegative | None = None
     """Both margins are predicted this many steps ahead at current speed. None: the task's value."""
     safe_margin: float | None = None
-    """m to failure at which a recovery demonstration ends as a success. None: the task's value."""
+    """Failure margin, in m, at which it ends as a success. None: the task's value."""
     num_envs: Count = 64
     """Environments that collect at once."""
 

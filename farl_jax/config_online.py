@@ -42,9 +42,10 @@ class SafetyConfig(Checked):
     horizon: Annotated[int, Range(0, "world_model.train_horizon", high_open=True)] = 12
     """H, imagined steps of C_H."""
     hold: Count = 3
-    """Imagined steps that repeat one action of the task policy, which is most of C_H's cost. The
-    paper has 1."""
+    """Imagined steps for which each action is held. Asking the task policy is most of C_H's cost.
+    The paper has 1."""
     gamma_risk: Share = 0.95
+    """Discount of C_H per imagined step."""
     max_risk: NonNegative | None = 1e-2
     """eps_safe. None takes the value calibrated on held-out episodes, mostly a lower one."""
     failure_limit: Fraction | None = None
@@ -123,8 +124,11 @@ class OnlineConfig(Checked):
     """Online PPO on the executed steps."""
 
     env_steps: Count = 1_000_000
+    """Env steps of training, over all environments."""
     num_envs: Count = 128
+    """Environments that train at once."""
     rollout: Count = 32
+    """Steps of each environment between two updates."""
     epochs: Count = 5
     minibatches: Count = 16
     actor_learning_rate: Positive = 1e-4
@@ -144,12 +148,13 @@ class OnlineConfig(Checked):
     staying near the goal is worth about 10 / (1 - discount). In shorter episodes success pays less
     than that without a bonus."""
     treatment: Treatment = "relabelled"
-    """Recovered steps in PPO's policy loss: with the executed action, left out, or with the task
-    policy's own action."""
+    """Recovered steps in PPO's policy loss. executed: with the executed action. masked: left out.
+    relabelled: with the task policy's own action."""
     log_prob_floor: float = -10.0
     """executed: actions with a lower log-probability are left out of the policy loss."""
     max_log_ratio: Positive = 2.0
     eval_every: Count = 100_000
+    """Env steps between two evaluations."""
     eval_episodes: Count = 64
     """Episodes of one evaluation, all at once."""
     final_episodes: Count = 256

@@ -115,7 +115,7 @@ def restore(
             if step is not None:
                 raise CheckpointError(f"{error}; choose another step or train again") from error
             warnings.warn(f"skipped a damaged checkpoint: {error}", stacklevel=2)
-    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run afresh")
+    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run again")
 
 
 def read_metadata(folder: Path, step: int | None = None) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def read_metadata(folder: Path, step: int | None = None) -> dict[str, Any]:
         except Damaged:
             if step is not None:
                 raise
-    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run afresh")
+    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run again")
 
 
 def latest_step(folder: Path) -> int | None:
