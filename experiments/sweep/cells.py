@@ -68,9 +68,11 @@ class Sweep:
     def run(self) -> list[Row]:
         """Make or collect all cells, and return the rows of failures.
 
-        Both tables are written after each group, finished ones first, so that no row is lost.
+        Both tables are written once they have all finished groups, and then after each group that
+        is made, so that no row is lost.
         """
-        finished_first = sorted(self.groups.items(), key=lambda own: not self._whole(own[1]))
+        finished = {name: self._whole(cells) for name, cells in self.groups.items()}
+        finished_first = sorted(self.groups.items(), key=lambda own: not finished[own[0]])
         for number, (name, cells) in enumerate(finished_first, 1):
             if self._alone:
                 of = f", {number} of {len(self.groups)}"
@@ -85,7 +87,9 @@ class Sweep:
                     told = self._tell(f"{name} {method}", error)
                 for cell in cells:
                     self._gather(cell, method, told)
-                self._write()
+                if number >= sum(finished.values()) and self._alone:
+                    self._write()
+        self._write()
         self.write_manifest()
         return self.failed
 
