@@ -167,7 +167,7 @@ def test_spoiled_notes_and_results_are_failures_of_their_cells_and_a_ledger_one_
         (["--executor", "slurm", "--workers", "2"], "--workers needs --executor local"),
         (["--executor", "slurm", "--slurm-time", "1"], "--slurm-time must be at least 5; got 1"),
         (["--executor", "slurm", "--slurm-cpus", "0"], "--slurm-cpus must be at least 1"),
-        (["--executor", "slurm", "--slurm-extra", "array=0-9"], "--slurm-extra array=0-9"),
+        (["--executor", "slurm", "--slurm-extra", "array=0-9"], "got array=0-9"),
         (["--executor", "slurm", "--slurm-extra", "=9"], "--slurm-extra must be KEY=VALUE"),
         (["--executor", "ray"], "executor"),
         (["--workers", "0"], "--workers must be at least 1"),
