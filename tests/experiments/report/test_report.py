@@ -132,7 +132,11 @@ LEFT_OUT = {
     "protocol": (change("config.json", protocol=0), "farl", "protocol must be 1; got 0"),
     "other task": (change("config.json", task="bounded_soccer"), "farl", "mixed folder"),
     "other method": (change("farl/result.json", method="cpo"), "farl", "the result is of cpo"),
-    "other preset": (change("farl/result.json", preset="paper"), "farl", "preset is quick in config.json"),
+    "other preset": (
+        change("farl/result.json", preset="paper"),
+        "farl",
+        "preset is quick in",
+    ),
     "budget": (change("farl/result.json", online_steps=20_000), "farl", "another budget: 20,000"),
     "causes": (change("farl/result.json", causes=[1]), "farl", "causes must be a group of"),
     "unfinished": (lambda r: (r / "seed1/farl/result.json").unlink(), "farl", "not finished"),
