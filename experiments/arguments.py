@@ -236,6 +236,24 @@ class BenchTrainArgs(Checked):
 
 
 @dataclass(frozen=True)
+class BenchCompareArgs(Checked):
+    """Measure the online loop of this checkout and of another commit in turn."""
+
+    rev: tyro.conf.Positional[str]
+    """A commit of this repository: a hash, a branch or a tag."""
+    task: str = "bounded_push"
+    """A FailureBench task."""
+    num_envs: Count = 128
+    """Batch size."""
+    rounds: Count = 3
+    """How often each of the two is measured."""
+    seconds: Positive = 10.0
+    """Of updates in one measurement; two at least."""
+    out: Path | None = None
+    """JSON file for the ratio, its spread and the medians."""
+
+
+@dataclass(frozen=True)
 class TasksArgs(Checked):
     """Measure each task's scripted controllers, and the references of its normalized return."""
 

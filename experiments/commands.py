@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.arguments import (
     BenchArgs,
+    BenchCompareArgs,
     BenchTrainArgs,
     DemosArgs,
     HorizonArgs,
@@ -226,6 +227,14 @@ def command_bench_train(args: BenchTrainArgs) -> None:
     train.run(args, plain_console())
 
 
+def command_bench_compare(args: BenchCompareArgs) -> None:
+    """Throughput of the online loop, beside another commit's."""
+    from experiments.bench import compare
+
+    estimate.check_rollout(args.num_envs, 32, "--num-envs")
+    compare.run(args, plain_console())
+
+
 def command_tasks(args: TasksArgs) -> None:
     """Measure or draw the tasks' scripted controllers."""
     from experiments.bench import sheet
@@ -259,6 +268,11 @@ COMMANDS = {
         BenchTrainArgs,
         command_bench_train,
         "speed of the online loop and its parts",
+    ),
+    "bench compare": (
+        BenchCompareArgs,
+        command_bench_compare,
+        "the online loop beside another commit's",
     ),
     "tasks": (
         TasksArgs,
