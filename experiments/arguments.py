@@ -96,6 +96,25 @@ class PhaseArgs(Checked):
 
 
 @dataclass(frozen=True)
+class ExportArgs(Checked):
+    """Write a run's safe policy as a file that acts without the training code (docs/deploy.md)."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the policy: contract.json and its programs; it must not hold anything yet."""
+    method: str = "farl"
+    """Whose newest policy, behind its own gate."""
+    formats: tuple[Literal["jax", "onnx"], ...] = ()
+    """Programs to write: jax (StableHLO for CPU and CUDA), onnx (needs the extra `onnx`). Without
+    it, all that can be written here."""
+    rate: Positive | None = None
+    """Decisions a second that the contract asks for. Default: the environment's own."""
+    task: str | None = None
+    """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+
+
+@dataclass(frozen=True)
 class OfflineArgs(PhaseArgs):
     """Learn offline from a run's demonstrations."""
 
@@ -233,6 +252,18 @@ class BenchTrainArgs(Checked):
     """JSON file for the rows, for example results/bench/train.json."""
     figure: Path | None = None
     """Picture of the parts' shares."""
+
+
+@dataclass(frozen=True)
+class BenchDeployArgs(Checked):
+    """Measure how long a decision of an exported policy takes, at batch 1 on one CPU core."""
+
+    policy: tyro.conf.Positional[Path]
+    """Folder that `farl export` wrote."""
+    steps: Annotated[int, Range(100)] = 5000
+    """Decisions that are timed, after a tenth as many that are not."""
+    out: Path | None = None
+    """JSON file for the rows, for example results/bench/deploy.json."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from typing import Any
 
 from experiments.arguments import (
     BenchArgs,
+    BenchDeployArgs,
     BenchTrainArgs,
     DemosArgs,
+    ExportArgs,
     HorizonArgs,
     OfflineArgs,
     OnlineArgs,
@@ -138,7 +140,7 @@ def _one_way(args: Any) -> None:
         raise UserError("--resume goes on and --overwrite starts afresh: give one of them")
 
 
-def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
+def _on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
     from experiments.runs.run import open_run
 
     _one_way(args)
@@ -200,6 +202,18 @@ def command_diagnose(args: PhaseArgs) -> None:
     _on_run(args, lambda run: diagnose.diagnose(run, args.method))
 
 
+def command_export(args: ExportArgs) -> None:
+    """The safe policy of a run as a file."""
+    from experiments.policy.export import export
+    from experiments.policy.trained import TrainedRun
+
+    find_method(args.method)
+    _on_run(
+        args,
+        lambda run: export(TrainedRun(run), args.method, args.out, args.formats, args.rate),
+    )
+
+
 def command_bench(args: BenchArgs) -> None:
     """Throughput."""
     from experiments.bench import rollout
@@ -222,6 +236,13 @@ def command_bench_train(args: BenchTrainArgs) -> None:
 
     estimate.check_rollout(max(args.num_envs), 32, "--num-envs")
     train.run(args, plain_console())
+
+
+def command_bench_deploy(args: BenchDeployArgs) -> None:
+    """Latency of an exported policy."""
+    from experiments.bench import deploy
+
+    deploy.run(args, plain_console())
 
 
 def command_tasks(args: TasksArgs) -> None:
@@ -252,8 +273,10 @@ COMMANDS = {
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "diagnose": (PhaseArgs, command_diagnose, "what the world model foresees, as training goes"),
+    "export": (ExportArgs, command_export, "a run's safe policy as a file, for a robot"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
     "bench train": (BenchTrainArgs, command_bench_train, "the whole online loop and its parts"),
+    "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
     "tasks": (
         TasksArgs,
         command_tasks,
