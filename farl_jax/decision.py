@@ -93,11 +93,19 @@ def make_decide(
 
 
 def to_stablehlo(decide: Decide) -> bytes:
-    """The decision as one serialised program for `PLATFORMS`, weights inside (`jax.export`)."""
+    """The decision as one serialised program for `PLATFORMS`, weights inside (`jax.export`).
+
+    It names no source files: they are this machine's.
+    """
     from jax import export
 
-    traced = export.export(jax.jit(decide.program), platforms=PLATFORMS)(*decide.arguments)
-    return bytes(traced.serialize())
+    kept = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        lowered = export.export(jax.jit(decide.program), platforms=PLATFORMS)(*decide.arguments)
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", kept)
+    return bytes(lowered.serialize())
 
 
 def to_onnx(decide: Decide, name: str) -> bytes:

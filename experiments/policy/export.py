@@ -47,7 +47,8 @@ def export(
     step, learnt, _ = trained.newest(method)
     decide, say = trained.decide(method), trained.run.say
     contract = trained.contract(method, decide)
-    contract["rate_hz"] = contract["rate_hz"] if rate_hz is None else rate_hz
+    if rate_hz is not None:
+        contract = {**contract, "rate_hz": rate_hz}
     programs = make_programs(decide, f"{contract['task']}_{method}", formats, say)
     contract, apart = write(out, decide, contract, programs, typical_observations(learnt))
     for name, data in programs.items():
@@ -64,11 +65,11 @@ def write(
     Returns:
         The contract with its files, and each program's `difference`.
     """
-    contract["files"] = {
+    about = {
         PROGRAMS[name]: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in programs.items()
     }
-    contract = signed(contract)
+    contract = signed({**contract, "files": about})
     reference = SafePolicy(contract, jax.jit(decide.program))
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
