@@ -1,6 +1,8 @@
 """The cliff walker's policies, as training runs them and as files."""
 
 import dataclasses
+import functools
+import json
 import pathlib
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -9,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.policy.contract import make_contract
+from experiments.policy.contract import make_contract, signed
 from experiments.policy.export import make_programs, write
 from farl_jax import config as settings
 from farl_jax.agent import Agent, Networks
@@ -40,7 +42,9 @@ class Case(NamedTuple):
     decide: Decide
 
 
+@functools.cache
 def make_case(name: str) -> Case:
+    """One for all tests."""
     method, learnt = METHODS[name], random_agent(NETS, seed=3)
     gate = Gate.create(CONFIG.safety.horizon, CONFIG.safety.gamma_risk, np.inf)
     if method.gated:
@@ -50,7 +54,8 @@ def make_case(name: str) -> Case:
         )
         controller = behaviour.make_controller(NETS, CONFIG, method, explore=False)(learnt, gate)
         memory = behaviour.start_memory(CONFIG, method, make_toy(50))
-        risk = controller(memory, state, jax.random.key(0))[1].horizon_cost
+        risk = jax.jit(lambda key: controller(memory, state, key)[1].horizon_cost)
+        risk = risk(jax.random.key(0))
         gate = gate.replace(max_risk=jnp.median(risk))
     return Case(method, learnt, gate, make_decide(NETS, CONFIG, method, learnt, gate))
 
@@ -93,10 +98,6 @@ def write_toy(folder: pathlib.Path, name: str = "farl", formats: Any = ("jax",))
 
 def resign(folder: pathlib.Path, **changes: Any) -> None:
     """Change a contract as somebody could who also knows how to hash it."""
-    import json
-
-    from experiments.policy.contract import signed
-
     path = folder / "contract.json"
     path.write_text(json.dumps(signed(json.loads(path.read_text()) | changes)))
 

@@ -1,6 +1,8 @@
 """Loading a policy and acting with it: what is damaged, foreign or not finite is one line."""
 
+import hashlib
 import json
+import pickle
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 from farl_jax import deploy
 from farl_jax.deploy import DeployError
 from tests.deployed import resign, write_toy
+from tests.farl_jax.data.test_dataset import Bomb
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +76,21 @@ def test_another_version(folder):
     refused(lambda: deploy.load(folder), "format 2, this version reads 1")
 
 
+def test_loading_runs_no_code(folder, tmp_path):
+    """Each file in turn is a pickle that would make a folder, signed where it is a program."""
+    target = tmp_path / "executed"
+    bomb = pickle.dumps(Bomb(target))
+    file = {"bytes": len(bomb), "sha256": hashlib.sha256(bomb).hexdigest()}
+    (folder / "policy.stablehlo").write_bytes(bomb)
+    resign(folder, files={"policy.stablehlo": file})
+    refused(lambda: deploy.load(folder), "cannot use it")
+    (folder / "contract.json").write_bytes(bomb)
+    refused(lambda: deploy.load(folder), "damaged")
+    assert not target.exists()
+
+
 def test_a_program_of_another_version_says_which_wrote_it(folder):
     """Bytes that JAX cannot read, though they are those that the contract names."""
-    import hashlib
-
     data = b"\x10\x00\x00\x00" + bytes(200)
     (folder / "policy.stablehlo").write_bytes(data)
     file = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
