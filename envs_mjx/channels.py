@@ -32,11 +32,12 @@ _MOTION = "0.01 m per decision"
 
 
 def channels_of(env: Any) -> Channels:
-    """Names, units and bounds of `env`, one environment.
+    """Names, units and bounds of `env`, one environment or a batch of it.
 
     One that is not of MetaWorld's layout has names by number, without units or bounds; actions are
     in [-1, 1] everywhere. The rate is simulated time's.
     """
+    env = getattr(env, "env", env)
     model = getattr(env, "model", None)
     rate = None if model is None else 1.0 / (SUBSTEPS * float(model.opt.timestep))
     goal = getattr(getattr(env, "task", None), "goal_low", None)

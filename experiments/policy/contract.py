@@ -28,7 +28,7 @@ def make_contract(
     newest: tuple[int, Agent, Gate],
     memory: list[Variable],
 ) -> Contract:
-    """The contract of `method`'s policy on `env`, one environment; no files yet.
+    """The contract of `method`'s policy on `env`; no files yet.
 
     `newest` is (online steps, what was learnt in them, the gate then).
     """

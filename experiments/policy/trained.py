@@ -89,7 +89,7 @@ class TrainedRun:
 
     def contract(self, method: str, decide: Decide) -> Contract:
         """What whoever acts with `decide` must know; without files."""
-        env, config = self.run.env(1).env, self.settings.config
+        env, config = self.run.env(1), self.settings.config
         return make_contract(env, config, method, self.newest(method), decide.memory)
 
 
