@@ -1,4 +1,4 @@
-"""Commands: the only place that knows both the learner and the simulator."""
+"""The commands. Only this package imports both the learner and the simulator."""
 
 from typing import Any
 
