@@ -17,7 +17,7 @@ from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest, shown
 from envs_mjx.import_path import blaming, load_class
 from envs_mjx.physics.backends import BACKENDS
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.robot_env import RobotEnv
 from envs_mjx.tasks.bounded_push import BoundedPush
 from envs_mjx.tasks.bounded_soccer import BoundedSoccer
 from envs_mjx.tasks.fragile_push_wall import FragilePushWall
@@ -33,7 +33,7 @@ __all__ = [
     "Episode",
     "PhysicsState",
     "Readings",
-    "SawyerEnv",
+    "RobotEnv",
     "State",
     "Task",
     "make",
@@ -47,7 +47,7 @@ for _name in TASKS:  # import paths in settings of runs, and in tasks of users' 
     sys.modules[f"{__name__}.{_name}"] = sys.modules[f"{__name__}.tasks.{_name}"]
 
 
-def make(task: str | Task, backend: str | None = None, **overrides: Any) -> SawyerEnv:
+def make(task: str | Task, backend: str | None = None, **overrides: Any) -> RobotEnv:
     """Build an environment.
 
     Args:
@@ -63,14 +63,14 @@ def make(task: str | Task, backend: str | None = None, **overrides: Any) -> Sawy
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
     if not isinstance(task, str):
         _check_parts(task, shown(str(task)))
-        return SawyerEnv(_override(task, overrides), backend)
+        return RobotEnv(_override(task, overrides), backend)
     kind = task_class(task)
     if ":" not in task:
-        return SawyerEnv(_override(kind(), overrides), backend)
+        return RobotEnv(_override(kind(), overrides), backend)
     with blaming(task):
         own = _override(kind(), overrides)
         task_check.check_constants(own, task)
-        env = SawyerEnv(own, backend)
+        env = RobotEnv(own, backend)
         if not forks.is_fork():
             task_check.check_functions(env, task)
         return env

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_mjx.core import State
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.robot_env import RobotEnv
 
 
 @struct.dataclass
@@ -31,7 +31,7 @@ class BraxState:
 class BraxEnv:
     """One environment; jit with `compiler_options=dict(env.compiler_options)`."""
 
-    def __init__(self, env: SawyerEnv) -> None:
+    def __init__(self, env: RobotEnv) -> None:
         """Wrap what `envs_mjx.make` returned."""
         self._env = env
         self.observation_size = env.observation_size
