@@ -21,6 +21,7 @@ from envs_mjx.robot_env import RobotEnv
 from envs_mjx.tasks.bounded_push import BoundedPush
 from envs_mjx.tasks.bounded_soccer import BoundedSoccer
 from envs_mjx.tasks.fragile_push_wall import FragilePushWall
+from envs_mjx.tasks.franka_fragile_push_wall import FrankaFragilePushWall
 from envs_mjx.tasks.obstructed_push import ObstructedPush
 from envs_mjx.tasks.task import Episode, Readings, Task
 
@@ -40,8 +41,10 @@ __all__ = [
     "task_class",
 ]
 
+_FAILUREBENCH = (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)
+_FRANKA = (FrankaFragilePushWall,)
 TASKS: Mapping[str, type] = MappingProxyType(
-    {task.name: task for task in (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)}
+    {task.name: task for task in (*_FAILUREBENCH, *_FRANKA)}
 )
 for _name in TASKS:  # import paths in settings of runs, and in tasks of users' own
     sys.modules[f"{__name__}.{_name}"] = sys.modules[f"{__name__}.tasks.{_name}"]
