@@ -21,6 +21,7 @@ from envs_mjx.robot_env import RobotEnv
 from envs_mjx.tasks.bounded_push import BoundedPush
 from envs_mjx.tasks.bounded_soccer import BoundedSoccer
 from envs_mjx.tasks.fragile_push_wall import FragilePushWall
+from envs_mjx.tasks.franka_disturbed_push import FrankaDisturbedPush
 from envs_mjx.tasks.franka_fragile_push_wall import FrankaFragilePushWall
 from envs_mjx.tasks.obstructed_push import ObstructedPush
 from envs_mjx.tasks.task import Episode, Readings, Task
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 _FAILUREBENCH = (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)
-_FRANKA = (FrankaFragilePushWall,)
+_FRANKA = (FrankaDisturbedPush, FrankaFragilePushWall)
 TASKS: Mapping[str, type] = MappingProxyType(
     {task.name: task for task in (*_FAILUREBENCH, *_FRANKA)}
 )

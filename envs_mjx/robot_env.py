@@ -13,10 +13,11 @@ from envs_mjx.errors import EnvError
 from envs_mjx.physics.backends import Control, initial_state, make_physics
 from envs_mjx.physics.scene import sensor_slices
 from envs_mjx.robots.robot import Readings, scalar_last
-from envs_mjx.tasks.task import Episode, Task
+from envs_mjx.tasks.task import Disturbed, Episode, Task
 
 _MAX_REWARD = 10.0  # of MetaWorld, per step
 _GOAL_MOCAP = 1  # the body that stands at the goal, where there is one
+_NOISE = 1  # folded into a reset's key, for what is drawn later
 
 
 class RobotEnv:
@@ -44,6 +45,7 @@ class RobotEnv:
         self.careless = task.careless
         self.careless_traits = task.careless_traits
         self.recovery = task.recovery
+        self._random = isinstance(task, Disturbed)
         self.compiler_options: Mapping[str, bool] = {}
         if forks.is_fork():
             return  # `reset` and `step` say why; gymnasium would lose what is raised here
@@ -67,14 +69,17 @@ class RobotEnv:
         """Start an episode; `key` is the only source of randomness."""
         forks.check_process()
         object_xy, goal_xy = self.task.place(key)
-        return self.reset_at(object_xy, goal_xy)
+        return self.reset_at(object_xy, goal_xy, key)
 
-    def reset_at(self, object_position: jax.Array, goal_position: jax.Array) -> State:
+    def reset_at(
+        self, object_position: jax.Array, goal_position: jax.Array, key: jax.Array | None = None
+    ) -> State:
         """Start an episode with object and goal at given places.
 
         Args:
           object_position: [2] or [3] m; only x and y count, the height is the scene's.
           goal_position: [2] or [3] m; only x and y count, the height is the scene's.
+          key: of what moves at random, if anything does; by default always the same.
         """
         forks.check_process()
         object_position = jnp.asarray(object_position, jnp.float32)
@@ -90,6 +95,13 @@ class RobotEnv:
             object_pos=object_start,
             object_quat=scalar_last(physics.qpos[first + 3 : first + 7]),
         )
+        noise = None
+        if self._random:
+            key = jax.random.key(0) if key is None else jax.random.fold_in(key, _NOISE)
+            noise = jax.random.key_data(key)
+        if isinstance(self.task, Disturbed):
+            physics, moved = self.task.enter(physics, key)
+            readings = readings._replace(extra=readings.extra | moved)
         frame = self.robot.frame(readings)
         episode = Episode(object_start, goal, self._tcp_start)
         margin = self.task.failure_margin(readings, episode)
@@ -110,6 +122,7 @@ class RobotEnv:
             step_count=jnp.int32(0),
             failing_steps=jnp.int32(0),
             episode_return=zero,
+            noise=noise,
         )
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -121,7 +134,8 @@ class RobotEnv:
         action = self._checked_action(action)
         finite_action = jnp.all(jnp.isfinite(action))
         action = jnp.where(finite_action, action, 0.0)
-        moved, sensordata = self._physics.step(state.physics, self._control(state, action))
+        control = self._control(state, action)
+        moved, sensordata = self._physics.step(self._disturbed(state), control)
         good = finite_action & _all_finite(moved) & _all_finite(sensordata)
         # Selected before anything is computed from them, so that no NaN goes further.
         physics = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state.physics)
@@ -165,10 +179,17 @@ class RobotEnv:
             step_count=step_count,
             failing_steps=state.failing_steps + failure,
             episode_return=state.episode_return + reward,
+            noise=state.noise,
         )
 
     def _control(self, state: State, action: jax.Array) -> Control:
         return self.robot.control(state.physics, action, self.task.hand_low, self.task.hand_high)
+
+    def _disturbed(self, state: State) -> PhysicsState:
+        """Return where the step begins, once what moves by itself is told its own way."""
+        if not isinstance(self.task, Disturbed):
+            return state.physics
+        return self.task.disturb(state.physics, _key_of_step(state))
 
     def _place(self, object_start: jax.Array, goal: jax.Array) -> PhysicsState:
         """Put the object, and the goal's body where there is one, into the settled scene."""
@@ -198,3 +219,8 @@ class RobotEnv:
 
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _key_of_step(state: State) -> jax.Array:
+    """Return the key of what is drawn in the step after `state`."""
+    return jax.random.fold_in(jax.random.wrap_key_data(state.noise), state.step_count)

@@ -51,12 +51,12 @@ class Franka:
     """Implements `Robot`. Its scenes are one bare table, to which a task adds its object."""
 
     sees: tuple[tuple[str, int], ...] = ()
-    """Sensors of the task that are observed beside the hand and the object: name, size."""
+    """What is observed beside hand and object: a sensor, and how many of its numbers."""
 
     name: ClassVar[str] = "franka"
     action_size: ClassVar[int] = 4  # hand motion x, y, z and the width asked of the fingers
     object_qpos: ClassVar[int] = 9  # 7 arm joints and 2 fingers come first
-    camera: ClassVar[Camera] = Camera((0.5, 0.0, 0.03), 0.95, 165.0, -50.0)
+    camera: ClassVar[Camera] = Camera((0.5, 0.0, 0.06), 0.85, 165.0, -50.0)
 
     @property
     def frame_size(self) -> int:
@@ -83,9 +83,8 @@ class Franka:
         """Compile the arm with its meshes on a wooden table."""
         spec = load_spec(scene)
         spec.worldbody.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_PLANE, size=(1.0, 1.0, 0.1), rgba=(0.78, 0.70, 0.58, 1.0)
+            type=mujoco.mjtGeom.mjGEOM_PLANE, size=(1.0, 1.0, 0.1), rgba=(0.55, 0.48, 0.40, 1.0)
         )
-        spec.worldbody.add_light(pos=(0.8, 0.4, 1.5), dir=(-0.3, -0.4, -1.0))
         edit(spec)
         return spec.compile()
 
@@ -127,7 +126,7 @@ class Franka:
         width = jnp.clip((apart - 2.0 * FINGER_CENTER[1]) / _SPAN, 0.0, 1.0)
         seen = {**readings.extra, "object_quat": readings.object_quat}
         parts = [readings.tcp, width[None], readings.object_pos]
-        return jnp.concatenate([*parts, *(seen[name] for name, _ in self.sees)])
+        return jnp.concatenate([*parts, *(seen[name][:size] for name, size in self.sees)])
 
 
 def load_spec(scene: str) -> mujoco.MjSpec:

@@ -1,14 +1,15 @@
 """What a task must offer to become an environment. One file per task implements this."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import mujoco
 
+from envs_mjx.core import PhysicsState
 from envs_mjx.physics.scene import SceneParts
 from envs_mjx.robots.robot import Readings, Robot
 
-__all__ = ["Episode", "Readings", "Task"]
+__all__ = ["Disturbed", "Episode", "Readings", "Task"]
 
 
 class Episode(NamedTuple):
@@ -76,4 +77,19 @@ class Task(Protocol):
 
     def recovery(self, obs: jax.Array) -> jax.Array:
         """Map an observation to an action that moves away from danger."""
+        ...
+
+
+@runtime_checkable
+class Disturbed(Protocol):
+    """What a task has besides in which something moves by itself, at random."""
+
+    def enter(
+        self, physics: PhysicsState, key: jax.Array
+    ) -> tuple[PhysicsState, dict[str, jax.Array]]:
+        """Put what moves into a fresh episode; return its sensors' readings by name, too."""
+        ...
+
+    def disturb(self, physics: PhysicsState, key: jax.Array) -> PhysicsState:
+        """Move it on, before a step."""
         ...
