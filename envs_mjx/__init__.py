@@ -1,4 +1,4 @@
-"""FailureBench tasks on MetaWorld's Sawyer arm, in JAX, on three physics backends."""
+"""FailureBench tasks on two robots, in JAX, on three physics backends."""
 
 import dataclasses
 import sys
@@ -18,9 +18,11 @@ from envs_mjx.errors import EnvError, closest, shown
 from envs_mjx.import_path import blaming, load_class
 from envs_mjx.physics.backends import BACKENDS
 from envs_mjx.robot_env import RobotEnv
+from envs_mjx.shift import Shift, draw_shift
 from envs_mjx.tasks.bounded_push import BoundedPush
 from envs_mjx.tasks.bounded_soccer import BoundedSoccer
 from envs_mjx.tasks.fragile_push_wall import FragilePushWall
+from envs_mjx.tasks.franka_bounded_soccer import FrankaBoundedSoccer
 from envs_mjx.tasks.franka_disturbed_push import FrankaDisturbedPush
 from envs_mjx.tasks.franka_fragile_push_wall import FrankaFragilePushWall
 from envs_mjx.tasks.obstructed_push import ObstructedPush
@@ -36,6 +38,7 @@ __all__ = [
     "PhysicsState",
     "Readings",
     "RobotEnv",
+    "Shift",
     "State",
     "Task",
     "make",
@@ -43,7 +46,7 @@ __all__ = [
 ]
 
 _FAILUREBENCH = (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)
-_FRANKA = (FrankaDisturbedPush, FrankaFragilePushWall)
+_FRANKA = (FrankaBoundedSoccer, FrankaDisturbedPush, FrankaFragilePushWall)
 TASKS: Mapping[str, type] = MappingProxyType(
     {task.name: task for task in (*_FAILUREBENCH, *_FRANKA)}
 )
@@ -51,13 +54,17 @@ for _name in TASKS:  # import paths in settings of runs, and in tasks of users' 
     sys.modules[f"{__name__}.{_name}"] = sys.modules[f"{__name__}.tasks.{_name}"]
 
 
-def make(task: str | Task, backend: str | None = None, **overrides: Any) -> RobotEnv:
+def make(
+    task: str | Task, backend: str | None = None, *, shift: int | None = None, **overrides: Any
+) -> RobotEnv:
     """Build an environment.
 
     Args:
       task: a name in `TASKS`, an import path "module:Class" of a task of your own, or an object
         that implements `Task`.
       backend: "native", "mjx" or "warp"; by default "native" on a CPU and "mjx" elsewhere.
+      shift: seed of shifted dynamics (`envs_mjx.shift`), which stand for a real robot; None for the
+        nominal ones.
       **overrides: fields of the task's config, such as `bounds="videos"`.
 
     Raises:
@@ -65,16 +72,17 @@ def make(task: str | Task, backend: str | None = None, **overrides: Any) -> Robo
     """
     if backend is None:
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
+    shifted = None if shift is None else draw_shift(shift)
     if not isinstance(task, str):
         _check_parts(task, shown(str(task)))
-        return RobotEnv(_override(task, overrides), backend)
+        return RobotEnv(_override(task, overrides), backend, shift=shifted)
     kind = task_class(task)
     if ":" not in task:
-        return RobotEnv(_override(kind(), overrides), backend)
+        return RobotEnv(_override(kind(), overrides), backend, shift=shifted)
     with blaming(task):
         own = _override(kind(), overrides)
         task_check.check_constants(own, task)
-        env = RobotEnv(own, backend)
+        env = RobotEnv(own, backend, shift=shifted)
         if not forks.is_fork():
             task_check.check_functions(env, task)
         return env

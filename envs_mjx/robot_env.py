@@ -13,11 +13,13 @@ from envs_mjx.errors import EnvError
 from envs_mjx.physics.backends import Control, initial_state, make_physics
 from envs_mjx.physics.scene import sensor_slices
 from envs_mjx.robots.robot import Readings, scalar_last
+from envs_mjx.shift import Shift, shift_model
 from envs_mjx.tasks.task import Disturbed, Episode, Task
 
 _MAX_REWARD = 10.0  # of MetaWorld, per step
+_HAND_MOCAP = 0
 _GOAL_MOCAP = 1  # the body that stands at the goal, where there is one
-_NOISE = 1  # folded into a reset's key, for what is drawn later
+_NOISE, _BLUR = 1, 2  # folded into a reset's key for what is drawn later, and into a step's
 
 
 class RobotEnv:
@@ -26,9 +28,15 @@ class RobotEnv:
     Holds only constants; `reset`, `reset_at` and `step` are pure functions of single states.
     """
 
-    def __init__(self, task: Task, backend: str, threads: int | None = None) -> None:
-        """Build the model and settle the hand once, on the host (about 20 ms)."""
-        self._built_from = task, backend, threads
+    def __init__(
+        self, task: Task, backend: str, threads: int | None = None, shift: Shift | None = None
+    ) -> None:
+        """Build the model and settle the hand once, on the host (about 20 ms).
+
+        With a `shift` the dynamics are those of another robot; without one, the nominal ones.
+        """
+        self._built_from = task, backend, threads, shift
+        self.shift = shift
         self.task = task
         self.robot = task.robot
         self.action_size = self.robot.action_size
@@ -45,12 +53,14 @@ class RobotEnv:
         self.careless = task.careless
         self.careless_traits = task.careless_traits
         self.recovery = task.recovery
-        self._random = isinstance(task, Disturbed)
+        self._random = isinstance(task, Disturbed) or shift is not None
         self.compiler_options: Mapping[str, bool] = {}
         if forks.is_fork():
             return  # `reset` and `step` say why; gymnasium would lose what is raised here
         scene = task.scene_file, task.edit_physics, task.scene_parts
         self.model = self.robot.physics_model(*scene)
+        if shift is not None:
+            shift_model(self.model, shift, self.robot.object_qpos)
         self._sensors = sensor_slices(self.model)
         self._physics = make_physics(self.model, backend, threads)
         self.compiler_options = self._physics.compiler_options
@@ -102,7 +112,7 @@ class RobotEnv:
         if isinstance(self.task, Disturbed):
             physics, moved = self.task.enter(physics, key)
             readings = readings._replace(extra=readings.extra | moved)
-        frame = self.robot.frame(readings)
+        frame = self._frame(readings, key)
         episode = Episode(object_start, goal, self._tcp_start)
         margin = self.task.failure_margin(readings, episode)
         no, zero = jnp.bool_(False), jnp.float32(0.0)
@@ -123,6 +133,7 @@ class RobotEnv:
             failing_steps=jnp.int32(0),
             episode_return=zero,
             noise=noise,
+            queued=None if self.shift is None else jnp.zeros(self.action_size),
         )
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -134,13 +145,15 @@ class RobotEnv:
         action = self._checked_action(action)
         finite_action = jnp.all(jnp.isfinite(action))
         action = jnp.where(finite_action, action, 0.0)
-        control = self._control(state, action)
+        executed = action if state.queued is None else self._late(state.queued, action)
+        control = self._control(state, executed)
         moved, sensordata = self._physics.step(self._disturbed(state), control)
         good = finite_action & _all_finite(moved) & _all_finite(sensordata)
         # Selected before anything is computed from them, so that no NaN goes further.
         physics = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state.physics)
         sensordata = jnp.where(good, sensordata, self._settled_sensordata)
-        return self._evaluate(state, action, physics, self._read(sensordata), good)
+        after = self._evaluate(state, executed, physics, self._read(sensordata), good)
+        return after if state.queued is None else after.replace(queued=action)
 
     def _evaluate(
         self,
@@ -154,7 +167,8 @@ class RobotEnv:
         episode = Episode(state.object_start, state.goal, self._tcp_start)
         seen_goal = self._seen_goal(state.goal)
         before = state.obs[: self.robot.frame_size]
-        obs = jnp.concatenate([self.robot.frame(readings), before, seen_goal])
+        key = _key_of_step(state) if self._random else None
+        obs = jnp.concatenate([self._frame(readings, key), before, seen_goal])
         margin = self.task.failure_margin(readings, episode)
         margin = jnp.where(good, margin, state.failure_margin)
         failure = margin < 0.0
@@ -183,7 +197,26 @@ class RobotEnv:
         )
 
     def _control(self, state: State, action: jax.Array) -> Control:
-        return self.robot.control(state.physics, action, self.task.hand_low, self.task.hand_high)
+        limits = self.task.hand_low, self.task.hand_high
+        control = self.robot.control(state.physics, action, *limits)
+        if self.shift is None:
+            return control
+        before = state.physics.mocap_pos
+        moved = before + self.shift.gain * (control.mocap_pos - before)
+        hand = jnp.clip(moved[_HAND_MOCAP], *map(jnp.array, limits))
+        return control._replace(mocap_pos=moved.at[_HAND_MOCAP].set(hand))
+
+    def _late(self, queued: jax.Array, action: jax.Array) -> jax.Array:
+        """Return the action that a shifted robot carries out now."""
+        return queued if self.shift.latency else action
+
+    def _frame(self, readings: Readings, key: jax.Array | None) -> jax.Array:
+        """Return what is observed now; a shifted robot's positions are blurred."""
+        frame = self.robot.frame(readings)
+        if self.shift is None:
+            return frame
+        drawn = jax.random.normal(jax.random.fold_in(key, _BLUR), frame.shape)
+        return frame + self.shift.noise * drawn * jnp.array(self.robot.frame_positions)
 
     def _disturbed(self, state: State) -> PhysicsState:
         """Return where the step begins, once what moves by itself is told its own way."""

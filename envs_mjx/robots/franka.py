@@ -63,6 +63,12 @@ class Franka:
         """Numbers of one observation frame."""
         return 7 + sum(size for _, size in self.sees)
 
+    @property
+    def frame_positions(self) -> tuple[bool, ...]:
+        """Which of those are positions: all but the width and the object's quaternion."""
+        seen = (size * (name != "object_quat",) for name, size in self.sees)
+        return (*3 * (True,), False, *3 * (True,), *(flag for flags in seen for flag in flags))
+
     def physics_model(self, scene: str, edit: SpecEdit, parts: SceneParts) -> mujoco.MjModel:
         """Compile the thin model: boxes in the meshes' place, a weld in the servos'."""
         spec = load_spec(scene)
@@ -85,6 +91,7 @@ class Franka:
         spec.worldbody.add_geom(
             type=mujoco.mjtGeom.mjGEOM_PLANE, size=(1.0, 1.0, 0.1), rgba=(0.55, 0.48, 0.40, 1.0)
         )
+        spec.worldbody.add_light(pos=(0.9, -0.5, 1.2), dir=(-0.4, 0.5, -1.0), castshadow=False)
         edit(spec)
         return spec.compile()
 

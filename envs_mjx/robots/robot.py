@@ -46,6 +46,7 @@ class Robot(Protocol):
     name: str
     action_size: int
     frame_size: int  # numbers of one observation frame
+    frame_positions: tuple[bool, ...]  # which of those are positions in m, which a shift blurs
     object_qpos: int  # where the object's 7 numbers begin in qpos, and its 6 in qvel
     camera: Camera
 

@@ -30,6 +30,12 @@ class Sawyer:
     name: ClassVar[str] = "sawyer"
     action_size: ClassVar[int] = 4  # hand motion x, y, z and gripper effort
     frame_size: ClassVar[int] = 18
+    frame_positions: ClassVar[tuple[bool, ...]] = (
+        *3 * (True,),
+        False,
+        *3 * (True,),
+        *11 * (False,),
+    )
     object_qpos: ClassVar[int] = 9  # 7 arm joints and 2 fingers come first
     camera: ClassVar[Camera] = Camera((0.0, 0.775, 0.03), 0.92, 255.0, -67.0)
 
