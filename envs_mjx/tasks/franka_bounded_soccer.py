@@ -1,4 +1,4 @@
-"""The Franka's Bounded Soccer: push a rolling ball along a lane without letting it leave the lane."""
+"""The Franka's Bounded Soccer: push a rolling ball along a lane that it must not leave."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -113,9 +113,9 @@ class FrankaBoundedSoccer(FrankaTask):
         )
 
     def reward(self, readings: Readings, action: jax.Array, episode: Episode) -> jax.Array:
-        """Return 2 x being behind the ball, then (once there) 1 + 6 x being in place; 10 at the goal.
+        """Return 2 x being behind the ball, then (once there) 1 + 6 x being in place.
 
-        In place is how near the ball is to the goal, in [0, 1].
+        In place is how near the ball is to the goal, in [0, 1]; at the goal the reward is 10.
         """
         ball = readings.object_pos
         behind = jnp.stack([_BEHIND, 0.0 * _BEHIND, 0.0 * _BEHIND])
