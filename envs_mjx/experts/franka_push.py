@@ -20,6 +20,7 @@ _TRAVEL_HEIGHT, _GRASP_HEIGHT = 0.085, 0.025  # m, of the finger tips
 _OPEN, _CLOSED = -1.0, 0.6  # asked of the fingers; 0.6 presses on a cube of 5 cm
 _OVERSHOOT = 0.03  # m, targets lie that much further, so that the hand does not slow down
 _SAFE_DISTANCE = 0.07  # m between hand and obstacle, where recovery takes the cube
+_TOO_NEAR = 0.02  # m between them, at which a hand without the cube gets away first
 
 
 class CarelessTraits(NamedTuple):
@@ -76,7 +77,7 @@ def push_recovery(obs: jax.Array, obstacle: jax.Array) -> jax.Array:
     closing = jnp.where(held, _CLOSED, _OPEN)
     flee = jnp.concatenate([fast, jnp.stack([0.0 * closing, closing])])
     fetch = carry(obs, nearest + _SAFE_DISTANCE * away)
-    return jnp.where(held | (apart < _SAFE_DISTANCE - 0.02), flee, fetch)
+    return jnp.where(held | (apart < _TOO_NEAR), flee, fetch)
 
 
 def _outward(offset: jax.Array) -> jax.Array:

@@ -25,7 +25,7 @@ _HELD_REACH = 0.03  # m between cube and finger tips
 class FrankaTask:
     """Where object and goal stand on the Franka's table, and when the one reached the other."""
 
-    object_x: tuple[float, float] = (0.36, 0.40)
+    object_x: tuple[float, float] = (0.35, 0.38)
     """Where the object may start, m; the robot's base is at 0, and x points away from it."""
     object_y: tuple[float, float] = (-0.02, 0.06)
     goal_x: tuple[float, float] = (0.62, 0.64)
