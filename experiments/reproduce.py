@@ -16,7 +16,8 @@ from envs_mjx import TASKS
 from experiments.comparison import mean_reduction, paired, ranks
 from experiments.errors import UserError
 from experiments.figures.decoration import decoration
-from experiments.figures.paper import failures_figure, read_paper, returns_figure, save
+from experiments.figures.paper import failures_figure, read_paper, returns_figure
+from experiments.figures.style import save
 from experiments.known import shown
 from experiments.phases.judge import Judge
 from experiments.phases.online import all_phases

@@ -94,7 +94,7 @@ def floors(package: str) -> dict[str, int]:
     """Part of a package -> its floor, from the package's table in docs/layout.md."""
     text = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
     table = text.split(f"## Floors of `{package}`")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (\d) \| (.*?) \|", table, flags=re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", table, flags=re.MULTILINE)
     return {part: int(floor) for floor, parts in rows for part in re.findall(r"`(\w+)`", parts)}
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from envs_mjx import TASKS, BatchEnv, EnvError, make
 from experiments.errors import UserError
+from experiments.figures.bench import throughput_figure
 from experiments.figures.decoration import decoration
-from experiments.figures.runs import throughput_figure
 from experiments.process.console import command_typed
 from experiments.process.machine import describe_environment
 from experiments.process.outputs import FIGURES, check_output, write_json

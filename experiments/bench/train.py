@@ -24,8 +24,8 @@ from rich.table import Table
 
 from experiments.arguments import BenchTrainArgs
 from experiments.errors import UserError
+from experiments.figures.bench import shares_figure
 from experiments.figures.decoration import decoration
-from experiments.figures.runs import shares_figure
 from experiments.process.console import command_typed
 from experiments.process.machine import describe_environment, peak_memory_gb, prepare_jax
 from experiments.process.outputs import FIGURES, check_output, write_json

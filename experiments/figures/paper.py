@@ -4,66 +4,25 @@ One row of panels a task, one line a method: the paper's numbers left, ours righ
 own, each seed a small dot and the 95 % bootstrap interval of the mean over seeds a bar.
 """
 
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.figures import drawing
 from experiments.figures.drawing import new_figure, own_defaults
+from experiments.figures.style import ByTask, footer, in_order, look, title_of
 from experiments.runs.records import Paper
 from farl_jax.measure.intervals import bootstrap_interval
-from farl_jax.methods import BASELINE, METHODS
+from farl_jax.methods import BASELINE
 from farl_jax.storage import json_files
 
 PAPER = Path(__file__).with_name("paper_numbers.json")
-GREY = "#5c5c5c"
-COLORS = {
-    "uni_o4": "#D55E00",
-    "farl": "#0072B2",
-    "ppo_lagrangian": "#E69F00",
-    "p3o": "#009E73",
-    "cpo": "#CC79A7",
-    "simple_critic": "#56B4E9",
-    "mppi": "#332288",
-    "no_recovery": "#999999",
-}
-"""Okabe and Ito's palette, told apart with any colour vision, and two more."""
-_SPARE = ("#117733", "#882255", "#661100", "#44AA99")
-_MARKERS = "os^Dv<P*X>hp"
-
-ByTask = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
-"""task -> key -> rows by seed. A key is a method's name, with what sets it apart after a space."""
 
 
 def read_paper() -> dict[str, Any]:
     """Return the paper's numbers; see `experiments.runs.records.Paper`."""
     return json_files.read(PAPER, Paper)
-
-
-def look(key: str) -> dict[str, str]:
-    """Colour and marker of a key's method, the same in every figure."""
-    method = key.split(" ")[0]
-    if method in COLORS:
-        return {"color": COLORS[method], "marker": _MARKERS[list(COLORS).index(method)]}
-    spare = sum(method.encode()) % len(_SPARE)
-    return {"color": _SPARE[spare], "marker": _MARKERS[len(COLORS) + spare]}
-
-
-def title(key: str) -> str:
-    """What a key is called: its method's title, or name without one, then what sets it apart."""
-    method, _, rest = key.partition(" ")
-    name = METHODS[method].title if method in METHODS else method
-    return f"{name}, {rest}" if rest else name
-
-
-def in_order(keys: Iterable[str]) -> list[str]:
-    """Keys in the order of `METHODS`, methods that it does not know last."""
-    known = list(METHODS)
-    place = lambda method: known.index(method) if method in known else len(known)
-    return sorted(keys, key=lambda key: (place(key.split(" ")[0]), key))
 
 
 @own_defaults()
@@ -118,22 +77,6 @@ def returns_figure(
     return _finish(figure, panels, by_task, heading, label, command)
 
 
-@own_defaults()
-def save(figure: Any, folder: Path, name: str) -> Path:
-    """Write `<folder>/<name>.png` and `.pdf`, the same bytes for a figure; the PNG's path."""
-    drawing.write_plainly(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it is laid out; once is enough for both files
-    drawing.save(figure, folder / f"{name}.pdf", metadata={"CreationDate": None})
-    return drawing.save(figure, folder / f"{name}.png")
-
-
-def footer(figure: Any, command: str) -> None:
-    """The command that made the numbers, small, below all panels."""
-    width = int(14 * figure.get_figwidth())
-    figure.supxlabel("\n".join(textwrap.wrap(command, width)), fontsize=7, color=GREY)
-
-
 def _panels(by_task: ByTask, theirs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The figure, and task -> (paper's axis, our axis, keys from the top)."""
     ours = {task: [k for k, rows in keys.items() if rows] for task, keys in by_task.items()}
@@ -183,7 +126,7 @@ def _finish(
     figure: Any, panels: Mapping[str, Any], by_task: ByTask, heading: str, xlabel: str, command: str
 ) -> Any:
     for task, (left, right, keys) in panels.items():
-        left.set_yticks(range(len(keys)), [title(key) for key in keys], fontsize=8)
+        left.set_yticks(range(len(keys)), [title_of(key) for key in keys], fontsize=8)
         left.set_ylim(len(keys) - 0.4, -0.6)
         paper = "paper, 3 seeds, 1M steps" if left.has_data() else "not in the paper"
         left.set_title(f"{task}: {paper}", fontsize=9, loc="left")

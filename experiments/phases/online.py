@@ -4,21 +4,17 @@ Several seeds may train in step, as one compiled program (`farl_jax.online.seeds
 list of one and takes the plain functions.
 """
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.phases import faults, offline
+from experiments.phases import offline
 from experiments.phases.judge import Judge
-from experiments.phases.result import result_row
+from experiments.phases.training import Training, final_rows, restore, train
 from experiments.process import signals
 from experiments.process.machine import free_memory
 from experiments.process.outputs import write_json
@@ -26,66 +22,19 @@ from experiments.runs.begin import begin
 from experiments.runs.begin import online as begin_online
 from experiments.runs.files import RESULT
 from experiments.runs.presets import check_method
-from experiments.runs.provenance import check, read_result, sources_of
+from experiments.runs.provenance import read_result, sources_of
 from experiments.runs.run import Run
 from farl_jax import devices
-from farl_jax.agent import Agent
-from farl_jax.config import OnlineConfig
 from farl_jax.methods import MAIN, METHODS, Method, find_method
 from farl_jax.online import loop
-from farl_jax.online.counters import summarize
 from farl_jax.online.seeds import Seeds, group_sizes, seed_bytes
 from farl_jax.safety.behaviour import make_gate
-from farl_jax.safety.gate import Gate
-from farl_jax.safety.risk_critic import RiskData
 from farl_jax.storage import checkpoint
-from farl_jax.storage.metrics import FILE, MetricsWriter, OnlineRow, read_metrics
-from farl_jax.storage.saver import Part, Saver
-from farl_jax.world_model.windows import Windows
+from farl_jax.storage.metrics import MetricsWriter
+from farl_jax.storage.saver import Saver
 
-LOG_UPDATES = 10
-THRESHOLDS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
+TRACED_SETTINGS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
 """Settings that a compiled program takes as numbers: runs that differ in them may train in step."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Runs of one method that train in step, each a seed here; one run alone is a list of one."""
-
-    runs: list[Run]
-    method: str
-    phase: loop.OnlinePhase  # lifted over the seeds
-    frozen: Agent  # joined, like all below
-    gate: Gate
-    rehearsal: tuple[int, Windows | RiskData | None]
-    judge: Judge
-    sources: list[dict[str, str]]  # of each run: SHA-256 of what it starts from
-
-    @property
-    def seeds(self) -> Seeds:
-        """How their arrays lie."""
-        return Seeds(len(self.runs))
-
-    @property
-    def parts(self) -> Method:
-        """The method itself."""
-        return METHODS[self.method]
-
-    @property
-    def config(self) -> OnlineConfig:
-        """Settings that all runs share."""
-        return self.runs[0].settings.config.online
-
-    def folder(self, run: Run) -> Path:
-        """Where the method's files of one run lie."""
-        return run.path / self.method
-
-    def evaluate(
-        self, key: str, learnt: Agent, gate: Gate, *, final: bool = False
-    ) -> list[dict[str, float]]:
-        """The judge's rows of all seeds, each on its own key of this name."""
-        ask = self.judge.many if final else self.judge
-        return ask(self.parts, self.seeds, [run.key(key) for run in self.runs], learnt, gate)
 
 
 def fine_tune(
@@ -93,13 +42,12 @@ def fine_tune(
 ) -> list[dict[str, Any]]:
     """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`.
 
-    The runs differ in seed and in the numbers of their gates (`THRESHOLDS`) alone and train in one
-    compiled program, in groups where memory asks for it, over `num_devices`; what is written and
-    returned is each run's own. One `judge` for all methods and seeds of a process compiles its
-    programs once.
+    The runs may differ in seed and in `TRACED_SETTINGS` only. They train as one compiled program
+    over `num_devices`, in as many groups as memory asks for. Each run gets its own files and row.
+    Share one `judge` among the calls of a process: it compiles its programs once.
     """
-    parts = find_method(method)
-    check_method(runs[0].settings.config, parts)
+    spec = find_method(method)
+    check_method(runs[0].settings.config, spec)
     runs = [begin(run, begin_online(method)) for run in runs]
     todo = [run for run in runs if not (run.path / method / RESULT).exists()]
     for run in runs:
@@ -110,8 +58,8 @@ def fine_tune(
         judge = judge or Judge(runs[0], runs[0].settings.config)
         config = runs[0].settings.config
         env = runs[0].env(config.online.num_envs)
-        phase = loop.make_online(env, runs[0].networks(), config, parts)
-        for group in _groups(todo, parts, phase, num_devices):
+        phase = loop.make_online(env, runs[0].networks(), config, spec)
+        for group in _groups(todo, spec, phase, num_devices):
             devices.check(num_devices, len(group), config.online.num_envs)
             with devices.use(num_devices, len(group)):
                 _fine_tune_group(group, method, phase, judge)
@@ -126,17 +74,17 @@ def _check_found(run: Run, method: str) -> None:
 
 
 def _groups(
-    runs: list[Run], parts: Method, phase: loop.OnlinePhase, num_devices: int
+    runs: list[Run], spec: Method, phase: loop.OnlinePhase, num_devices: int
 ) -> list[list[Run]]:
     """The runs in groups that memory has room for, said where it is more than one run."""
     if len(runs) == 1:
         return [runs]
     run, config = runs[0], runs[0].settings.config
     frozen = run.offline_result()
-    rehearsal = offline.rehearsal_of(run, frozen, parts)[1] if phase.adapt else None
-    if parts.gate == "critic":
+    rehearsal = offline.rehearsal_of(run, frozen, spec)[1] if phase.adapt else None
+    if spec.gate == "critic":
         frozen = frozen.replace(risk_critic=run.networks().abstract_risk_critic())
-    gate, env = make_gate(config, frozen, parts), run.env(config.online.eval_episodes)
+    gate, env = make_gate(config, frozen, spec), run.env(config.online.eval_episodes)
     state = jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)
     rollout = jax.eval_shape(phase.collect, state, frozen, gate)[1]
     evaluation = env.episode_limit * env.num_envs / phase.steps_per_update
@@ -152,17 +100,17 @@ def _groups(
 
 def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judge: Judge) -> None:
     """Train, evaluate and write the results of runs that fit into memory together."""
-    config, parts, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
-    frozen = [offline.start_of(run, parts) for run in runs]
-    sources = [sources_of(own, parts) for own in frozen]
+    config, spec, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
+    frozen = [offline.start_of(run, spec) for run in runs]
+    sources = [sources_of(own, spec) for own in frozen]
     runs[0].say(f"online {method}: {config.online.env_steps:,} steps")
     each = list(zip(runs, frozen, strict=True))
-    gates = [make_gate(run.settings.config, own, parts) for run, own in each]
+    gates = [make_gate(run.settings.config, own, spec) for run, own in each]
     every, demos, cost_value = 0, None, None
-    if parts.constrained:
+    if spec.constrained:
         cost_value = seeds.join([offline.cost_value_of(*own) for own in each])
     if phase.adapt is not None:
-        rehearsed = [offline.rehearsal_of(*own, parts) for own in each]
+        rehearsed = [offline.rehearsal_of(*own, spec) for own in each]
         every, demos = rehearsed[0][0], seeds.join([data for _, data in rehearsed])
     phase, keys = seeds.lift_phase(phase), [run.key("online") for run in runs]
     joined, gate, keys, cost_value, demos = devices.place(
@@ -172,11 +120,11 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
     state = phase.init(joined, keys, cost_value)
     with ExitStack() as stack:
         writers = [stack.enter_context(MetricsWriter(training.folder(run))) for run in runs]
-        state, seconds = _restore(training, state, writers)
+        state, seconds = restore(training, state, writers)
         saver = stack.enter_context(Saver(runs[0].say))
         stack.enter_context(signals.deferred())
-        state, seconds, trouble = _train(training, state, writers, saver, seconds)
-    for i, result in enumerate(_final(training, state)):
+        state, seconds, trouble = train(training, state, writers, saver, seconds)
+    for i, result in enumerate(final_rows(training, state)):
         if i not in trouble:
             made_from = {"settings": runs[i].settings.to_json(), "sources": sources[i]}
             result |= {"wall_seconds": round(seconds[i], 1), "made_from": made_from}
@@ -196,183 +144,3 @@ def all_phases(
         offline.fit(run)
     by_method = [fine_tune(runs, method, judge, num_devices) for method in methods]
     return [list(rows) for rows in zip(*by_method, strict=True)]
-
-
-def newest(run: Run, method: str, frozen: Agent) -> tuple[int, Agent, Gate]:
-    """(online step, `frozen` with what the newest checkpoint has learnt since, its gate)."""
-    folder, parts = run.path / method / "checkpoints", find_method(method)
-    gate = make_gate(run.settings.config, frozen, parts)
-    if checkpoint.latest_step(folder) is None:
-        return 0, frozen, gate
-    env = run.env(run.settings.config.online.num_envs)
-    phase = loop.make_online(env, run.networks(), run.settings.config, parts)
-    # V_C has V's network
-    abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)}
-    step, items, about = checkpoint.restore(folder, abstract, expect=run.expect(method))
-    check(run.settings, about, method, folder, sources_of(frozen, parts))
-    state = items["state"]
-    return step, loop.current(state, frozen), gate.tightened(state.slack)
-
-
-def _restore(
-    training: Training, state: Any, writers: list[MetricsWriter]
-) -> tuple[Any, list[float]]:
-    """The newest intact checkpoint of every seed, or the fresh state; seconds trained so far."""
-    abstract = {"state": jax.eval_shape(lambda: training.seeds.split(state)[0])}
-    each = zip(training.runs, training.sources, strict=True)
-    found = [_newest_state(training, *own, abstract) for own in each]
-    steps = [step for step, _ in found]
-    if len(set(steps)) > 1:
-        seen = ", ".join(
-            f"{_short(run)} at {max(step, 0):,}"
-            for run, step in zip(training.runs, steps, strict=True)
-        )
-        raise UserError(
-            f"online {training.method}: not all runs stopped at the same step ({seen}): "
-            "--resume without --together finishes them one after the other"
-        )
-    seconds = [_seconds_until(training.folder(run), steps[0]) for run in training.runs]
-    for writer in writers:
-        writer.truncate_after("online", steps[0])
-    if steps[0] < 0:
-        return state, seconds
-    training.runs[0].say(f"  resumed at step {steps[0]:,}")
-    restored = training.seeds.join([own for _, own in found])
-    return devices.place_state(restored, loop.PER_ENV, len(training.runs)), seconds
-
-
-def _seconds_until(folder: Path, step: int) -> float:
-    """Seconds that a method had trained when it was at `step`, as its metrics say."""
-    rows = read_metrics(folder / FILE, OnlineRow) if step >= 0 else []
-    return next((row["wall_seconds"] for row in reversed(rows) if row["step"] <= step), 0.0)
-
-
-def _newest_state(
-    training: Training, run: Run, sources: dict[str, str], abstract: dict[str, Any]
-) -> tuple[int, Any]:
-    """(step, state) of a run's newest intact checkpoint, (-1, None) where it starts afresh."""
-    folder = training.folder(run) / "checkpoints"
-    if not run.resume or checkpoint.latest_step(folder) is None:
-        return -1, None
-    step, items, about = checkpoint.restore(folder, abstract, expect=run.expect(training.method))
-    check(run.settings, about, training.method, folder, sources)
-    return step, items["state"]
-
-
-def _train(
-    training: Training,
-    state: Any,
-    writers: list[MetricsWriter],
-    saver: Saver,
-    seconds: list[float],
-) -> tuple[Any, list[float], dict[int, UserError]]:
-    """The host loop: log, evaluate, save. Evaluation time does not count as training time.
-
-    Seeds that train in step share the time out. One in trouble stops writing, the others go on. A
-    row of metrics ends at every checkpoint, so that a resumed run writes the rows of a whole one.
-    """
-    config, phase, seeds, runs = training.config, training.phase, training.seeds, training.runs
-    every = lambda steps: max(1, steps // phase.steps_per_update)
-    before, updates = seeds.split(devices.fetch(state.counters)), []
-    rows, trouble = [{} for _ in runs], {}
-    number = int(np.max(state.env_steps)) // phase.steps_per_update
-    if number == 0:
-        rows = _judged(training, state)
-        for writer, row in zip(writers, rows, strict=True):
-            writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
-    each = zip(runs, training.sources, strict=True)
-    metadata = [offline.run_metadata(run, training.method, own) for run, own in each]
-    started = time.perf_counter()
-    given = training.frozen, training.gate, config.env_steps, training.rehearsal
-    run_on = loop.train(phase, state, *given)
-    for state, metrics in run_on:
-        number += 1
-        updates.append(metrics)
-        step = number * phase.steps_per_update
-        last, stop = step >= config.env_steps, signals.requested()
-        due = number % every(config.eval_every) == 0 or last
-        saving = number % every(config.checkpoint_every) == 0 or last or stop
-        if due or saving or number % LOG_UPDATES == 0:
-            sound = seeds.split(devices.fetch(seeds.lift(loop.sound)(state)))
-            now = seeds.split(devices.fetch((state.counters, updates)))
-            values = [summarize(*own) for own in _since(before, now)]
-            spent, started = time.perf_counter() - started, time.perf_counter()
-            seconds = [s + spent / len(runs) for s in seconds]
-            faults.note(runs, training.method, values, sound, step, saver, trouble)
-            if due:
-                rows = _judged(training, state)
-                started = time.perf_counter()
-            for i in _going(runs, trouble):
-                values[i] |= (rows[i] if due else {}) | {"wall_seconds": round(seconds[i], 2)}
-                writers[i].write(step, values[i], "online")
-                which = f" {_short(runs[i])}" if len(runs) > 1 else ""
-                runs[i].say(_progress(step, values[i], rows[i]), about=training.method + which)
-            before, updates = [counters for counters, _ in now], []
-        if saving:
-            scores = [row["eval_return"] if due else None for row in rows]
-            going = _going(runs, trouble)
-            saver.save(step, _parts(training, state, metadata, scores, going))
-        if stop:
-            saver.wait()
-            raise signals.Stopped(f"saved at step {step:,}")
-    return state, seconds, trouble
-
-
-def _parts(
-    training: Training, state: Any, metadata: list[Any], scores: list[Any], going: list[int]
-) -> list[Part]:
-    """What the runs that are still going save."""
-    folders = map(training.folder, training.runs)
-    states = devices.gather(training.seeds.split(state))
-    parts = [
-        Part(folder / "checkpoints", {"state": own}, about, score)
-        for folder, own, about, score in zip(folders, states, metadata, scores, strict=True)
-    ]
-    return [parts[i] for i in going]
-
-
-def _judged(training: Training, state: loop.OnlineState) -> list[dict[str, float]]:
-    """Each seed's point of the learning curve."""
-    learnt, gate = loop.current(state, training.frozen), training.gate.tightened(state.slack)
-    scores = training.evaluate("learning_curve_evaluation", learnt, gate)
-    return [{"eval_return": s["normalized_return"], "eval_success": s["success"]} for s in scores]
-
-
-def _since(before: list[Any], now: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """Each seed's (counters, counters before, updates)."""
-    for past, (counters, updates) in zip(before, now, strict=True):
-        yield counters, past, updates
-
-
-def _going(runs: list[Run], trouble: dict[int, UserError]) -> list[int]:
-    return [i for i in range(len(runs)) if i not in trouble]
-
-
-def _short(run: Run) -> str:
-    """A run's name among those that train with it: its settings' folder and its own."""
-    return f"{run.path.parent.name}/{run.path.name}"
-
-
-def _progress(step: int, values: dict, row: dict) -> str:
-    share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
-    diverged = f"  diverged {values['diverged']:.0f}" if values["diverged"] else ""
-    return (
-        f"step {step:>9,}  {rate:>6,.0f}/s"
-        f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}{diverged}"
-        f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
-        f"  success {row.get('eval_success', float('nan')):.2f}"
-    )
-
-
-def _final(training: Training, state: loop.OnlineState) -> list[dict[str, Any]]:
-    """Each run's row: its training, and first and last policy on held-out keys, both ways."""
-    seeds, gated = training.seeds, training.parts.gated
-    gate = training.gate.tightened(state.slack)
-    now = loop.current(state, training.frozen)
-    judged = partial(training.evaluate, "final_evaluation", final=True)
-    first, last = judged(training.frozen, training.gate), judged(now, gate)
-    bare = judged(now, gate.off()) if gated else last
-    scores = zip(first, last, bare, strict=True)
-    states, gates = devices.gather((seeds.split(state), seeds.split(gate)))
-    own = zip(training.runs, states, gates, scores, strict=True)
-    return [result_row(run, training.method, *parts) for run, *parts in own]

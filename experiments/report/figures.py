@@ -1,6 +1,6 @@
 """The report's own figures: Pareto front, learning curves, failure causes, sweeps.
 
-Colours and markers of a method are those of `paper_figures`, everywhere.
+Colours and markers of a method are those of `figures.style`, everywhere.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,21 @@ import numpy as np
 
 from experiments.comparison import causes, pareto_front
 from experiments.figures.drawing import new_figure, own_defaults
-from experiments.figures.paper import ByTask, footer, in_order, look, title
-from experiments.figures.runs import Row, draw_lines, dress, from_zero, series, thousands
-from experiments.report.sweeps import Across, Sweep
+from experiments.figures.style import (
+    STYLES,
+    ByTask,
+    Row,
+    draw_lines,
+    dress,
+    footer,
+    from_zero,
+    in_order,
+    look,
+    series,
+    thousands,
+    title_of,
+)
+from experiments.report.sweeps import Across, SweepTable
 from farl_jax.measure.intervals import bootstrap_interval
 
 CAUSES = {
@@ -22,7 +34,6 @@ CAUSES = {
     "after_recovery": ("just after a recovery", "#77AADD"),
 }
 """Pale colours (Tol): those of methods mean something else."""
-_STYLES = ("-", "--", "-.", ":")
 
 
 @own_defaults()
@@ -70,9 +81,9 @@ def learning_figure(task: str, curves: Mapping[str, Sequence[Sequence[Row]]], co
     returns, failures, recovered = figure.subplots(1, 3, sharex=True)
     for key in in_order(curves):
         place = list(in_order(curves)).index(key)
-        style = {"color": look(key)["color"], "linestyle": _STYLES[place % 4]}
+        style = {"color": look(key)["color"], "linestyle": STYLES[place % 4]}
         seeds = curves[key]
-        label = f"{title(key)} ({len(seeds)})"
+        label = f"{title_of(key)} ({len(seeds)})"
         draw_lines(returns, [series(rows, "eval_return") for rows in seeds], style, label)
         counts = [from_zero(series(rows, "failure_episodes")) for rows in seeds]
         draw_lines(failures, counts, style, label)
@@ -114,7 +125,7 @@ def causes_figure(by_task: ByTask, command: str) -> Any:
             left += share
         axis.annotate(f"{whole:,}", (100, y), (5, 0), textcoords="offset points", va="center")
     seeds = [len(by_task[task][key]) for task, key in totals]
-    names = [f"{t}: {title(k)}, {n} seed(s)" for (t, k), n in zip(totals, seeds, strict=True)]
+    names = [f"{t}: {title_of(k)}, {n} seed(s)" for (t, k), n in zip(totals, seeds, strict=True)]
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(len(names) - 0.4, -0.6)
     dress(axis, "", "share of failure episodes, % (numbers: episodes of all seeds)", "")
@@ -126,7 +137,7 @@ def causes_figure(by_task: ByTask, command: str) -> Any:
 
 
 @own_defaults()
-def sweep_figure(sweep: Sweep, task: str, command: str) -> Any:
+def sweep_figure(sweep: SweepTable, task: str, command: str) -> Any:
     """Failure episodes and final return of one task's cells along what was swept.
 
     Each method is a line, or each combination with settings that set it apart; dots are seeds, bars
@@ -144,7 +155,7 @@ def sweep_figure(sweep: Sweep, task: str, command: str) -> Any:
     for axis, column, ylabel in zip(axes, columns, ylabels, strict=True):
         for i, key in enumerate(keys):
             moved = {place: x + apart * (i - (len(keys) - 1) / 2) for place, x in where.items()}
-            style = "none" if across.ticks else _STYLES[i % 4]
+            style = "none" if across.ticks else STYLES[i % 4]
             _cells(axis, key, across.lines[key], column, style, moved)
         dress(axis, "", across.label, ylabel)
         names = across.ticks or [f"{place:g}" for place in where]
@@ -188,7 +199,7 @@ def _point(axis: Any, key: str, seeds: Sequence[Sequence[float]]) -> None:
     if len(seeds[0]) > 1:
         axis.errorbar(x, y, error[1], error[0], **bars)
     method, _, variant = key.partition(" ")
-    name = {"label": title(method)}
+    name = {"label": title_of(method)}
     axis.plot(x, y, style["marker"], color=style["color"], markersize=8, zorder=3, **name)
     if variant:
         place = {"textcoords": "offset points", "fontsize": 6.5, "color": style["color"]}
@@ -228,7 +239,7 @@ def _cells(
     seeds = [[row[column] for row in cells[place].values()] for place in sorted(cells)]
     means = [float(np.mean(values)) for values in seeds]
     shape = {"linestyle": style, "marker": look(key)["marker"]}
-    axis.plot(where, means, label=title(key), **shape, **color)
+    axis.plot(where, means, label=title_of(key), **shape, **color)
     limits = np.array([bootstrap_interval(values) for values in seeds]).T
     error = np.abs(limits - np.array(means))
     axis.errorbar(where, means, error, fmt="none", capsize=3, linewidth=1, ecolor=color["color"])

@@ -14,10 +14,10 @@ from string import Template
 from typing import Any
 
 from experiments.comparison import ranks, summary
-from experiments.figures.paper import in_order, title
+from experiments.figures.style import in_order, title_of
 from experiments.report import parts
 from experiments.report.rows import Findings, Groups
-from experiments.report.sweeps import Sweep
+from experiments.report.sweeps import SweepTable
 from farl_jax.methods import OURS
 
 _HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ class Content:
     """All that a page shows."""
 
     groups: Groups
-    sweeps: Sequence[Sweep]
+    sweeps: Sequence[SweepTable]
     pictures: Sequence[Picture]
     films: Sequence[Film]
     findings: Findings
@@ -119,7 +119,7 @@ def page(content: Content) -> str:
     )
 
 
-def _lead(groups: Groups, sweeps: Sequence[Sweep]) -> str:
+def _lead(groups: Groups, sweeps: Sequence[SweepTable]) -> str:
     runs = [entry for keys in groups.values() for entries in keys.values() for entry in entries]
     methods = {entry.row["method"] for entry in runs}
     count = lambda n, word: f"{n} {word}{'' if n == 1 else 's'}"
@@ -172,7 +172,7 @@ def _rank_table(rows: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
             lines.append(
                 [
                     parts.text(task),
-                    parts.text(title(line["rival"])),
+                    parts.text(title_of(line["rival"])),
                     parts.number(found and found.mean, "{:+.1f}", limits),
                     parts.number(theirs, "{:+.1f}"),
                     parts.text(parts.seeds(found.seeds) if found else ""),
@@ -203,7 +203,7 @@ def _figures(content: Content, section: str) -> str:
 def _films(films: Sequence[Film]) -> str:
     cells = []
     for film in films:
-        name = escape(f"{film.task}: {title(film.key)}")
+        name = escape(f"{film.task}: {title_of(film.key)}")
         media = sheet = ""
         if film.film and film.film.suffix == ".mp4":
             source = _data(film.film, "video/mp4")

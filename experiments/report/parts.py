@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison import against_baseline, interval
-from experiments.figures.paper import look, title
+from experiments.figures.style import look, title_of
 from experiments.report.rows import Findings, Groups, Row
 
 HEADLINE = (
@@ -89,7 +89,7 @@ def headline(task: str, key: str, line: Mapping[str, Any], wanted: int) -> list[
     steps = f"<small>{line['online_steps']:,} steps</small>"
     return [
         ("text", task, escape(task) + steps),
-        ("text", title(key), _swatch(key) + escape(title(key))),
+        ("text", title_of(key), _swatch(key) + escape(title_of(key))),
         ("text", str(len(line["seeds"])), escape(numbers) + few),
         number(line["episodes"], "{:,.0f}"),
         number(
@@ -113,7 +113,7 @@ def cell_line(task: str, key: str, groups: Mapping[str, Sequence[Row]]) -> list[
     fewer = limits(paired["reduction_interval"], "{:.0f} to {:.0f} %")
     return [
         text(task),
-        ("text wrap", title(key), _swatch(key) + escape(title(key))),
+        ("text wrap", title_of(key), _swatch(key) + escape(title_of(key))),
         text(", ".join(str(row["seed"]) for row in rows)),
         number(np.mean(failures), "{:,.1f}", limits(interval(failures), "{:,.0f} to {:,.0f}")),
         number(paired["reduction"], "{:.1f} %", fewer),

@@ -21,7 +21,7 @@ FAILED = "failed.jsonl"
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepTable:
     """One sweep.jsonl: rows as in result.json, with the swept settings by dotted name."""
 
     name: str
@@ -80,7 +80,7 @@ class Across:
     """key (method, and settings that set it apart) -> place -> seed -> row."""
 
 
-def find_sweeps(folders: Sequence[Path], findings: Findings) -> list[Sweep]:
+def find_sweeps(folders: Sequence[Path], findings: Findings) -> list[SweepTable]:
     """All sweeps below `folders`; damaged rows and crashed cells are left out by name."""
     paths = dict.fromkeys(path for folder in folders for path in find(folder, SWEEP))
     sweeps = [_read_sweep(path, findings) for path in paths]
@@ -100,7 +100,7 @@ def find_horizons(folders: Sequence[Path], findings: Findings) -> list[tuple[Pat
     return studies
 
 
-def _read_sweep(path: Path, findings: Findings) -> Sweep:
+def _read_sweep(path: Path, findings: Findings) -> SweepTable:
     """One table: rows as in result.json, swept settings being the keys with a dot.
 
     failed.jsonl beside it names the cells that came to nothing.
@@ -121,7 +121,7 @@ def _read_sweep(path: Path, findings: Findings) -> Sweep:
     return _of_one_budget(path, rows, findings)
 
 
-def _of_one_budget(path: Path, rows: Sequence[Row], findings: Findings) -> Sweep:
+def _of_one_budget(path: Path, rows: Sequence[Row], findings: Findings) -> SweepTable:
     """The rows with the number of online steps that most of the sweep have."""
     steps = [row["online_steps"] for row in rows]
     usual = max(sorted(set(steps), key=str), key=steps.count) if steps else None
@@ -133,7 +133,7 @@ def _of_one_budget(path: Path, rows: Sequence[Row], findings: Findings) -> Sweep
     kept = tuple(row for row in rows if row["online_steps"] == usual)
     names = dict.fromkeys(name for row in kept for name, _ in _swept(row))
     several = [n for n in names if len({json.dumps(row.get(n)) for row in kept}) > 1]
-    return Sweep(str(path.parent), tuple(several), kept)
+    return SweepTable(str(path.parent), tuple(several), kept)
 
 
 def _swept(row: Row) -> list[tuple[str, Any]]:

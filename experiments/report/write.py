@@ -13,6 +13,7 @@ from rich.console import Console
 from experiments.arguments import ReportArgs
 from experiments.errors import UserError
 from experiments.figures import paper as paper_figures
+from experiments.figures import style
 from experiments.figures.decoration import decoration
 from experiments.figures.runs import diagnosis_figure, horizon_figure
 from experiments.process.console import command_typed, warn
@@ -21,7 +22,7 @@ from experiments.report import figures
 from experiments.report import page as report_page
 from experiments.report.page import Content, Film, Picture
 from experiments.report.rows import Findings, Groups, collect, curve
-from experiments.report.sweeps import Sweep, find_horizons, find_sweeps
+from experiments.report.sweeps import SweepTable, find_horizons, find_sweeps
 from experiments.runs.records import Diagnosis
 from farl_jax.methods import MAIN, OURS, RIVALS
 from farl_jax.schema import SchemaError
@@ -74,7 +75,7 @@ def report(args: ReportArgs, console: Console) -> Path:
 
 
 def _draw(
-    groups: Groups, sweeps: Sequence[Sweep], out: Path, command: str, findings: Findings
+    groups: Groups, sweeps: Sequence[SweepTable], out: Path, command: str, findings: Findings
 ) -> list[Picture]:
     """All figures that these rows can fill, saved in `out`; what fails is left out, and said."""
     pictures = []
@@ -82,7 +83,7 @@ def _draw(
     def add(section: str, name: str, caption: str, draw: Callable[..., Any], *given: Any) -> None:
         with decoration(f"figure {name}", AGAIN):
             if (figure := draw(*given, command)) is not None:
-                path = paper_figures.save(figure, out, name)
+                path = style.save(figure, out, name)
                 pictures.append(Picture(section, path, report_page.CAPTIONS[caption]))
 
     rows = {t: {k: [e.row for e in es] for k, es in keys.items()} for t, keys in groups.items()}
@@ -125,7 +126,7 @@ def _split(rows: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {t: keys for t, keys in main.items() if keys}, ablations
 
 
-def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[Sweep]) -> dict[str, Any]:
+def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[SweepTable]) -> dict[str, Any]:
     """Panels: the runs of each task, and apart from them, whose settings may be others, each sweep
     that goes over a limit or threshold alone."""
     panels = {task: dict(keys) for task, keys in rows.items()}
@@ -163,7 +164,7 @@ def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> l
                 findings.left_out.append((str(found[0]), f"not a diagnosis: {text}"))
                 continue
             name = f"diagnosis_{_file(task)}_{_file(key)}"
-            heading = f"{task}, {paper_figures.title(key)}, {found[0].parent}"
+            heading = f"{task}, {style.title_of(key)}, {found[0].parent}"
             with decoration(f"figure {name}", AGAIN):
                 for suffix in (".pdf", ".png"):
                     path = out / f"{name}{suffix}"
@@ -176,7 +177,7 @@ def _films(groups: Groups, findings: Findings) -> list[Film]:
     """One film a group, the first that is there, as long as the page stays small."""
     films, room = [], FILM_BYTES
     for task, keys in groups.items():
-        for key in paper_figures.in_order(keys):
+        for key in style.in_order(keys):
             folders = [Path(entry.name) for entry in keys[key]]
             files = [f / n for f in folders for n in ("film.mp4", "film.gif") if (f / n).is_file()]
             sheets = (_small(f / "sheet.png", findings) for f in folders)

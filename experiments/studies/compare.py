@@ -44,9 +44,7 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     if not results:
         raise UserError(f"{root}: no finished method yet; run `farl online` first")
     curves = {
-        METHODS[m].title: [
-            row | {"seed": settings[s].seed} for s in finished[m] for row in read_curve(s / m)
-        ]
+        m: [row | {"seed": settings[s].seed} for s in finished[m] for row in read_curve(s / m)]
         for m in results
     }
     summary = {"methods": results}

@@ -11,7 +11,7 @@ from experiments.errors import UserError
 from experiments.figures.decoration import decoration
 from experiments.figures.runs import diagnosis_figure
 from experiments.known import known, shown
-from experiments.phases.online import newest
+from experiments.phases.newest import newest
 from experiments.process.console import command_typed
 from experiments.process.outputs import write_json
 from experiments.runs.run import Run
@@ -34,8 +34,8 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
     Three pairs of policy and model: both of the offline phase; the newest policy under the offline
     model, which is what a frozen model would be; the newest policy under the newest model.
     """
-    config, parts = run.settings.config, find_method(method)
-    if parts.gate != "world_model":
+    config, spec = run.settings.config, find_method(method)
+    if spec.gate != "world_model":
         raise UserError(f"{method} has no world model's gate to diagnose: choose --method farl")
     frozen = run.offline_result()
     step, latest, gate = newest(run, method, frozen)
@@ -46,7 +46,7 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
         )
         if config.adaptation.every > 0:
             pairs[f"policy of step {step:,}, its model"] = latest
-    watch, max_risk, reports = _make_watch(run, config, parts), float(gate.max_risk), {}
+    watch, max_risk, reports = _make_watch(run, config, spec), float(gate.max_risk), {}
     for name, learnt in pairs.items():
         reports[name] = report = _judge(run, config, learnt, watch, max_risk)
         acts, auroc = report["gate"], report["foresight"]["auroc"] or [None]
@@ -85,10 +85,10 @@ def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
     return jax.jit(roll, compiler_options=dict(env.compiler_options))
 
 
-def _make_watch(run: Run, config: FarlConfig, parts: Method) -> Any:
+def _make_watch(run: Run, config: FarlConfig, spec: Method) -> Any:
     """watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without any interference."""
     nets, horizon = run.networks(), config.safety.horizon
-    roll = make_roll(run, config, parts, 2 * run.env(1).episode_limit)
+    roll = make_roll(run, config, spec, 2 * run.env(1).episode_limit)
 
     @jax.jit
     def imagine(learnt: Agent, obs: jax.Array, action: jax.Array) -> jax.Array:

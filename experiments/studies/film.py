@@ -7,7 +7,7 @@ import numpy as np
 
 from envs_mjx import render
 from experiments.phases import offline
-from experiments.phases.online import newest
+from experiments.phases.newest import newest
 from experiments.runs.run import Run
 from farl_jax.data.rollout import unroll
 from farl_jax.measure.evaluate import first_episodes
@@ -25,17 +25,17 @@ def film(run: Run, method: str) -> None:
     Shows the newest checkpoint's policy as it explores. Episodes that stay free of failure come
     first, of them those that succeed after a recovery, then those with more recovered steps.
     """
-    config, parts = run.settings.config, find_method(method)
+    config, spec = run.settings.config, find_method(method)
     render.find_gl()  # without it, nothing below is worth the time
-    frozen = offline.start_of(run, parts)
+    frozen = offline.start_of(run, spec)
     env = run.env(config.online.num_envs)
-    controller = behaviour.make_controller(run.networks(), config, parts, explore=True)
+    controller = behaviour.make_controller(run.networks(), config, spec, explore=True)
 
     def roll(learnt: Any, gate: Any, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
         state = env.reset(key_reset)
         seen = lambda state, outcome: (outcome.physics.qpos, outcome.goal)
-        memory = behaviour.start_memory(config, parts, env)
+        memory = behaviour.start_memory(config, spec, env)
         *_, steps, extra = unroll(
             env, controller(learnt, gate), memory, state, key_roll, env.episode_limit, seen
         )
@@ -44,7 +44,7 @@ def film(run: Run, method: str) -> None:
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
     trained, learnt, gate = newest(run, method, frozen)
     steps, (qpos, goal) = jax.device_get(roll(learnt, gate, run.key("film")))
-    max_risk = float(gate.max_risk) if parts.gated else None
+    max_risk = float(gate.max_risk) if spec.gated else None
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)
     folder = run.path / method
     render.write_video(folder / "film.mp4", frames, fps=10.0)

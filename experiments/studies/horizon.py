@@ -19,7 +19,7 @@ from experiments.errors import UserError
 from experiments.figures.decoration import decoration
 from experiments.figures.runs import horizon_figure
 from experiments.known import known, shown
-from experiments.phases.online import newest
+from experiments.phases.newest import newest
 from experiments.process.console import command_typed
 from experiments.process.outputs import write_json
 from experiments.runs.begin import begin

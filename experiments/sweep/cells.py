@@ -7,9 +7,7 @@ other; `experiments.sweep.fleet` has them made by other processes, and this one 
 """
 
 import dataclasses
-import os
 import shutil
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,17 +17,16 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.arguments import SweepArgs
-from experiments.errors import UserError
 from experiments.phases import offline as run_offline
 from experiments.phases.judge import Judge
-from experiments.phases.online import THRESHOLDS, fine_tune
+from experiments.phases.online import TRACED_SETTINGS, fine_tune
 from experiments.process import signals
 from experiments.process.machine import describe_environment
 from experiments.process.outputs import write_json, write_rows
 from experiments.runs.files import RESULT
 from experiments.runs.folder import ENVIRONMENT
 from experiments.runs.presets import RunSettings
-from experiments.runs.provenance import base_settings, check, read_result, settings_read
+from experiments.runs.provenance import base_settings, read_result, settings_read
 from experiments.runs.records import Environment, Note
 from experiments.runs.run import Run, start_run
 from experiments.sweep.grid import (
@@ -39,25 +36,13 @@ from experiments.sweep.grid import (
     label_of,
     plan,
 )
+from experiments.sweep.notes import SILENT, Row, Unmade, described
+from experiments.sweep.sharing import _copy, take
 from farl_jax.config import FarlConfig
 from farl_jax.methods import METHODS
-from farl_jax.storage import checkpoint, json_files, metrics
-from farl_jax.storage.files import replacing
-
-Row = dict[str, Any]
+from farl_jax.storage import checkpoint, json_files
 
 TABLE, MANIFEST = "sweep.jsonl", "manifest.json"
-
-SILENT = "it ended without a word: killed, or out of memory or time; the same command goes on"
-
-
-class Unmade(UserError):
-    """A result that another process was to make, with what that process said of it."""
-
-    def __init__(self, told: Row) -> None:
-        """`told` has the error's line, and its traceback where it left one."""
-        super().__init__(told["error"])
-        self.told = told
 
 
 class Sweep:
@@ -83,9 +68,11 @@ class Sweep:
     def run(self) -> list[Row]:
         """Run what is not finished, or gather it; the rows of what failed.
 
-        Writes both tables as it goes, what is finished first, so that going on loses no row.
+        Both tables are written as soon as all that is finished is in them, and then after each
+        group that is made: going on loses no row.
         """
-        finished_first = sorted(self.groups.items(), key=lambda own: not self._whole(own[1]))
+        finished = {name: self._whole(cells) for name, cells in self.groups.items()}
+        finished_first = sorted(self.groups.items(), key=lambda own: not finished[own[0]])
         for number, (name, cells) in enumerate(finished_first, 1):
             if self._alone:
                 of = f", {number} of {len(self.groups)}"
@@ -100,7 +87,9 @@ class Sweep:
                     told = self._tell(f"{name} {method}", error)
                 for cell in cells:
                     self._gather(cell, method, told)
-                self._write()
+                if number >= sum(finished.values()) and self._alone:
+                    self._write()
+        self._write()
         self.write_manifest()
         return self.failed
 
@@ -145,7 +134,10 @@ class Sweep:
         """The cell's own name, or --together that of all seeds and thresholds of its setting."""
         if not self.args.together:
             return cell.name
-        return label_of({k: v for k, v in cell.swept.items() if k not in THRESHOLDS}) or "together"
+        return (
+            label_of({k: v for k, v in cell.swept.items() if k not in TRACED_SETTINGS})
+            or "together"
+        )
 
     def _done(self, cell: Cell, method: str) -> bool:
         return (cell.path / method / RESULT).exists()
@@ -263,7 +255,7 @@ class Sweep:
 
     def _tell(self, what: str, error: Exception) -> Row:
         """An error as a row says it; the console gets its line."""
-        told = error.told if isinstance(error, Unmade) else _described(error)
+        told = error.told if isinstance(error, Unmade) else described(error)
         line = f"  {what} failed: {told['error']}"
         self.console.print(line, style="red", markup=False, soft_wrap=True)
         return told
@@ -298,37 +290,3 @@ class Sweep:
             write_rows(failed, self.failed)
         else:
             failed.unlink(missing_ok=True)
-
-
-def take(base: Path, run: Run, names: Sequence[str]) -> None:
-    """Give a run that lacks them the base run's folders `names`; strict about settings."""
-    offline = next(p for p in (run.path / "offline", base / "offline") if p.exists())
-    check(run.settings, checkpoint.read_metadata(offline), "offline", offline)
-    for name in names:
-        if not (run.path / name).exists():
-            _copy(base / name, run.path / name)
-    if not (run.path / metrics.FILE).exists():
-        with replacing(run.path / metrics.FILE) as temporary:
-            shutil.copyfile(base / metrics.FILE, temporary)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a folder, all of it or nothing; by hard links, where the disk allows."""
-    with replacing(target, folder=True) as temporary:
-        shutil.copytree(source, temporary, True, copy_function=_link, dirs_exist_ok=True)
-
-
-def _link(source: str, target: str) -> None:
-    """A hard link is as good as a copy: but for metrics, files are replaced, not written into."""
-    if Path(source).name == metrics.FILE:
-        shutil.copy2(source, target)
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _described(error: Exception) -> Row:
-    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return {"error": line, "traceback": "".join(traceback.format_exception(error))}

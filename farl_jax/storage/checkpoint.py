@@ -9,8 +9,6 @@ and Orbax only sees what is known to fit.
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import resource
 import shutil
@@ -22,16 +20,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from farl_jax import devices
-from farl_jax.schema import shown
 from farl_jax.storage import manifest
+from farl_jax.storage.leaves import (
+    PyTree,
+    as_json,
+    bytes_of,
+    check_expected,
+    check_items,
+    host_leaves,
+    paths_of,
+    spec_of,
+    target_of,
+    unplaced,
+)
 from farl_jax.storage.manifest import CheckpointError, Damaged
 from farl_jax.storage.quiet import Failed, quietly
-
-PyTree = Any
 
 STAGING = ".incoming"
 _FREE = min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
@@ -58,15 +64,15 @@ def save(
     """
     if step < 0 or keep < 1:
         raise CheckpointError(f"step must be >= 0 and keep >= 1, got {step} and {keep}")
-    leaves = {name: _host_leaves(name, tree) for name, tree in items.items()}
+    leaves = {name: host_leaves(name, tree) for name, tree in items.items()}
     folder = Path(folder).absolute()
-    body = {"format": manifest.FORMAT, "step": step, "metadata": _as_json(metadata), "score": score}
+    body = {"format": manifest.FORMAT, "step": step, "metadata": as_json(metadata), "score": score}
     stored = {  # Orbax stores no empty arrays and no empty items
         item: {path: leaf for path, leaf in tree.items() if leaf.size}
         for item, tree in leaves.items()
     }
     body["items"] = {
-        item: {path: _spec(leaf) for path, leaf in tree.items()} for item, tree in leaves.items()
+        item: {path: spec_of(leaf) for path, leaf in tree.items()} for item, tree in leaves.items()
     }
     try:
         quietly(lambda: _write_step(folder, body, stored))
@@ -103,8 +109,8 @@ def restore(
     for candidate in _candidates(folder, step):
         try:
             body = manifest.read(folder / str(candidate), candidate)
-            _check_expected(folder / str(candidate), body["metadata"], expect or {})
-            _check_items(folder / str(candidate), body["items"], abstract)
+            check_expected(folder / str(candidate), body["metadata"], expect or {})
+            check_items(folder / str(candidate), body["items"], abstract)
             manifest.check_files(folder / str(candidate), body["files"])
             return candidate, _load(folder / str(candidate), abstract), body["metadata"]
         except Damaged as error:
@@ -128,14 +134,6 @@ def read_metadata(folder: Path, step: int | None = None) -> dict[str, Any]:
             if step is not None:
                 raise
     raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run afresh")
-
-
-def digest(tree: PyTree) -> str:
-    """SHA-256 of all leaves of a tree: their paths, types, shapes and numbers."""
-    seen = hashlib.sha256()
-    for path, leaf in sorted(_host_leaves("tree", tree).items()):
-        seen.update(f"{path} {_spec(leaf)}\n".encode() + _bytes(leaf))
-    return seen.hexdigest()
 
 
 def latest_step(folder: Path) -> int | None:
@@ -172,89 +170,10 @@ def _candidates(folder: Path, step: int | None) -> list[int]:
     return steps[::-1] if step is None else [step]
 
 
-def _paths(tree: PyTree) -> list[tuple[str, Any]]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in flat]
-
-
-def _host_leaves(item: str, tree: PyTree) -> dict[str, Any]:
-    """Leaves by path as NumPy arrays (typed keys stay), so that no device is written down."""
-    leaves: dict[str, Any] = {}
-    for path, leaf in _paths(tree):
-        where = f"item {item!r}, leaf {path!r}"
-        if path in leaves:
-            raise CheckpointError(f"{where}: two leaves have this path; rename one")
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            if not leaf.size:
-                raise CheckpointError(f"{where}: an empty array of PRNG keys cannot be stored")
-            leaves[path] = leaf
-            continue
-        if isinstance(leaf, bool | int | float):
-            leaf = jnp.asarray(leaf)
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic) or leaf.dtype.hasobject:
-            raise CheckpointError(f"{where}: {type(leaf).__name__} is not an array or number")
-        array = np.asarray(leaf)
-        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise CheckpointError(f"{where}: {array.dtype} would not survive JAX; use 32 bits")
-        leaves[path] = array
-    return leaves
-
-
-def _spec(leaf: Any) -> str:
-    """Dtype and shape as one word: float32[64,3]; key<fry>[]."""
-    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-
-
-def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return json.loads(json.dumps(dict(metadata), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"metadata is not JSON: {error}") from error
-
-
-def _check_expected(
-    step_folder: Path, metadata: Mapping[str, Any], expect: Mapping[str, Any]
-) -> None:
-    for name, wanted in _as_json(expect).items():
-        if name not in metadata:
-            raise CheckpointError(f"{step_folder}: the checkpoint does not say its {name}")
-        if metadata[name] != wanted:
-            raise CheckpointError(
-                f"{step_folder}: checkpoint is of {name} {shown(metadata[name])}, "
-                f"this run is of {wanted!r}; point to another checkpoint or change the run"
-            )
-
-
-def _check_items(
-    step_folder: Path, saved: Mapping[str, Mapping[str, str]], abstract: Mapping[str, PyTree]
-) -> None:
-    for item, tree in abstract.items():
-        if item not in saved:
-            raise CheckpointError(
-                f"{step_folder}: has no item {item!r}; it has {', '.join(sorted(saved)):.200}"
-            )
-        wanted = {path: _spec(leaf) for path, leaf in _paths(tree)}
-        hint = "was it trained with another config or version?"
-        for path, spec in wanted.items():
-            if path not in saved[item]:
-                raise CheckpointError(f"{step_folder}: item {item!r} lacks leaf {path!r}; {hint}")
-            if saved[item][path] != spec:
-                raise CheckpointError(
-                    f"{step_folder}: item {item!r}, leaf {path!r} is {saved[item][path]:.80}, "
-                    f"this run needs {spec}; {hint}"
-                )
-        if surplus := sorted(set(saved[item]) - set(wanted)):
-            raise CheckpointError(
-                f"{step_folder}: item {item!r} has leaf {shown(surplus[0])}, unknown to this run; "
-                f"{hint}"
-            )
-
-
 def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
     """Read through Orbax and rebuild the trees of `abstract`, whose fit has been checked."""
     targets = {
-        item: {path: _target(leaf) for path, leaf in _paths(tree)}
+        item: {path: target_of(leaf) for path, leaf in paths_of(tree)}
         for item, tree in abstract.items()
     }
     stored = {
@@ -274,7 +193,7 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
         ]
         like, structure = jax.tree.flatten(abstract[item])
         placed = (getattr(leaf, "sharding", None) is not None for leaf in like)
-        arrays = [a if p else _unplaced(a) for a, p in zip(arrays, placed, strict=True)]
+        arrays = [a if p else unplaced(a) for a, p in zip(arrays, placed, strict=True)]
         restored[item] = jax.tree.unflatten(structure, arrays)
     return restored
 
@@ -314,7 +233,7 @@ def _read_back(step_folder: Path, written: Mapping[str, Any]) -> None:
     loaded = _read_items(step_folder, written)
     for item, tree in written.items():
         for path, leaf in tree.items():
-            if _bytes(loaded[item][path]) != _bytes(leaf):
+            if bytes_of(loaded[item][path]) != bytes_of(leaf):
                 raise CheckpointError(f"item {item!r}, leaf {path!r} reads back otherwise")
 
 
@@ -346,31 +265,6 @@ def _plain(folder: Path) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{number}")
     finally:
         os.close(number)
-
-
-def _bytes(leaf: Any) -> bytes:
-    """A leaf's numbers; those of a typed key are its words."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf).tobytes()
-
-
-def _unplaced(array: jax.Array) -> jax.Array:
-    """The same array as if just made, not tied to its device: JAX compiles a program anew for
-    arguments that are."""
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        data = _unplaced(jax.random.key_data(array))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
-    return jnp.asarray(np.asarray(array))
-
-
-def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The array to load, placed on its own sharding or on the default device."""
-    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:

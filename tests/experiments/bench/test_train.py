@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.bench.train import PARTS, Setup, gate_flop
 from experiments.cli import main
-from experiments.figures.runs import shares_figure
+from experiments.figures.bench import shares_figure
 from farl_jax.safety.imagination import make_imagined_risk
 
 

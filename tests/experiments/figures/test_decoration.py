@@ -52,7 +52,7 @@ def no_figure(monkeypatch):
         raise RuntimeError("no fonts\nat all")
 
     monkeypatch.setattr(drawing, "save", fail)
-    for module in ("runs", "paper"):
+    for module in ("runs", "bench", "style"):
         monkeypatch.setattr(f"experiments.figures.{module}.save", fail)
 
 

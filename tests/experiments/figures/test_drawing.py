@@ -10,9 +10,10 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.figures import drawing
+from experiments.figures import drawing, style
 from experiments.figures import paper as paper_figures
-from experiments.figures.runs import comparison_figure, horizon_figure, throughput_figure
+from experiments.figures.bench import throughput_figure
+from experiments.figures.runs import comparison_figure, horizon_figure
 from tests.experiments.finished_runs import write_horizon
 
 ROOT = Path(__file__).parents[3]
@@ -80,7 +81,7 @@ def test_names_are_printed_as_they_are(tmp_path, drawn):
     rows = [{"method": NASTY, "failure_episodes": 1, "seed": 0, "online_steps": 1}]
     paper = {"failure_episodes": {}}
     figure = paper_figures.failures_figure({NASTY: {NASTY: rows}}, paper, NASTY)
-    paper_figures.save(figure, tmp_path, "failures")
+    style.save(figure, tmp_path, "failures")
     shown = [text for one in drawn for text in one.findobj(matplotlib.text.Text)]
     ours = [text for text in shown if "a_{" in text.get_text()]
     assert path.stat().st_size > 1000 and len(ours) > 6

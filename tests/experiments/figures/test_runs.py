@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.figures import runs as plots
+from experiments.figures import style
 from experiments.figures.runs import comparison_figure
 
 
@@ -48,7 +49,7 @@ def line(axis, label):
 
 def test_draws_both_methods_with_means_over_seeds(tmp_path, drawn):
     path = tmp_path / "new" / "figure.png"
-    methods = {"Uni-O4 (gate off)": rows(3, (0, 1, 2)), "FARL (gate on)": rows(1, (0, 1, 2))}
+    methods = {"uni_o4": rows(3, (0, 1, 2)), "farl": rows(1, (0, 1, 2))}
     assert (
         comparison_figure(path, methods, title="Bounded Push", command="farl x --seeds 3") == path
     )
@@ -84,7 +85,7 @@ def test_rollout_returns_serve_only_where_nothing_was_evaluated(tmp_path, drawn)
 def test_the_mean_covers_only_what_all_seeds_cover():
     runs = [(np.array([0.0, 10.0, 20.0]), np.array([0.0, 1.0, 2.0]))]
     runs.append((np.array([5.0, 15.0]), np.array([4.0, 5.0])))
-    steps, values = plots._mean(runs)
+    steps, values = style._mean(runs)
     np.testing.assert_allclose(steps, [5, 10, 15])
     np.testing.assert_allclose(values, [(0.5 + 4) / 2, (1 + 4.5) / 2, (1.5 + 5) / 2])
 

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.report.figures import pareto_figure, sweep_figure
-from experiments.report.sweeps import Sweep
+from experiments.report.sweeps import SweepTable
 from tests.experiments.finished_runs import result
 
 TASK = "bounded_push"
@@ -17,7 +17,7 @@ def sweep_of(cells, methods=("uni_o4", "farl"), seeds=(0, 1)):
         for j, method in enumerate(methods)
         for seed in seeds
     ]
-    return Sweep("out", tuple(sorted(cells[0])), tuple(rows))
+    return SweepTable("out", tuple(sorted(cells[0])), tuple(rows))
 
 
 def numbers(lines):

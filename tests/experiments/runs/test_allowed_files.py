@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 
 from experiments.cli import main
-from experiments.figures import paper
+from experiments.figures import style
 from experiments.runs import records
 from farl_jax.schema import Length, Others, Range, SchemaError, check, hints_of
 from farl_jax.storage.metrics import OnlineRow
@@ -86,7 +86,7 @@ def test_limits_are_allowed(name, which):
 @pytest.mark.parametrize("which", [LOW, HIGH, LEAST])
 def test_limits_are_drawn(tmp_path, capsys, which, monkeypatch):
     """As pictures of few points, in one format: what is drawn counts here, not how it looks."""
-    monkeypatch.setattr(paper, "save", _save)
+    monkeypatch.setattr(style, "save", _save)
     for seed, method in itertools.product((0, 1), ("uni_o4", "farl", "cpo")):
         own = {"task": TASK, "method": method, "seed": seed, "preset": "quick"}
         own |= {"backend": "native", "online_steps": 10_000}

@@ -16,7 +16,7 @@ import pytest
 
 from experiments import reproduce
 from experiments.cli import main
-from experiments.phases.online import _seconds_until
+from experiments.phases.training import _seconds_until
 from experiments.process import machine
 from experiments.report import write as report
 from experiments.studies import compare
@@ -99,9 +99,7 @@ def folder(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "comparison_figure", stub)
     monkeypatch.setattr(report, "horizon_figure", stub)
     monkeypatch.setattr(report, "diagnosis_figure", stub)
-    monkeypatch.setattr(
-        report.paper_figures, "save", lambda _, out, name: stub(out / f"{name}.png")
-    )
+    monkeypatch.setattr(report.style, "save", lambda _, out, name: stub(out / f"{name}.png"))
     for place, names in (
         (report.paper_figures, ("failures_figure", "returns_figure")),
         (report.figures, ("pareto_figure", "learning_figure", "causes_figure")),

@@ -18,7 +18,7 @@ from farl_jax.data import dataset
 from farl_jax.data.dataset import DatasetError
 from farl_jax.methods import METHODS
 from farl_jax.schema import SchemaError
-from farl_jax.storage import checkpoint
+from farl_jax.storage import checkpoint, leaves
 from tests.experiments.finished_runs import result
 from tests.farl_jax.online.test_loop import frozen
 from tests.farl_jax.online.test_seeds import judge, runs_of
@@ -227,5 +227,5 @@ def test_a_digest_is_of_every_number_type_and_name():
         tree | {"b": jax.random.key(1)},
         {"x": tree["a"], "b": tree["b"]},
     ]
-    assert checkpoint.digest(tree) == checkpoint.digest({k: tree[k] for k in "cba"})
-    assert len({checkpoint.digest(one) for one in (tree, *others)}) == 6
+    assert leaves.digest(tree) == leaves.digest({k: tree[k] for k in "cba"})
+    assert len({leaves.digest(one) for one in (tree, *others)}) == 6

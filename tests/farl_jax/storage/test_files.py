@@ -8,7 +8,8 @@ import pytest
 
 from experiments.cli import main
 from experiments.errors import UserError
-from experiments.figures import paper
+from experiments.figures import style
+from experiments.figures.drawing import new_figure
 from experiments.process.outputs import write_json
 from experiments.report.sweeps import SWEEP
 from experiments.runs.folder import RunFolder
@@ -201,7 +202,7 @@ def test_a_report_reads_no_link_that_leads_out(run, secret, tmp_path, capsys):
 def test_figures_and_films_replace_links(run, secret, tmp_path):
     for name in ("a.png", "a.pdf"):
         (tmp_path / name).symlink_to(secret)
-    paper.save(paper.new_figure(1.0, 1.0), tmp_path, "a")
+    style.save(new_figure(1.0, 1.0), tmp_path, "a")
     assert secret.read_text() == SECRET and not (tmp_path / "a.png").is_symlink()
 
 
