@@ -16,8 +16,10 @@ from envs_mjx.batch import BatchEnv
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest, shown
 from envs_mjx.import_path import blaming, load_class
-from envs_mjx.physics.backends import BACKENDS
+from envs_mjx.physics.backends import BACKENDS, Control
+from envs_mjx.physics.scene import SceneParts
 from envs_mjx.robot_env import RobotEnv
+from envs_mjx.robots.robot import Camera, Robot
 from envs_mjx.shift import Shift, draw_shift
 from envs_mjx.tasks.bounded_push import BoundedPush
 from envs_mjx.tasks.bounded_soccer import BoundedSoccer
@@ -26,30 +28,43 @@ from envs_mjx.tasks.franka_bounded_soccer import FrankaBoundedSoccer
 from envs_mjx.tasks.franka_disturbed_push import FrankaDisturbedPush
 from envs_mjx.tasks.franka_fragile_push_wall import FrankaFragilePushWall
 from envs_mjx.tasks.obstructed_push import ObstructedPush
-from envs_mjx.tasks.task import Episode, Readings, Task
+from envs_mjx.tasks.task import Disturbed, Episode, Readings, Task
 
 __all__ = [
     "BACKENDS",
+    "SUITES",
     "TASKS",
     "BatchEnv",
+    "Camera",
+    "Control",
+    "Disturbed",
     "Env",
     "EnvError",
     "Episode",
     "PhysicsState",
     "Readings",
+    "Robot",
     "RobotEnv",
+    "SceneParts",
     "Shift",
     "State",
     "Task",
     "make",
     "task_class",
+    "tasks_named",
 ]
 
-_FAILUREBENCH = (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)
-_FRANKA = (FrankaBoundedSoccer, FrankaDisturbedPush, FrankaFragilePushWall)
+_SUITES = {
+    "failurebench": (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush),
+    "franka": (FrankaBoundedSoccer, FrankaDisturbedPush, FrankaFragilePushWall),
+}
 TASKS: Mapping[str, type] = MappingProxyType(
-    {task.name: task for task in (*_FAILUREBENCH, *_FRANKA)}
+    {task.name: task for tasks in _SUITES.values() for task in tasks}
 )
+SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {suite: tuple(task.name for task in tasks) for suite, tasks in _SUITES.items()}
+)
+"""Tasks that go together: the four of FailureBench, and the three of the paper's real robot."""
 for _name in TASKS:  # import paths in settings of runs, and in tasks of users' own
     sys.modules[f"{__name__}.{_name}"] = sys.modules[f"{__name__}.tasks.{_name}"]
 
@@ -102,6 +117,11 @@ def task_class(name: str) -> type:
     with blaming(name):
         _check_parts(found, shown(name))
     return found
+
+
+def tasks_named(name: str) -> tuple[str, ...]:
+    """Return the tasks that `name` stands for: "all", a suite's, or the one of that name."""
+    return tuple(TASKS) if name == "all" else SUITES.get(name, (name,))
 
 
 def _check_parts(task: Any, name: str) -> None:

@@ -70,7 +70,7 @@ def command_run(args: StartArgs) -> None:
 
 def command_reproduce(args: ReproduceArgs) -> None:
     """The paper's main figures."""
-    from envs_mjx import TASKS
+    from envs_mjx import SUITES
     from experiments import reproduce
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
@@ -83,7 +83,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
-    tasks = args.task or tuple(TASKS)
+    tasks = args.task or SUITES["failurebench"]
     for task in tasks:
         config = preset(args.preset, task)
         estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
@@ -230,7 +230,7 @@ def command_tasks(args: TasksArgs) -> None:
     from experiments.bench import tasks as bench_tasks
 
     if args.sheet is not None:
-        sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
+        sheet.draw(args.sheet, args.task, plain_console())
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())
