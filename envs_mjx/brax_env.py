@@ -21,7 +21,7 @@ class BraxState:
     """The fields that Brax-style trainers read; wrappers add leading axes and entries to `info`."""
 
     pipeline_state: State  # our own state
-    obs: jax.Array  # [39]
+    obs: jax.Array  # [observation_size]
     reward: jax.Array  # [] f32
     done: jax.Array  # [] f32, 1 where the episode ended with this step, but for the time limit
     metrics: dict[str, jax.Array]  # [] f32 each: success, failure, failure_margin (m)

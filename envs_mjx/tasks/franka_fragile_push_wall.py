@@ -32,8 +32,8 @@ class FrankaFragilePushWall(FrankaPush):
     danger_margin: ClassVar[float] = 0.03
     danger_lead: ClassVar[float] = 0.0
     safe_margin: ClassVar[float] = 0.04
-    random_return: ClassVar[float] = 10.0
-    expert_return: ClassVar[float] = 1500.0
+    random_return: ClassVar[float] = 98.9
+    expert_return: ClassVar[float] = 1647.6
 
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""

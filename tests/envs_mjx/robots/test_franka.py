@@ -13,7 +13,7 @@ from envs_mjx.physics.backends import SUBSTEPS
 from envs_mjx.robots import franka
 from envs_mjx.robots.franka import Franka
 
-SEQUENCES, STEPS = 100, 40
+SEQUENCES, STEPS = 100, 24
 
 
 @functools.cache
