@@ -14,8 +14,8 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from envs_mjx.physics import scene
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.robot_env import RobotEnv
+from envs_mjx.robots.robot import Camera
 
 _BACKENDS = ("egl", "osmesa")
 _WITH_DISPLAY = "glfw"
@@ -32,8 +32,6 @@ os._exit(0)
 """
 _MAX_GEOMS = 2000
 _SHADOW_SIZE, _SAMPLES = 1024, 2  # MuJoCo's 4096 and 4 take four times as long in software
-_LOOK_AT = (0.0, 0.775, 0.03)  # m; from in front of the robot, so that the arm hides nothing
-_DISTANCE, _AZIMUTH, _ELEVATION = 0.92, 255.0, -67.0  # m, degrees
 _GOAL_COLOR = (0.10, 0.75, 0.35)
 _DISC_HEIGHT = 0.0008  # m, half of it
 _BORDER = 6  # pixels
@@ -103,7 +101,7 @@ def _draws(name: str, environment: Mapping[str, str]) -> bool:
 
 
 def render_frames(
-    env: SawyerEnv,
+    env: RobotEnv,
     qpos: np.ndarray,
     goal: np.ndarray,
     overlay: Sequence[FrameInfo] | None = None,
@@ -111,7 +109,7 @@ def render_frames(
     width: int = 480,
     height: int = 360,
 ) -> np.ndarray:
-    """Draw one episode with MetaWorld's meshes, its boundary and its goal.
+    """Draw one episode with the robot's meshes, its boundary and its goal.
 
     Args:
         env: whose scene it is; any backend.
@@ -128,7 +126,7 @@ def render_frames(
     """
     qpos = np.asarray(qpos, np.float64)
     task = env.task
-    model = scene.build_visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
+    model = env.robot.visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
     if qpos.ndim != 2 or qpos.shape[1] != model.nq or not len(qpos):
         raise RenderError(f"qpos must be [T, {model.nq}] with T >= 1, got {list(qpos.shape)}")
     if not np.isfinite(qpos).all():
@@ -139,7 +137,7 @@ def render_frames(
     goals = np.broadcast_to(np.asarray(goal, np.float64), (len(qpos), 3))
     radius = float(getattr(task, "success_radius", 0.05))
     frames = np.empty((len(qpos), height, width, 3), np.uint8)
-    with _canvas(model, width, height) as canvas:
+    with _canvas(model, env.robot.camera, width, height) as canvas:
         for index in range(len(qpos)):
             _draw(canvas, qpos[index], goals[index], radius, frames[index])
     if overlay is not None:
@@ -226,7 +224,7 @@ class _Canvas:
 
 
 @contextmanager
-def _canvas(model: mujoco.MjModel, width: int, height: int) -> Iterator[_Canvas]:
+def _canvas(model: mujoco.MjModel, view: Camera, width: int, height: int) -> Iterator[_Canvas]:
     """Open an off-screen picture, in the OpenGL that is found here."""
     name = find_gl()
     try:
@@ -239,8 +237,8 @@ def _canvas(model: mujoco.MjModel, width: int, height: int) -> Iterator[_Canvas]
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
     camera = mujoco.MjvCamera()
-    camera.lookat[:] = _LOOK_AT
-    camera.distance, camera.azimuth, camera.elevation = _DISTANCE, _AZIMUTH, _ELEVATION
+    camera.lookat[:] = view.look_at
+    camera.distance, camera.azimuth, camera.elevation = view[1:]
     option = mujoco.MjvOption()
     option.sitegroup[:] = 0  # among them MetaWorld's own goal, which does not move
     drawn = mujoco.MjvScene(model, _MAX_GEOMS)
