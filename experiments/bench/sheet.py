@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from envs_mjx import BatchEnv, make, render, tasks_named
+from envs_mjx.film import contact_sheet
 from experiments.bench.tasks import MakeController, start_careless, start_expert
 from experiments.errors import UserError
 from experiments.process.outputs import check_output
@@ -23,7 +24,7 @@ def draw(path: Path, task: str, console: Console) -> None:
     check_output("--sheet", path, (".png",))
     render.find_gl()  # without it, nothing below is worth the time
     rows = [_row(make(name, "native")) for name in tasks_named(task)]
-    render.contact_sheet(path, np.concatenate(rows), columns=4)
+    contact_sheet(path, np.concatenate(rows), columns=4)
     console.print(f"sheet: {path}", highlight=False, soft_wrap=True)
 
 
