@@ -219,7 +219,7 @@ class BenchArgs(Checked):
     """Measure env steps per second of a jitted rollout of a policy."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or `all`."""
+    """A task, a suite (failurebench, franka), or all."""
     backends: Annotated[tuple[str, ...], Length(1)] = ("native", "mjx")
     """Backends to measure."""
     num_envs: Annotated[tuple[Count, ...], Length(1)] = (64, 256)
@@ -237,7 +237,7 @@ class BenchTrainArgs(Checked):
     """Measure the whole online loop of method farl, and its parts."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or `all`."""
+    """A task, a suite (failurebench, franka), or all."""
     backends: Annotated[tuple[str, ...], Length(1)] = ("native",)
     """Backends to measure."""
     num_envs: Annotated[tuple[Count, ...], Length(1)] = (128,)
@@ -271,7 +271,7 @@ class TasksArgs(Checked):
     """Measure each task's scripted controllers, and the references of its normalized return."""
 
     task: str = "all"
-    """A FailureBench task, or `all`."""
+    """A task, a suite (failurebench, franka), or all."""
     episodes: Count = 1000
     """Episodes for each controller."""
     out: Path | None = None

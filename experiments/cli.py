@@ -110,7 +110,7 @@ def _user_line(error: Exception) -> str | None:
     if isinstance(error, UserError | SchemaError):
         return one_line(error)
     from envs_mjx import EnvError
-    from envs_mjx.render import RenderError
+    from envs_mjx.errors import RenderError
     from farl_jax.data.dataset import DatasetError
     from farl_jax.deploy import DeployError
     from farl_jax.devices import DeviceError

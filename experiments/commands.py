@@ -72,7 +72,7 @@ def command_run(args: StartArgs) -> None:
 
 def command_reproduce(args: ReproduceArgs) -> None:
     """Make the paper's main figures."""
-    from envs_mjx import TASKS
+    from envs_mjx import SUITES
     from experiments import reproduce
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
@@ -87,7 +87,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
-    tasks = args.task or tuple(TASKS)
+    tasks = args.task or SUITES["failurebench"]
     for task in tasks:
         config = preset(args.preset, task)
         estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
@@ -253,7 +253,7 @@ def command_tasks(args: TasksArgs) -> None:
     from experiments.bench import tasks as bench_tasks
 
     if args.sheet is not None:
-        sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
+        sheet.draw(args.sheet, args.task, plain_console())
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())

@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from envs_mjx import BatchEnv, SawyerEnv, make
+from envs_mjx import BatchEnv, RobotEnv, make
 from experiments.errors import UserError
 from experiments.process.console import plain_console
 from experiments.runs.files import read_settings
@@ -28,7 +28,7 @@ from farl_jax.storage.files import LEFTOVER
 
 
 @cache
-def _environment(task: str, backend: str | None) -> SawyerEnv:
+def _environment(task: str, backend: str | None) -> RobotEnv:
     """Build an environment once per process. It is pure, and building it takes most of a second."""
     return make(task, backend)
 
