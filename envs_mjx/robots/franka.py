@@ -56,7 +56,7 @@ class Franka:
     name: ClassVar[str] = "franka"
     action_size: ClassVar[int] = 4  # hand motion x, y, z and the width asked of the fingers
     object_qpos: ClassVar[int] = 9  # 7 arm joints and 2 fingers come first
-    camera: ClassVar[Camera] = Camera((0.5, 0.0, 0.06), 0.85, 165.0, -50.0)
+    camera: ClassVar[Camera] = Camera((0.47, 0.0, 0.07), 0.85, 165.0, -50.0)
 
     @property
     def frame_size(self) -> int:

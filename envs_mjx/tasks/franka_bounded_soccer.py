@@ -52,8 +52,9 @@ class FrankaBoundedSoccer(FrankaTask):
     danger_margin: ClassVar[float] = 0.015
     danger_lead: ClassVar[float] = 5.0
     safe_margin: ClassVar[float] = 0.025
-    random_return: ClassVar[float] = 10.0
-    expert_return: ClassVar[float] = 1500.0
+    # Means over 1,000 episodes each on the native backend: standard errors 3.3 and 0.3.
+    random_return: ClassVar[float] = 98.3
+    expert_return: ClassVar[float] = 1694.9
 
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""

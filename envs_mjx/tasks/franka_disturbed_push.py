@@ -46,8 +46,9 @@ class FrankaDisturbedPush(FrankaPush):
     danger_margin: ClassVar[float] = 0.03
     danger_lead: ClassVar[float] = 0.0
     safe_margin: ClassVar[float] = 0.05
-    random_return: ClassVar[float] = 10.0
-    expert_return: ClassVar[float] = 1500.0
+    # Means over 1,000 episodes each on the native backend: standard errors 1.5 and 2.5.
+    random_return: ClassVar[float] = 98.0
+    expert_return: ClassVar[float] = 1635.0
 
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""
