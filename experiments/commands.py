@@ -7,8 +7,10 @@ from typing import Any
 from experiments.arguments import (
     BenchArgs,
     BenchCompareArgs,
+    BenchDeployArgs,
     BenchTrainArgs,
     DemosArgs,
+    ExportArgs,
     HorizonArgs,
     OfflineArgs,
     OnlineArgs,
@@ -71,7 +73,7 @@ def command_run(args: StartArgs) -> None:
 
 def command_reproduce(args: ReproduceArgs) -> None:
     """Make the paper's main figures."""
-    from envs_mjx import TASKS
+    from envs_mjx import SUITES
     from experiments import reproduce
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
@@ -86,7 +88,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
-    tasks = args.task or tuple(TASKS)
+    tasks = args.task or SUITES["failurebench"]
     for task in tasks:
         config = preset(args.preset, task)
         estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
@@ -141,7 +143,7 @@ def _one_way(args: Any) -> None:
         raise UserError("--resume continues and --overwrite starts again; give only one of them")
 
 
-def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
+def _on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
     from experiments.runs.run import open_run
 
     _one_way(args)
@@ -203,6 +205,18 @@ def command_diagnose(args: PhaseArgs) -> None:
     _on_run(args, lambda run: diagnose.diagnose(run, args.method))
 
 
+def command_export(args: ExportArgs) -> None:
+    """The safe policy of a run as a file."""
+    from experiments.policy.export import export
+    from experiments.policy.trained import TrainedRun
+
+    find_method(args.method)
+    _on_run(
+        args,
+        lambda run: export(TrainedRun(run), args.method, args.out, args.formats, args.rate),
+    )
+
+
 def command_bench(args: BenchArgs) -> None:
     """Throughput."""
     from experiments.bench import rollout
@@ -235,13 +249,20 @@ def command_bench_compare(args: BenchCompareArgs) -> None:
     compare.run(args, plain_console())
 
 
+def command_bench_deploy(args: BenchDeployArgs) -> None:
+    """Latency of an exported policy."""
+    from experiments.bench import deploy
+
+    deploy.run(args, plain_console())
+
+
 def command_tasks(args: TasksArgs) -> None:
     """Measure or draw the tasks' scripted controllers."""
     from experiments.bench import sheet
     from experiments.bench import tasks as bench_tasks
 
     if args.sheet is not None:
-        sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
+        sheet.draw(args.sheet, args.task, plain_console())
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())
@@ -263,6 +284,7 @@ COMMANDS = {
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "diagnose": (PhaseArgs, command_diagnose, "failure prediction of a run's world model"),
+    "export": (ExportArgs, command_export, "a run's safe policy as a file, for a robot"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
     "bench train": (
         BenchTrainArgs,
@@ -274,6 +296,7 @@ COMMANDS = {
         command_bench_compare,
         "the online loop beside another commit's",
     ),
+    "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
     "tasks": (
         TasksArgs,
         command_tasks,

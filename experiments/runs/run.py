@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from envs_mjx import BatchEnv, SawyerEnv, make
+from envs_mjx import BatchEnv, RobotEnv, make
 from experiments.errors import UserError
 from experiments.process.console import plain_console
 from experiments.runs.files import read_settings
@@ -28,7 +28,7 @@ from farl_jax.storage.files import LEFTOVER
 
 
 @cache
-def _environment(task: str, backend: str | None) -> SawyerEnv:
+def _environment(task: str, backend: str | None) -> RobotEnv:
     """Build an environment once per process. It is pure, and building it takes most of a second."""
     return make(task, backend)
 
@@ -87,15 +87,7 @@ def open_run(
     A task that is an import path must also be given as `task`, because a file alone must not run
     code. If several processes share the run, all but the first work in a temporary copy.
     """
-    config = path / "config.json"
-    check_data(path)
-    if not config.exists():
-        raise UserError(f"no run at {path}; start one with `farl run` or `farl demos`")
-    settings, saved = read_settings(path)
-    if ":" in settings.task and settings.task != task:
-        raise UserError(
-            f"{config} names code, {settings.task}; if you trust it, add --task {settings.task}"
-        )
+    settings, saved = _settings_of(path, task)
     if not devices.leads():
         folder = tempfile.TemporaryDirectory()
         copy, left = Path(folder.name) / path.name, shutil.ignore_patterns(f"{LEFTOVER}*", LOCK)
@@ -105,6 +97,24 @@ def open_run(
     folder = RunFolder.create(path, saved, resume=True)
     devices.path_of_first(path)
     return Run(path, settings, resume, console), folder
+
+
+def read_run(path: Path, task: str | None = None) -> Run:
+    """A run to read only: its folder is not held, and nobody hears of it; `task` as above."""
+    return Run(path, _settings_of(path, task)[0], True, plain_console(quiet=True))
+
+
+def _settings_of(path: Path, task: str | None) -> tuple[RunSettings, dict[str, Any]]:
+    config = path / "config.json"
+    check_data(path)
+    if not config.exists():
+        raise UserError(f"no run at {path}; start one with `farl run` or `farl demos`")
+    settings, saved = read_settings(path)
+    if ":" in settings.task and settings.task != task:
+        raise UserError(
+            f"{config} names code, {settings.task}; if you trust it, add --task {settings.task}"
+        )
+    return settings, saved
 
 
 def start_run(
