@@ -12,7 +12,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder that this package lies in: a checkout, or where packages are installed."""
-_PACKAGES = ("envs_mjx", "farl_jax")
+_PACKAGES = ("envs_gym", "envs_mjx", "farl_jax")
 
 
 def leave_current_folder_out() -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from farl_jax.config_offline import (
     BCConfig,
     DemosConfig,
+    EnvConfig,
     IQLConfig,
     NetworkConfig,
     OfflinePPOConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "BCConfig",
     "ConstraintConfig",
     "DemosConfig",
+    "EnvConfig",
     "FarlConfig",
     "HorizonConfig",
     "IQLConfig",
@@ -99,6 +101,7 @@ class FarlConfig(Checked):
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
     constraint: ConstraintConfig = field(default_factory=ConstraintConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
 
     def __post_init__(self) -> None:
         """Check what several groups decide together; each group has checked its own fields."""

@@ -8,6 +8,7 @@ from farl_jax.schema import (
     Count,
     Discount,
     Fraction,
+    Name,
     Natural,
     NonNegative,
     Positive,
@@ -17,6 +18,22 @@ from farl_jax.schema import (
 )
 
 Encoder = Literal["mlp", "identity"]
+
+
+@dataclass(frozen=True)
+class EnvConfig(Checked):
+    """An environment of a user's own (`--env`): what its interface does not say."""
+
+    failure_key: Name | None = None
+    """Key of `info` that says failure, by a number above 0. None takes `failure`, or `cost`."""
+    success_key: Name | None = None
+    """Key of `info` that says success. None takes `success` or `is_success`, if there is one."""
+    episode_limit: Count | None = None
+    """Longest episode in steps. None takes the environment's own limit."""
+    random_return: float | None = None
+    """Return that is normalised to 0. None measures it with the demonstrations."""
+    expert_return: float | None = None
+    """Return that is normalised to 100. None measures it with the demonstrations."""
 
 
 @dataclass(frozen=True)

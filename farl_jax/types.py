@@ -13,7 +13,9 @@ class BatchedEnv(Protocol):
     """N environments that reset themselves. States are typed records with at least the fields
 
     obs, reward, base_reward, success, failure, failure_margin, terminated, truncated, diverged,
-    step_count, failing_steps, episode_return, object_start, goal and physics, batched on axis 0.
+    step_count, failing_steps and episode_return, batched on axis 0. Where failure has no distance,
+    `failure_margin` is None, as are danger_margin and safe_margin. FailureBench's states also hold
+    object_start, goal and physics, which films need.
     """
 
     num_envs: int
@@ -22,9 +24,9 @@ class BatchedEnv(Protocol):
     episode_limit: int
     random_return: float
     expert_return: float
-    danger_margin: float
+    danger_margin: float | None
     danger_lead: float
-    safe_margin: float
+    safe_margin: float | None
     compiler_options: Mapping[str, bool]
 
     def reset(self, key: jax.Array) -> Any:
@@ -63,12 +65,12 @@ class Transition:
     failure: jax.Array  # [...] bool, C(s, a)
     first_failure: jax.Array  # [...] bool, first failing step of its episode
     success: jax.Array  # [...] bool
-    terminated: jax.Array  # [...] bool, ends by success: no bootstrap
+    terminated: jax.Array  # [...] bool, ends by success or failure: no bootstrap
     truncated: jax.Array  # [...] bool, ends by time or divergence: bootstrap
     diverged: jax.Array  # [...] bool
     next_obs: jax.Array  # [..., D] true next observation, before any reset
-    margin: jax.Array  # [...] m to failure before the step
-    next_margin: jax.Array  # [...] m to failure after it
+    margin: jax.Array | None  # [...] m to failure before the step; None without a margin
+    next_margin: jax.Array | None  # [...] m to failure after it
     episode_return: jax.Array  # [...] sum of rewards of the episode up to this step
     failing_steps: jax.Array  # [...] failing steps of the episode up to this step
     step_count: jax.Array  # [...] steps of the episode up to this step

@@ -196,9 +196,10 @@ def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) ->
 
     What a single setting may be is checked when it is made (`farl_jax.schema`).
     """
-    from envs_mjx import make
+    from experiments.runs.environment import environment
 
-    limit = make(settings.task, settings.backend).episode_limit
+    config = settings.config
+    limit = environment(settings.task, settings.backend, config.env).episode_limit
     if (length := settings.config.world_model.train_horizon) > limit:
         raise UserError(
             f"world_model.train_horizon must be at most the episode's {limit} steps; got {length}"

@@ -25,12 +25,14 @@ from farl_jax.world_model.windows import foretold, to_windows, window_starts
 Report = Callable[[str, dict[str, float]], None]
 
 
-def recovery_rewards(data: Dataset, safe_margin: float, lead: float) -> Dataset:
+def recovery_rewards(data: Dataset, safe_margin: float | None, lead: float | None) -> Dataset:
     """Recovery's own task: -1 per failing step, plus progress in units of `safe_margin`.
 
     Terminal where the safe margin is foreseen in `lead` steps (a decision of ours; the paper gives
-    none).
+    none). Where failure has no margin there is no progress, and only a true end is terminal.
     """
+    if "margin" not in data or safe_margin is None:
+        return data | {"reward": -data["failure"].astype(np.float32)}
     progress = (data["next_margin"] - data["margin"]) / safe_margin
     soon = foreseen_margin(data["next_margin"], data["margin"], lead)
     reward = progress - data["failure"].astype(np.float32)
