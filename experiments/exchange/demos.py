@@ -36,7 +36,8 @@ def bring(run: Run, sources: Mapping[str, str | None], *, overwrite: bool) -> No
         overwrite: put aside what the run has, once all was read.
 
     Raises:
-        DatasetError, UserError: the run has demonstrations, or a kind is missing or is not what it should be; nothing is written.
+        DatasetError, UserError: the run has demonstrations, or a kind is missing or is not what it
+            should be; nothing is written.
     """
     for kind in KINDS:
         if sources[kind] is None:

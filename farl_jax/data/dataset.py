@@ -115,7 +115,7 @@ def _renumber(episode: np.ndarray) -> np.ndarray:
 def save_dataset(path: Path, data: Dataset, metadata: dict[str, Any]) -> None:
     """Write atomically; metadata (JSON) names task, kind and what made the data."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = json.dumps(metadata | {"format": FORMAT})
+    header = json.dumps(metadata | {"format": FORMAT, "fields": list(data)})
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, metadata=np.array(header), **data)
 
@@ -158,6 +158,9 @@ def load_dataset(
     try:
         content = _read(path)
         metadata = json.loads(str(content.pop("metadata")))
+        fields = metadata.pop("fields", list(content)) if isinstance(metadata, dict) else ()
+        if isinstance(metadata, dict) and set(fields) != set(content):
+            raise ValueError("a field is missing")
     except Exception as error:  # who wrote the bytes chooses how the libraries fail
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DatasetError(
