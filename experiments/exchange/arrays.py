@@ -48,6 +48,11 @@ def read(path: Path) -> list[Episode]:
         if value is None:
             has = ", ".join(sorted(arrays)) or "nothing"
             raise DatasetError(f"{source}: no array {name!r}, only {has}")
+    for name, value in (("observations", obs), ("next_observations", following)):
+        if value is not None and value.ndim != 2:
+            raise DatasetError(
+                f"{source}: {name} have shape {value.shape}; flat vectors, (M, D), are needed"
+            )
     return _episodes(source, arrays, obs, following, found)
 
 

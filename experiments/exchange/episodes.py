@@ -162,4 +162,4 @@ def _flag(where: str, values: np.ndarray) -> np.ndarray:
         raise DatasetError(f"{where}: failure and success must be numbers; got {values.dtype}")
     if not np.isfinite(values).all():
         raise DatasetError(f"{where}: failure or success is not finite")
-    return values.reshape(len(values), -1).max(axis=1, initial=0) > 0
+    return (values > 0).any(axis=tuple(range(1, values.ndim)))

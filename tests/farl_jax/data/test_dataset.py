@@ -219,7 +219,9 @@ def test_files_come_back_bit_for_bit(saved):
     data["obs"][0] = [np.float32(1e-42), np.float32(-0.0), np.nextafter(np.float32(1), 2)]
     save_dataset(saved, data, HEADER)
     content, metadata = load_dataset(saved, task="bounded_push")
-    assert metadata == HEADER | {"format": dataset.FORMAT} and set(content) == set(FIELDS | OPTIONAL)
+    assert metadata == HEADER | {"format": dataset.FORMAT} and set(content) == set(
+        FIELDS | OPTIONAL
+    )
     for name, field in data.items():
         assert content[name].dtype == field.dtype
         assert content[name].tobytes() == field.tobytes()
