@@ -24,7 +24,7 @@ from experiments.errors import UserError
 from experiments.figures.decoration import decoration
 from experiments.process.console import command_typed, plain_console
 from experiments.runs import estimate
-from experiments.runs.environment import FUNCTION, task_of
+from experiments.runs.environment import FUNCTION, check_sharing, task_of
 from experiments.runs.presets import RunSettings, check_run, preset
 from farl_jax.methods import MAIN, METHODS, find_method
 
@@ -65,6 +65,7 @@ def command_run(args: StartArgs) -> None:
     for _, settings in runs:
         check_run(settings)
     together = len(runs) if args.together else 1
+    check_sharing(runs[0][1].task, together, args.devices)
     devices.check(args.devices, together, args.config.online.num_envs)
     console = plain_console()
     alone, *others = [runs] if args.together else [[one] for one in runs]

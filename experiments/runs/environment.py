@@ -51,9 +51,7 @@ def environment(task: str, backend: str | None, config: EnvConfig) -> Any:
     if not is_own_environment(task):
         return make(task, backend)
     if backend is not None:
-        raise UserError(
-            f"--backend {backend} is of FailureBench's physics: leave it out with --env"
-        )
+        raise UserError(f"--backend {backend} goes with --task alone: leave it out")
     try:
         import envs_gym
     except ModuleNotFoundError as error:
@@ -70,6 +68,20 @@ def environment(task: str, backend: str | None, config: EnvConfig) -> Any:
         return envs_gym.HostTask(task, maker, functions, signals, config.episode_limit)
     except envs_gym.HostError as error:
         raise UserError(f"{named(task)}: {error}") from error
+
+
+def check_sharing(task: str, seeds: int, num_devices: int) -> None:
+    """Refuse seeds that train in step, or devices that share environments, on a user's own.
+
+    Raises:
+        UserError: its steps happen on the host, once each and in order.
+    """
+    if is_own_environment(task) and (seeds > 1 or num_devices > 1):
+        way = "--together" if seeds > 1 else "--devices"
+        raise UserError(
+            f"{named(task)}: its steps happen once, on the host, so that neither seeds nor devices "
+            f"can share them: leave {way} out"
+        )
 
 
 def batch(env: Any, num_envs: int, references: tuple[float, float] | None = None) -> Any:

@@ -196,10 +196,17 @@ def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) ->
 
     What a single setting may be is checked when it is made (`farl_jax.schema`).
     """
-    from experiments.runs.environment import environment
+    from experiments.runs.environment import environment, is_own_environment, named
 
     config = settings.config
-    limit = environment(settings.task, settings.backend, config.env).episode_limit
+    env = environment(settings.task, settings.backend, config.env)
+    limit = env.episode_limit
+    asked = is_own_environment(settings.task) and config.demos.dagger_rounds > 0
+    if asked and not env.has("recovery"):
+        raise UserError(
+            f"{named(settings.task)} has no function recovery, which demos.dagger_rounds = "
+            f"{config.demos.dagger_rounds} asks: write one, or add --demos.dagger-rounds 0"
+        )
     if (length := settings.config.world_model.train_horizon) > limit:
         raise UserError(
             f"world_model.train_horizon must be at most the episode's {limit} steps; got {length}"
