@@ -34,7 +34,7 @@ class Meaning(NamedTuple):
     low: np.ndarray  # [A] bounds of actions
     high: np.ndarray
     failure_key: str | None = None
-    success_key: str | None = None
+    success_key: str | None = None  # None, and none of the usual ones: nothing succeeds
     failure: Callable[[np.ndarray, dict], Any] | None = None  # (obs after the step, signals)
     margin: Callable[[np.ndarray], Any] | None = None  # obs -> m
 
@@ -49,9 +49,8 @@ def to_dataset(source: str, episodes: Iterable[Episode], meaning: Meaning) -> Da
     parts = [own for own in parts if len(own["reward"])]
     if len(parts) < 2:
         raise DatasetError(f"{source} holds {len(parts)} episodes: at least 2 are needed")
-    for name in ("margin", "success"):
-        if not all(name in own for own in parts):
-            parts = [{k: v for k, v in own.items() if name not in k} for own in parts]
+    if not all(MARGIN in own for own in parts):
+        parts = [{k: v for k, v in own.items() if MARGIN not in k} for own in parts]
     data = {k: np.concatenate([own[k] for own in parts]) for k in parts[0]}
     lengths = [len(own["reward"]) for own in parts]
     data["episode"] = np.repeat(np.arange(len(parts)), lengths).astype(np.int32)
@@ -103,8 +102,10 @@ def _steps(source: str, number: int, own: Episode, meaning: Meaning) -> Dataset:
         "truncated": np.asarray(own.truncated, bool)[:count],
         "next_obs": obs[1 : count + 1],
     }
-    if (success := _named(signals, meaning.success_key, SUCCESSES)) is not None:
-        data["success"] = _flag(where, success)
+    success = _named(signals, meaning.success_key, SUCCESSES)
+    if success is None and meaning.success_key:
+        raise DatasetError(f"{where}: no {meaning.success_key!r} of each step")
+    data["success"] = np.zeros(count, bool) if success is None else _flag(where, success)
     margin = own.margin
     if margin is None and meaning.margin is not None:
         margin = [meaning.margin(row) for row in obs]

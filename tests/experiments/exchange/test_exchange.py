@@ -49,7 +49,7 @@ def brought(path, meaning=MEANING):
 @pytest.mark.parametrize("name", ["data.npz", "data.h5", "data.hdf5"])
 def test_flat_arrays_become_episodes(tmp_path, name):
     data = brought(saved(tmp_path, name))
-    assert set(data) == set(FIELDS)
+    assert set(data) == {*FIELDS, "success"} and not data.pop("success").any()
     np.testing.assert_array_equal(data["episode"], [0, 0, 0, 1, 1, 1, 1])
     np.testing.assert_array_equal(data["obs"][:, 0], np.arange(7))
     np.testing.assert_array_equal(data["next_obs"][:, 1], -np.arange(7) - 1)
@@ -102,6 +102,7 @@ def test_a_users_functions_say_what_the_data_do_not(tmp_path):
     [
         ({"cost": None}, MEANING, "no 'failure' or 'cost' of each step, only nothing"),
         ({}, MEANING._replace(failure_key="hurt"), "no 'hurt' of each step, only 'cost'"),
+        ({}, MEANING._replace(success_key="won"), "no 'won' of each step"),
         ({"cost": np.full(7, np.nan)}, MEANING, "failure or success is not finite"),
         ({}, MEANING._replace(observation_size=3), "2 features of an observation .* has 3 and 2"),
         ({}, Meaning(2, *([b] for b in (-1, 1))), "2 of an action; .* has 2 and 1"),
