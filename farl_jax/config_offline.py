@@ -8,7 +8,6 @@ from farl_jax.schema import (
     Count,
     Discount,
     Fraction,
-    Name,
     Natural,
     NonNegative,
     Positive,
@@ -24,16 +23,24 @@ Encoder = Literal["mlp", "identity"]
 class EnvConfig(Checked):
     """An environment of a user's own (`--env`): what its interface does not say."""
 
-    failure_key: Name | None = None
-    """Key of `info` that says failure, by a number above 0. None takes `failure`, or `cost`."""
-    success_key: Name | None = None
-    """Key of `info` that says success. None takes `success` or `is_success`, if there is one."""
+    failure_key: str = "auto"
+    """Key of `info` that says failure, by a number above 0; auto takes `failure` or `cost`."""
+    success_key: str = "auto"
+    """Key of `info` that says success; auto takes `success` or `is_success`, if there is one."""
     episode_limit: Count | None = None
     """Longest episode in steps. None takes the environment's own limit."""
     random_return: float | None = None
     """Return that is normalised to 0. None measures it with the demonstrations."""
     expert_return: float | None = None
     """Return that is normalised to 100. None measures it with the demonstrations."""
+
+    @property
+    def keys(self) -> tuple[str | None, str | None]:
+        """Keys of failure and of success, None where the usual ones are looked for."""
+        failure, success = (
+            None if k == "auto" else k for k in (self.failure_key, self.success_key)
+        )
+        return failure, success
 
 
 @dataclass(frozen=True)

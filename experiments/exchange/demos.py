@@ -75,11 +75,12 @@ def _read(source: str, env: Any, run: Run) -> Dataset:
     else:
         episodes, *bounds = minari_sets.read(source)
     functions = getattr(env, "functions", None)
+    failure_key, success_key = config.keys
     meaning = Meaning(
         env.observation_size,
         *bounds,
-        failure_key=config.failure_key,
-        success_key=config.success_key,
+        failure_key=failure_key,
+        success_key=success_key,
         failure=getattr(functions, "failure", None),
         margin=getattr(functions, "failure_margin", None),
     )

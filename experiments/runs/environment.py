@@ -63,7 +63,7 @@ def environment(task: str, backend: str | None, config: EnvConfig) -> Any:
         module, function = load_function(task.removeprefix(FUNCTION))
         functions = envs_gym.find_functions(module)
         maker = _called(function)
-    signals = envs_gym.Signals(config.failure_key, config.success_key)
+    signals = envs_gym.Signals(*config.keys)
     try:
         return envs_gym.HostTask(task, maker, functions, signals, config.episode_limit)
     except envs_gym.HostError as error:
