@@ -75,7 +75,9 @@ def absorbed(data: Dataset, length: int) -> Dataset:
     which failures end nothing, or that do not say success, are returned as they are.
     """
     last = np.append(data["episode"][1:] != data["episode"][:-1], True)
-    ends = last & data["failure"] & data["terminated"] & ~data.get("success", last)
+    if "success" not in data:
+        return data
+    ends = last & data["failure"] & data["terminated"] & ~data["success"]
     if not ends.any():
         return data
     rows = np.repeat(np.arange(len(ends)), np.where(ends, length, 1))
