@@ -1,1 +1,1 @@
-"""Commands: the only place that knows both the learner and the simulator."""
+"""The commands. Only this package imports both the learner and the simulator."""

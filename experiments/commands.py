@@ -1,4 +1,4 @@
-"""What each command of `farl` does with its arguments, and what it is called."""
+"""The commands of `farl`: their names, arguments and functions."""
 
 import time
 from pathlib import Path
@@ -52,7 +52,7 @@ def _task(args: StartArgs | PhaseArgs | HorizonArgs) -> str | None:
 
 
 def command_run(args: StartArgs) -> None:
-    """All phases, both methods, table, plot and film."""
+    """Run all phases with both methods, then make table, plot and film."""
     from experiments.phases import online as run_online
     from experiments.phases.judge import Judge
     from experiments.process.machine import peak_memory_gb
@@ -76,7 +76,7 @@ def command_run(args: StartArgs) -> None:
             with start_runs(group, console, resume=args.resume) as seeds:
                 run_online.all_phases(seeds, judge, num_devices=args.devices)
         compare.compare(root, [path for path, _ in runs], console)
-        with decoration("film", f"then farl render {first[0].path} makes it"):
+        with decoration("film", f"farl render {first[0].path} makes it later"):
             film.film(first[0], "farl")
     minutes = (time.perf_counter() - started) / 60
     console.print(
@@ -85,7 +85,7 @@ def command_run(args: StartArgs) -> None:
 
 
 def command_reproduce(args: ReproduceArgs) -> None:
-    """The paper's main figures."""
+    """Make the paper's main figures."""
     from envs_mjx import TASKS
     from experiments import reproduce
 
@@ -94,7 +94,9 @@ def command_reproduce(args: ReproduceArgs) -> None:
     if args.stored:
         own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
         if args != own:
-            raise UserError("--stored draws all rows: only --figure, --preset, --out go with it")
+            raise UserError(
+                "--stored draws all stored rows; give only --figure, --preset and --out with it"
+            )
         return reproduce.redraw(args.out, args.preset, figures, command, plain_console())
     for name in args.method:
         find_method(name)
@@ -112,14 +114,14 @@ def command_reproduce(args: ReproduceArgs) -> None:
 
 
 def command_sweep(args: SweepArgs) -> int:
-    """Runs over a grid of settings; 1 if one of them failed."""
+    """Make runs over a grid of settings. Return 1 if one of them failed."""
     from experiments.sweep import command as sweep_command
 
     return 1 if sweep_command.sweep(args, command_typed(), plain_console()) else 0
 
 
 def command_horizon(args: HorizonArgs) -> None:
-    """The horizon study of a trained run."""
+    """Study horizons of C_H on a trained run."""
     from experiments.studies import horizon
 
     gates = len(args.study.horizons) * len(args.study.gammas) * len(args.study.trigger_rates)
@@ -128,7 +130,7 @@ def command_horizon(args: HorizonArgs) -> None:
 
 
 def command_report(args: ReportArgs) -> None:
-    """One page of everything that the runs hold."""
+    """Write one page about all runs."""
     from experiments.report.write import report
 
     report(args, plain_console())
@@ -173,7 +175,7 @@ def command_export(args: ExportArgs) -> None:
 
 def _one_way(args: Any) -> None:
     if getattr(args, "resume", False) and getattr(args, "overwrite", False):
-        raise UserError("--resume goes on and --overwrite starts afresh: give one of them")
+        raise UserError("--resume continues and --overwrite starts again; give only one of them")
 
 
 def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
@@ -189,20 +191,20 @@ def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
 
 
 def command_offline(args: OfflineArgs) -> None:
-    """The offline phase of a run."""
+    """Do the offline phase of a run."""
     from experiments.phases import offline
     from experiments.runs.begin import OFFLINE, begin
 
     def fit(run: Any) -> None:
         if args.overwrite:
-            offline.own_demos(run)  # what cannot be made anew stays where it is
+            offline.own_demos(run)  # nothing is moved unless it can be made again
         offline.fit(begin(run, OFFLINE, overwrite=args.overwrite))
 
     _on_run(args, fit)
 
 
 def command_online(args: OnlineArgs) -> None:
-    """The online phase of a run, one method."""
+    """Do the online phase of a run with one method."""
     from experiments.phases import online as run_online
     from experiments.runs.begin import begin, online
 
@@ -210,7 +212,7 @@ def command_online(args: OnlineArgs) -> None:
 
     def tune(run: Any) -> None:
         if args.overwrite:
-            run.offline_result()  # what cannot be made anew stays where it is
+            run.offline_result()  # nothing is moved unless it can be made again
         run = begin(run, online(args.method), overwrite=args.overwrite)
         run_online.fine_tune([run], args.method, num_devices=args.devices)
 
@@ -218,21 +220,21 @@ def command_online(args: OnlineArgs) -> None:
 
 
 def command_evaluate(args: PhaseArgs) -> None:
-    """Table and figure from what a run holds."""
+    """Make table and figure of a run."""
     from experiments.studies import compare
 
     _on_run(args, lambda run: compare.compare(run.path, [run.path], run.console))
 
 
 def command_render(args: PhaseArgs) -> None:
-    """Film and contact sheet of a method's newest policy."""
+    """Make film and contact sheet of a method's newest policy."""
     from experiments.studies import film
 
     _on_run(args, lambda run: film.film(run, args.method))
 
 
 def command_diagnose(args: PhaseArgs) -> None:
-    """What the world model foresees."""
+    """Diagnose the world model's predictions."""
     from experiments.studies import diagnose
 
     _on_run(args, lambda run: diagnose.diagnose(run, args.method))
@@ -255,7 +257,7 @@ def command_bench(args: BenchArgs) -> None:
 
 
 def command_bench_train(args: BenchTrainArgs) -> None:
-    """Throughput of the whole online loop."""
+    """Measure the throughput of the whole online loop."""
     from experiments.bench import train
 
     estimate.check_rollout(max(args.num_envs), 32, "--num-envs")
@@ -263,7 +265,7 @@ def command_bench_train(args: BenchTrainArgs) -> None:
 
 
 def command_tasks(args: TasksArgs) -> None:
-    """Scripted controllers of the tasks."""
+    """Measure or draw the tasks' scripted controllers."""
     from experiments.bench import sheet
     from experiments.bench import tasks as bench_tasks
 
@@ -275,25 +277,29 @@ def command_tasks(args: TasksArgs) -> None:
 
 
 COMMANDS = {
-    "run": (StartArgs, command_run, "everything: demos, offline, both online methods, table, film"),
+    "run": (StartArgs, command_run, "all phases: demos, offline, both online methods, table, film"),
     "reproduce": (ReproduceArgs, command_reproduce, "the paper's main figures beside ours"),
-    "sweep": (SweepArgs, command_sweep, "runs over a grid of settings, and one table of them"),
+    "sweep": (SweepArgs, command_sweep, "runs over a grid of settings, and their table"),
     "sweep horizon": (
         HorizonArgs,
         command_horizon,
-        "horizons of C_H on a trained run, all at once",
+        "horizons of C_H compared on a trained run",
     ),
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
-    "demos": (DemosArgs, command_demos, "demonstrations only"),
+    "demos": (DemosArgs, command_demos, "demonstrations of a run"),
     "demos import": (ImportArgs, command_import, "a run from demonstrations that you have"),
     "demos export": (ExportArgs, command_export, "a run's demonstrations as Minari datasets"),
     "offline": (OfflineArgs, command_offline, "offline learning of a run"),
-    "online": (OnlineArgs, command_online, "online fine-tuning of a run, one method"),
+    "online": (OnlineArgs, command_online, "online fine-tuning of a run by one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
-    "diagnose": (PhaseArgs, command_diagnose, "what the world model foresees, as training goes"),
+    "diagnose": (PhaseArgs, command_diagnose, "failure prediction of a run's world model"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
-    "bench train": (BenchTrainArgs, command_bench_train, "the whole online loop and its parts"),
+    "bench train": (
+        BenchTrainArgs,
+        command_bench_train,
+        "speed of the online loop and its parts",
+    ),
     "tasks": (
         TasksArgs,
         command_tasks,

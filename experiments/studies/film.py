@@ -1,4 +1,4 @@
-"""The film: exploring episodes behind the gate, recovery steps with a red border."""
+"""The film: exploring episodes with the gate. Recovery steps have a red border."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ from farl_jax.methods import find_method
 from farl_jax.safety import behaviour
 
 EPISODES = 3
-FRAMES = 24  # of one episode at most: software rendering takes 0.1 to 0.3 s each
+FRAMES = 24  # of one episode at most; software rendering takes 0.1 to 0.3 s each
 SHEET_FRAMES = 16
 
 
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the newest checkpoint's policy as it explores. Episodes that stay free of failure come
-    first, of them those that succeed after a recovery, then those with more recovered steps.
+    It shows the newest checkpoint's policy with exploration. Episodes without failure come first,
+    then those that succeed after a recovery, then those with more recovered steps.
     """
     config, spec = run.settings.config, find_method(method)
     if run.on_host:
         return run.say("film: none, an environment of your own is not drawn")
-    render.find_gl()  # without it, nothing below is worth the time
+    render.find_gl()  # fails before the slow part
     frozen = offline.start_of(run, spec)
     env = run.env(config.online.num_envs)
     controller = behaviour.make_controller(run.networks(), config, spec, explore=True)
@@ -85,9 +85,9 @@ def _frames(
 
 
 def _window(episode: np.ndarray, intervened: np.ndarray) -> np.ndarray:
-    """Every second step of at most 2 FRAMES steps of an episode, ending after its recoveries.
+    """Every second of at most 2 FRAMES steps of an episode, ending after its recoveries.
 
-    Where an episode fits, all of it; without recoveries, its end.
+    A short episode is shown whole. Without recoveries its end is shown.
     """
     acting = np.intersect1d(episode, np.flatnonzero(intervened))
     end = min(episode[-1], acting[-1] + FRAMES // 2) if len(acting) else episode[-1]

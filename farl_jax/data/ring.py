@@ -1,5 +1,6 @@
-"""The latest windows of a run in a ring buffer on the device; the oldest make room."""
+"""A ring buffer of the latest windows of a run, on the device."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -7,14 +8,14 @@ from flax import struct
 
 @struct.dataclass
 class Ring:
-    """The latest R windows of L steps; the oldest make room."""
+    """The latest R windows of L steps."""
 
     fields: dict[str, jax.Array]  # name -> [R, L, ...]
     stored: jax.Array  # [] i32 windows ever stored
 
 
 def create_ring(size: int, length: int, observation_size: int, action_size: int) -> Ring:
-    """An empty ring."""
+    """Create an empty ring."""
     wide = {"obs": observation_size, "next_obs": observation_size, "action": action_size}
     fields = {k: jnp.zeros((size, length, n)) for k, n in wide.items()}
     fields["reward"] = jnp.zeros((size, length))
@@ -30,11 +31,14 @@ def store(
     Args:
         ring: of windows of L steps.
         steps: name -> [T, N, ...].
-        eligible: [T - L + 1, N] bool, by first step.
+        eligible: [T - L + 1, N] bool, by the window's first step.
         key: consumed.
         most: static.
     """
     size, length = ring.fields["reward"].shape
+    chex.assert_rank(eligible, 2)
+    horizon = eligible.shape[0] + length - 1, eligible.shape[1]
+    chex.assert_tree_shape_prefix({name: steps[name] for name in ring.fields}, horizon)
     lot = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
     lot, place = jax.lax.top_k(lot.reshape(-1), most)
     drawn = lot >= 0.0
@@ -50,7 +54,7 @@ def store(
 
 
 def draw(ring: Ring, key: jax.Array, batch: int) -> dict[str, jax.Array]:
-    """`batch` windows with replacement, time first: name -> [L, batch, ...]."""
+    """Sample `batch` windows with replacement, time first: name -> [L, batch, ...]."""
     size = ring.fields["reward"].shape[0]
     row = jax.random.randint(key, (batch,), 0, jnp.clip(ring.stored, 1, size))
     return {name: jnp.moveaxis(kept[row], 0, 1) for name, kept in ring.fields.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,10 +27,10 @@ Report = Callable[[str, dict[str, float]], None]
 
 
 def recovery_rewards(data: Dataset, safe_margin: float | None, lead: float | None) -> Dataset:
-    """Recovery's own task: -1 per failing step, plus progress in units of `safe_margin`.
+    """Rewards of the recovery policy: -1 per failing step, plus progress in units of `safe_margin`.
 
-    Terminal where the safe margin is foreseen in `lead` steps (a decision of ours; the paper gives
-    none). Where failure has no margin there is no progress, and only a true end is terminal.
+    A step is terminal if the safe margin is predicted in `lead` steps. The paper gives no rewards.
+    Without a margin there is no progress, and terminal steps stay as they are.
     """
     if "margin" not in data or safe_margin is None:
         return data | {"reward": -data["failure"].astype(np.float32)}
@@ -49,17 +50,17 @@ def run_offline(
     key: jax.Array,
     report: Report,
 ) -> Agent:
-    """All offline learning.
+    """Do all offline learning.
 
     Args:
-        env: its margins, and rollouts of the cloned policy for failures of its own.
+        env: for its margins, and for rollouts of the cloned policy.
         demos: "task", "failure" and "recovery" demonstrations.
         config: the run's numbers.
         key: consumed.
         report: called with (stage, metrics) after each stage.
 
     Returns:
-        what the online phase starts from.
+        the start of the online phase.
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
@@ -106,7 +107,7 @@ def run_offline(
 def _make_improve(
     nets: Networks, config: FarlConfig, ensemble: Params, normalizer: Normalizer, rows: int
 ) -> Callable[..., Any]:
-    """IQL and offline PPO, for both policies: data padded to one size shares compiled programs."""
+    """Build IQL and offline PPO for both policies. Data of one size share compiled programs."""
     fit_critics = iql.make_fit(nets.value, nets.critic, config.iql, nets.sizes)
     rest = nets.value, nets.critic, nets.transition
     improve = {
@@ -141,7 +142,7 @@ def collect_own_failures(
     config: FarlConfig,
     key: jax.Array,
 ) -> Dataset:
-    """Roll the clones [E, ...] in turn, exploring, for `policy_episodes` environments."""
+    """Roll out the exploring clones [E, ...] in turn, in `policy_episodes` environments."""
 
     def roll(params: Params, normalizer: Normalizer, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
@@ -169,7 +170,7 @@ def fit_world_model(
 ) -> tuple[Params, FailureCalibration]:
     """Fit on task and failure demonstrations, report on held-out episodes, calibrate eps_safe.
 
-    `experience` is (scripted, the cloned policy's own); whole episodes of both are held out.
+    `experience` is (scripted, of the cloned policy). Whole episodes of both are held out.
     """
     splits = [dataset.split_by_episode(d, config.world_model.holdout, seed=1) for d in experience]
     training, held_out = (dataset.concatenate(*parts) for parts in zip(*splits, strict=True))
@@ -195,10 +196,10 @@ def fit_risk_critic(
     key: jax.Array,
     report: Report,
 ) -> Params:
-    """The risk critic of `simple_critic`, on data like the world model's.
+    """Fit the risk critic of `simple_critic`, on data like the world model's.
 
-    That is task and failure demonstrations and `policy_episodes` episodes of the offline policy,
-    exploring (the clones' own, which the world model saw, are not kept).
+    It uses the task and failure demonstrations, and `policy_episodes` episodes of the exploring
+    offline policy, because the clones' episodes are not stored.
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_roll, key_fit = jax.random.split(key)
@@ -221,6 +222,7 @@ def held_out_report(
     config: FarlConfig,
 ) -> dict[str, float]:
     """AUROC, AUPRC and calibration error per horizon step on held-out episodes, logged actions."""
+    chex.assert_rank(logit_shift, 0)
     length = config.world_model.train_horizon
     starts = window_starts(held_out, length, config.world_model.failing_run_cap)
     index = np.arange(length)[:, None] + starts

@@ -132,7 +132,7 @@ def test_a_file_alone_runs_no_code(capsys, robot):
 
     write_json(pathlib.Path("r/seed0/config.json"), settings.to_json())
     said = line_of(capsys, "offline", "r/seed0")
-    assert f"names code, env:{name}: if you trust it, add --env {name}" in said
+    assert f"names code, env:{name}; if you trust it, add --env {name}" in said
 
 
 @pytest.mark.parametrize(

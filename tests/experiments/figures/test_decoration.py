@@ -89,7 +89,7 @@ def test_all_seeds_train_and_the_table_is_there_before_the_film(
     assert len(json.loads((tmp_path / "r/comparison.json").read_text())["methods"]["farl"]) == 2
     (line,) = lines
     assert line.startswith("farl: warning: no film: cannot draw: neither EGL nor OSMesa")
-    assert line.endswith(f"then farl render {tmp_path / 'r' / 'seed0'} makes it")
+    assert line.endswith(f"farl render {tmp_path / 'r' / 'seed0'} makes it later")
     assert not list((tmp_path / "r").rglob("run.lock"))
 
 
