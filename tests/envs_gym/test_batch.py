@@ -1,7 +1,5 @@
 """The adapter: the same numbers as Gymnasium's own loop, and one line for whatever goes wrong."""
 
-import re
-
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -23,12 +21,24 @@ def task(make=lambda n: Cart(), functions=None, **how):
     return HostTask("cart", make, functions, episode_limit=how.pop("limit", LIMIT), **how)
 
 
-def roll(env, length, action=0.5, key=KEY):
-    """[T, N] steps of a constant action from reset."""
+def roll(env, length, action=0.5, keys=(KEY,)):
+    """[T, N] steps of a constant action from reset, once for each key."""
     always = jnp.full((env.num_envs, env.action_size), action)
     act = lambda memory, state, key: (memory, plain_decision(always))
-    go = lambda key: unroll(env, act, None, env.reset(key), key, length)[2]
-    return jax.device_get(jax.jit(go)(key))
+    go = jax.jit(lambda key: unroll(env, act, None, env.reset(key), key, length)[2])
+    found = [jax.device_get(go(key)) for key in keys]
+    return found[0] if len(keys) == 1 else found
+
+
+def stepped(own, num_envs, length, action=0.5):
+    """The same on the host alone, without JAX: a list of `Step`."""
+    host, seeds = own.host(num_envs), np.arange(num_envs)
+    obs, _, ticket = host.reset(seeds)
+    steps, always = [], np.full((num_envs, own.action_size), action, np.float32)
+    for t in range(length):
+        steps.append(host.step(ticket, obs, always, seeds + 100 * t))
+        obs = steps[-1].following
+    return steps
 
 
 def test_a_rollout_is_gymnasiums_own(length=2 * LIMIT + 5):
@@ -57,24 +67,29 @@ def test_a_rollout_is_gymnasiums_own(length=2 * LIMIT + 5):
 
 def test_the_key_decides_all_numbers():
     env = HostBatch(task(), 3)
-    first, again = roll(env, 30), roll(env, 30)
+    first, other, again = roll(env, 30, keys=(KEY, jax.random.key(4), KEY))
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert (roll(env, 30, key=jax.random.key(4)).obs != first.obs).any()
+    assert (other.obs != first.obs).any()
 
 
 def test_a_failure_may_end_an_episode():
-    steps = roll(HostBatch(task(lambda n: Cart(ends=True)), 1), 3 * LIMIT, action=1.0)
-    assert steps.terminated.sum() >= 3
-    np.testing.assert_array_equal(steps.terminated, steps.failure)
-    assert not (steps.terminated & steps.truncated).any()
-    np.testing.assert_array_equal(steps.failing_steps.max(), 1)
+    steps = stepped(task(lambda n: Cart(ends=True)), 1, 3 * LIMIT, action=1.0)
+    ended, failure, cut = (
+        np.array([getattr(own, name)[0] for own in steps])
+        for name in ("terminated", "failure", "truncated")
+    )
+    assert ended.sum() >= 3
+    np.testing.assert_array_equal(ended, failure)
+    assert not (ended & cut).any()
+    first = steps[ended.argmax()]
+    assert first.obs[0, 1] > EDGE and first.following[0, 1] <= 0.0
 
 
 def test_one_robot_is_made_once_and_its_state_is_its_own():
     Cart.made = 0
     robot = task()
-    roll(HostBatch(robot, 1), 5)
-    roll(HostBatch(robot, 1), 5)
+    stepped(robot, 1, 5)
+    stepped(robot, 1, 5)
     assert Cart.made == 1
 
 
@@ -84,7 +99,7 @@ def test_episodes_that_somebody_else_cut_off_start_anew_and_teach_nobody():
     step = jax.jit(env.step)
     state = jax.jit(env.reset)(KEY)
     state, _ = step(state, jnp.zeros((2, 1)), KEY)
-    roll(HostBatch(robot, 2), 3)  # an evaluation on the same robot, or another process's life
+    stepped(robot, 2, 3)  # an evaluation on the same robot, or another process's life
     following, outcome = step(state, jnp.zeros((2, 1)), KEY)
     assert outcome.diverged.all() and outcome.truncated.all() and not outcome.terminated.any()
     np.testing.assert_array_equal(outcome.obs, state.obs)
@@ -97,15 +112,17 @@ def test_episodes_that_somebody_else_cut_off_start_anew_and_teach_nobody():
 
 def test_a_vector_env_gives_the_same_numbers():
     many = lambda num_envs: SyncVectorEnv([Cart] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
-    ours, theirs = (roll(HostBatch(task(make), 3), 45) for make in (lambda n: Cart(), many))
+    ours, theirs = (stepped(task(make), 3, 45) for make in (lambda n: Cart(), many))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_a_vector_env_that_restarts_by_itself_is_refused():
     own = task(lambda n: SyncVectorEnv([Cart] * n))
-    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
-        roll(HostBatch(own, 2), 2)
-    assert "AutoresetMode.DISABLED" in message_of(caught.value)
+    with pytest.raises(HostError, match=r"AutoresetMode\.DISABLED"):
+        own.host(2)
+    few = task(lambda n: SyncVectorEnv([Cart], autoreset_mode=AutoresetMode.DISABLED))
+    with pytest.raises(HostError, match="holds 1 environments, 2 are wanted"):
+        few.host(2)
 
 
 def test_controllers_speak_the_environments_units_and_may_be_vmapped():
@@ -144,13 +161,17 @@ def test_a_margin_of_ones_own():
     ],
 )
 def test_what_goes_wrong_in_mid_run_is_one_line(how, words):
+    with pytest.raises(HostError, match=words) as caught:
+        stepped(task(lambda n: Cart(**how)), 1, 8)
+    assert "\n" not in str(caught.value)
+
+
+def test_jax_hands_the_line_on_and_works_after_it():
     with pytest.raises(jax.errors.JaxRuntimeError) as caught:
-        roll(HostBatch(task(lambda n: Cart(**how)), 1), 8)
-    found = message_of(caught.value)
-    assert "\n" not in found
-    assert re.search(words, found), found
-    steps = roll(HostBatch(task(), 1), 3)  # JAX itself is as it was
-    assert np.isfinite(steps.obs).all()
+        roll(HostBatch(task(lambda n: Cart(bad="nan", at=9)), 1), 12, keys=(KEY,))
+    assert message_of(caught.value) == "the environment's observation at index 1 is not finite"
+    assert message_of(RuntimeError("another")) is None
+    assert jax.jit(lambda x: x + 1)(1) == 2
 
 
 def test_keys_of_info_may_be_named():
