@@ -66,7 +66,7 @@ class ImportArgs(StartArgs):
 
 
 @dataclass(frozen=True)
-class ExportArgs(Checked):
+class DemosExportArgs(Checked):
     """Write the demonstrations of a run as Minari datasets, with a cost of each step."""
 
     run: tyro.conf.Positional[Path]
@@ -124,6 +124,25 @@ class PhaseArgs(Checked):
     """The same for an environment of your own: gymnasium:ID or module:function."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
+
+
+@dataclass(frozen=True)
+class ExportArgs(Checked):
+    """Write a run's safe policy as a file that acts without the training code (docs/deploy.md)."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the policy: contract.json and its programs; it must not hold anything yet."""
+    method: str = "farl"
+    """Whose newest policy, behind its own gate."""
+    formats: tuple[Literal["jax", "onnx"], ...] = ()
+    """Programs to write: jax (StableHLO for CPU and CUDA), onnx (needs the extra `onnx`). Without
+    it, all that can be written here."""
+    rate: Positive | None = None
+    """Decisions a second that the contract asks for. Default: the environment's own."""
+    task: str | None = None
+    """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +252,7 @@ class BenchArgs(Checked):
     """Measure env steps per second of a jitted rollout of a policy."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or `all`."""
+    """A task, a suite (failurebench, franka), or all."""
     backends: Annotated[tuple[str, ...], Length(1)] = ("native", "mjx")
     """Backends to measure."""
     num_envs: Annotated[tuple[Count, ...], Length(1)] = (64, 256)
@@ -251,7 +270,7 @@ class BenchTrainArgs(Checked):
     """Measure the whole online loop of method farl, and its parts."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or `all`."""
+    """A task, a suite (failurebench, franka), or all."""
     backends: Annotated[tuple[str, ...], Length(1)] = ("native",)
     """Backends to measure."""
     num_envs: Annotated[tuple[Count, ...], Length(1)] = (128,)
@@ -269,11 +288,23 @@ class BenchTrainArgs(Checked):
 
 
 @dataclass(frozen=True)
+class BenchDeployArgs(Checked):
+    """Measure how long a decision of an exported policy takes, at batch 1 on one CPU core."""
+
+    policy: tyro.conf.Positional[Path]
+    """Folder that `farl export` wrote."""
+    steps: Annotated[int, Range(100)] = 5000
+    """Decisions that are timed, after a tenth as many that are not."""
+    out: Path | None = None
+    """JSON file for the rows, for example results/bench/deploy.json."""
+
+
+@dataclass(frozen=True)
 class TasksArgs(Checked):
     """Measure each task's scripted controllers, and the references of its normalized return."""
 
     task: str = "all"
-    """A FailureBench task, or `all`."""
+    """A task, a suite (failurebench, franka), or all."""
     episodes: Count = 1000
     """Episodes for each controller."""
     out: Path | None = None

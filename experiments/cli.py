@@ -111,12 +111,14 @@ def _user_line(error: Exception) -> str | None:
     if isinstance(error, UserError | SchemaError):
         return one_line(error)
     from envs_mjx import EnvError
-    from envs_mjx.render import RenderError
+    from envs_mjx.errors import RenderError
     from farl_jax.data.dataset import DatasetError
+    from farl_jax.deploy import DeployError
     from farl_jax.devices import DeviceError
     from farl_jax.storage.checkpoint import CheckpointError
 
-    if isinstance(error, EnvError | RenderError | CheckpointError | DatasetError | DeviceError):
+    learner = CheckpointError | DatasetError | DeployError | DeviceError
+    if isinstance(error, EnvError | RenderError | learner):
         return one_line(error)
     if "envs_gym" in sys.modules:  # an environment of the user's own is at work
         from envs_gym import message_of

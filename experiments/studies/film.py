@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from envs_mjx import render
+from envs_mjx.film import contact_sheet, write_video
 from experiments.phases import offline
 from experiments.phases.newest import newest
 from experiments.runs.run import Run
@@ -49,10 +50,10 @@ def film(run: Run, method: str) -> None:
     max_risk = float(gate.max_risk) if spec.gated else None
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)
     folder = run.path / method
-    render.write_video(folder / "film.mp4", frames, fps=10.0)
-    render.write_video(folder / "film.gif", frames[::2], fps=8.0)
+    write_video(folder / "film.mp4", frames, fps=10.0)
+    write_video(folder / "film.gif", frames[::2], fps=8.0)
     picks = np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)
-    render.contact_sheet(folder / "sheet.png", frames[picks])
+    contact_sheet(folder / "sheet.png", frames[picks])
     run.say(f"film: {folder / 'film.mp4'}  ({len(frames)} frames, policy of step {trained:,})")
 
 

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-FRAME = 18
-"""Size of a frame. An observation begins with two: now, and one step ago."""
+GOAL = 3
+"""Numbers of the goal. An observation is two equal frames, now and one step ago, then the goal."""
 
 
 def _scaled_normal(scale: float) -> nn.initializers.Initializer:
@@ -53,7 +53,8 @@ class GaussianPolicy(nn.Module):
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised observations [..., D] -> mean, log_std [..., A]."""
         if self.motion_gain:
-            change = obs[..., :FRAME] - obs[..., FRAME : 2 * FRAME]
+            frame = (obs.shape[-1] - GOAL) // 2
+            change = obs[..., :frame] - obs[..., frame : 2 * frame]
             obs = jnp.concatenate([obs, self.motion_gain * change], axis=-1)
         mean, raw = jnp.split(
             MLP(self.width, self.depth, 2 * self.action_size, output_scale=0.1)(obs), 2, axis=-1

@@ -32,7 +32,7 @@ offline, _ = frozen, (start, demos, steps, judge)  # fixtures of theirs
 
 
 class Brittle(CliffWalker):
-    """Its physics is not a number beyond 1.1; handled as SawyerEnv handles it."""
+    """Its physics is not a number beyond 1.1; handled as RobotEnv handles it."""
 
     def step(self, state, action):
         moved = super().step(state, action)
