@@ -143,6 +143,8 @@ class ExportArgs(Checked):
     """Decisions a second that the contract asks for. Default: the environment's own."""
     task: str | None = None
     """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+    env: str | None = None
+    """The same for an environment of your own: gymnasium:ID or module:function."""
 
 
 @dataclass(frozen=True)
