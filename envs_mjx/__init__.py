@@ -15,7 +15,7 @@ from envs_mjx import forks, task_check
 from envs_mjx.batch import BatchEnv
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest, shown
-from envs_mjx.import_path import blaming, load_class
+from envs_mjx.import_path import blaming, load_class, load_function
 from envs_mjx.physics.backends import BACKENDS, Control
 from envs_mjx.physics.scene import SceneParts
 from envs_mjx.robot_env import RobotEnv
@@ -49,6 +49,7 @@ __all__ = [
     "Shift",
     "State",
     "Task",
+    "load_function",
     "make",
     "task_class",
     "tasks_named",

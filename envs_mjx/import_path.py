@@ -1,13 +1,14 @@
-"""Classes of the user's own, named as "module:Class": the one way to code in the current folder."""
+"""Code of the user's own, named as "module:name": the one way to code in the current folder."""
 
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from types import ModuleType
+from typing import Any
 
 import jax
 import mujoco
@@ -18,23 +19,42 @@ from envs_mjx.errors import EnvError, shown
 def load_class(path: str) -> type:
     """Return the class that "module:Class" names.
 
-    The current folder is looked in last, and only while the module is imported: an installed module
-    is never shadowed.
-
     Raises:
       EnvError: no such form, module or class, or whatever importing the module raised; one line,
         which names the line of the module's file.
     """
-    name, _, class_name = path.partition(":")
-    if not (all(part.isidentifier() for part in name.split(".")) and class_name.isidentifier()):
-        raise EnvError(f"cannot import {shown(path)}: give module:Class, as my_tasks:MyTask")
-    with blaming(path), _current_folder_last():
-        module = _import(path, name)
-    found = getattr(module, class_name, None)
+    module, found = _load(path, "module:Class, as my_tasks:MyTask")
     if not isinstance(found, type):
         what = "has no such class" if found is None else "has something else of that name"
         raise EnvError(f"cannot import {shown(path)}: {_described(module)} {what}")
     return found
+
+
+def load_function(path: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """Return the module and the function, or another callable, that "module:function" names.
+
+    Raises:
+      EnvError: as `load_class`.
+    """
+    module, found = _load(path, "module:function, as my_robot:make")
+    if not callable(found):
+        what = "has no such function" if found is None else "has something else of that name"
+        raise EnvError(f"cannot import {shown(path)}: {_described(module)} {what}")
+    return module, found
+
+
+def _load(path: str, form: str) -> tuple[ModuleType, Any]:
+    """The module of a path, imported, and what it has of that name, or None.
+
+    The current folder is looked in last, and only while the module is imported: an installed module
+    is never shadowed.
+    """
+    name, _, own = path.partition(":")
+    if not (all(part.isidentifier() for part in name.split(".")) and own.isidentifier()):
+        raise EnvError(f"cannot import {shown(path)}: give {form}")
+    with blaming(path), _current_folder_last():
+        module = _import(path, name)
+    return module, getattr(module, own, None)
 
 
 @contextmanager

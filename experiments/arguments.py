@@ -17,6 +17,9 @@ class StartArgs(Checked):
 
     task: str = "bounded_push"
     """A FailureBench task, or your own as module:Class (docs/own_task.md)."""
+    env: str | None = None
+    """Your own environment instead of a task: gymnasium:ID, or module:function that returns a
+    gymnasium.Env or VectorEnv (docs/own_environment.md)."""
     preset: str = "quick"
     """Budget: smoke, quick or paper. The options below change single settings."""
     seed: Seed = 0
@@ -44,6 +47,32 @@ class DemosArgs(StartArgs):
 
     overwrite: bool = False
     """Start again. Old results, and all made from them, are moved into replaced/."""
+
+
+@dataclass(frozen=True)
+class ImportArgs(StartArgs):
+    """Make a run from demonstrations that you have: Minari datasets, npz or HDF5 files."""
+
+    env: str = "bounded_push"
+    """What the data are of: gymnasium:ID, module:function, or a FailureBench task."""
+    task: str | None = None
+    """Demonstrations of the task: a Minari ID or folder, or an npz or HDF5 file."""
+    failure: str | None = None
+    """The same of failures."""
+    recovery: str | None = None
+    """The same of recoveries, one an episode."""
+    overwrite: bool = False
+    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+
+
+@dataclass(frozen=True)
+class DemosExportArgs(Checked):
+    """Write the demonstrations of a run as Minari datasets, with a cost of each step."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """A local store of Minari's (MINARI_DATASETS_PATH). Default: minari/ in the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +120,8 @@ class PhaseArgs(Checked):
     """Keep finished work and continue from the newest checkpoint."""
     task: str | None = None
     """For a run on your own task: its module:Class. A file alone must not run code."""
+    env: str | None = None
+    """The same for an environment of your own: gymnasium:ID or module:function."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
 
@@ -112,6 +143,8 @@ class ExportArgs(Checked):
     """Decisions a second that the contract asks for. Default: the environment's own."""
     task: str | None = None
     """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+    env: str | None = None
+    """The same for an environment of your own: gymnasium:ID or module:function."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +229,8 @@ class HorizonArgs(Checked):
     fails more often, so it gives more data."""
     task: str | None = None
     """For a run on your own task: its module:Class. A file alone must not run code."""
+    env: str | None = None
+    """The same for an environment of your own: gymnasium:ID or module:function."""
     overwrite: bool = False
     """Start again. Old results, and all made from them, are moved into replaced/."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)

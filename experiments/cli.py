@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import options
-from experiments.arguments import StartArgs
+from experiments.arguments import ImportArgs, StartArgs
 from experiments.commands import COMMANDS
 from experiments.errors import UserError, disk_errors
 from experiments.process import signals
@@ -88,9 +88,10 @@ def _parse(kind: type, name: str, words: list[str]) -> Any:
     """Return the arguments of one command, or None after --help."""
     default = None
     if issubclass(kind, StartArgs):
-        given = {k: _last(words, f"--{k}") for k in ("preset", "task")}
-        chosen = {k: getattr(StartArgs, k) if v is None else v for k, v in given.items()}
-        default = kind(config=preset(chosen["preset"], chosen["task"]))
+        names = ("preset", "env" if kind is ImportArgs else "task")
+        given = [_last(words, f"--{name}") for name in names]
+        chosen = [getattr(kind, k) if v is None else v for k, v in zip(names, given, strict=True)]
+        default = kind(config=preset(*chosen))
     return options.parse(kind, f"farl {name}", words, default)
 
 
@@ -119,6 +120,11 @@ def _user_line(error: Exception) -> str | None:
     learner = CheckpointError | DatasetError | DeployError | DeviceError
     if isinstance(error, EnvError | RenderError | learner):
         return one_line(error)
+    if "envs_gym" in sys.modules:  # an environment of the user's own is at work
+        from envs_gym import message_of
+
+        if (told := message_of(error)) is not None:
+            return one_line(told)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:200]:
         reason = one_line(error)[:200]
         return f"out of memory ({reason}). Lower online.num_envs, batch sizes or network sizes"

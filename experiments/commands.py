@@ -10,8 +10,10 @@ from experiments.arguments import (
     BenchDeployArgs,
     BenchTrainArgs,
     DemosArgs,
+    DemosExportArgs,
     ExportArgs,
     HorizonArgs,
+    ImportArgs,
     OfflineArgs,
     OnlineArgs,
     PhaseArgs,
@@ -25,18 +27,31 @@ from experiments.errors import UserError
 from experiments.figures.decoration import decoration
 from experiments.process.console import command_typed, plain_console
 from experiments.runs import estimate
+from experiments.runs.environment import FUNCTION, check_sharing, task_of
 from experiments.runs.presets import RunSettings, check_run, preset
 from farl_jax.methods import MAIN, METHODS, find_method
 
 
 def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
     estimate.check_fits(args.config, args.seeds, len(MAIN), insist=args.insist)
-    root = args.out or Path("runs") / args.task.replace(":", ".") / args.preset
+    task = _task(args) or StartArgs.task
+    root = args.out or Path("runs") / task.removeprefix(FUNCTION).replace(":", ".") / args.preset
     settings = [
-        RunSettings(args.task, args.preset, seed, args.backend, args.config)
+        RunSettings(task, args.preset, seed, args.backend, args.config)
         for seed in range(args.seed, args.seed + args.seeds)
     ]
     return root, [(root / f"seed{s.seed}", s) for s in settings]
+
+
+def _task(args: StartArgs | PhaseArgs | HorizonArgs | ExportArgs) -> str | None:
+    """The task that a command line names by --task or --env."""
+    if isinstance(args, ImportArgs):
+        return task_of(args.env) if ":" in args.env else args.env
+    if args.env is None:
+        return args.task
+    if args.task not in (None, StartArgs.task):
+        raise UserError("--task and --env both name what to train on: give one of them")
+    return task_of(args.env)
 
 
 def command_run(args: StartArgs) -> None:
@@ -53,6 +68,7 @@ def command_run(args: StartArgs) -> None:
     for _, settings in runs:
         check_run(settings)
     together = len(runs) if args.together else 1
+    check_sharing(runs[0][1].task, together, args.devices)
     devices.check(args.devices, together, args.config.online.num_envs)
     console = plain_console()
     alone, *others = [runs] if args.together else [[one] for one in runs]
@@ -138,6 +154,28 @@ def command_demos(args: DemosArgs) -> None:
             offline.demos(begin(run, DEMOS, overwrite=args.overwrite))
 
 
+def command_import(args: ImportArgs) -> None:
+    """Demonstrations from elsewhere; starts the run's folders."""
+    from experiments.exchange import demos
+    from experiments.runs.run import start_run
+
+    _one_way(args)
+    sources = {"task": args.task, "failure": args.failure, "recovery": args.recovery}
+    for path, settings in _seed_folders(args)[1]:
+        check_run(settings)
+        again = args.resume or args.overwrite
+        run, folder = start_run(path, settings, plain_console(), resume=again)
+        with folder:
+            demos.bring(run, sources, overwrite=args.overwrite)
+
+
+def command_demos_export(args: DemosExportArgs) -> None:
+    """A run's demonstrations for Minari."""
+    from experiments.exchange import demos
+
+    demos.give(args.run, args.out, plain_console())
+
+
 def _one_way(args: Any) -> None:
     if getattr(args, "resume", False) and getattr(args, "overwrite", False):
         raise UserError("--resume continues and --overwrite starts again; give only one of them")
@@ -148,7 +186,7 @@ def _on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
 
     _one_way(args)
     resume = getattr(args, "resume", True)
-    run, folder = open_run(args.run, plain_console(), resume=resume, task=args.task)
+    run, folder = open_run(args.run, plain_console(), resume=resume, task=_task(args))
     with folder:
         if isinstance(args, PhaseArgs):
             estimate.check_fits(run.settings.config, methods=1, insist=args.insist)
@@ -279,6 +317,12 @@ COMMANDS = {
     ),
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
     "demos": (DemosArgs, command_demos, "demonstrations of a run"),
+    "demos import": (ImportArgs, command_import, "a run from demonstrations that you have"),
+    "demos export": (
+        DemosExportArgs,
+        command_demos_export,
+        "a run's demonstrations as Minari datasets",
+    ),
     "offline": (OfflineArgs, command_offline, "offline learning of a run"),
     "online": (OnlineArgs, command_online, "online fine-tuning of a run by one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),

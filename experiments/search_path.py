@@ -11,7 +11,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder of this package: a checkout, or the folder of installed packages."""
-_PACKAGES = ("envs_mjx", "farl_jax")
+_PACKAGES = ("envs_gym", "envs_mjx", "farl_jax")
 
 
 def leave_current_folder_out() -> None:

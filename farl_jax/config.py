@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from farl_jax.config_offline import (
     BCConfig,
     DemosConfig,
+    EnvConfig,
     IQLConfig,
     NetworkConfig,
     OfflinePPOConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "BCConfig",
     "ConstraintConfig",
     "DemosConfig",
+    "EnvConfig",
     "FarlConfig",
     "HorizonConfig",
     "IQLConfig",
@@ -98,6 +100,7 @@ class FarlConfig(Checked):
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
     constraint: ConstraintConfig = field(default_factory=ConstraintConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
 
     def __post_init__(self) -> None:
         """Check rules across groups. Each group has already checked its own fields."""

@@ -20,6 +20,30 @@ Encoder = Literal["mlp", "identity"]
 
 
 @dataclass(frozen=True)
+class EnvConfig(Checked):
+    """An environment of a user's own (`--env`): what its interface does not say."""
+
+    failure_key: str = "auto"
+    """Key of `info` that says failure, by a number above 0; auto takes `failure` or `cost`."""
+    success_key: str = "auto"
+    """Key of `info` that says success; auto takes `success` or `is_success`, if there is one."""
+    episode_limit: Count | None = None
+    """Longest episode in steps. None takes the environment's own limit."""
+    random_return: float | None = None
+    """Return that is normalised to 0. None measures it with the demonstrations."""
+    expert_return: float | None = None
+    """Return that is normalised to 100. None measures it with the demonstrations."""
+
+    @property
+    def keys(self) -> tuple[str | None, str | None]:
+        """Keys of failure and of success, None where the usual ones are looked for."""
+        failure, success = (
+            None if k == "auto" else k for k in (self.failure_key, self.success_key)
+        )
+        return failure, success
+
+
+@dataclass(frozen=True)
 class DemosConfig(Checked):
     """Demonstrations, collected with scripted controllers and the cloned policies."""
 

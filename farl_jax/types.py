@@ -13,8 +13,9 @@ class BatchedEnv(Protocol):
     """N environments that reset themselves.
 
     A state is a typed record, batched on axis 0, with at least the fields obs, reward, base_reward,
-    success, failure, failure_margin, terminated, truncated, diverged, step_count, failing_steps,
-    episode_return, object_start, goal and physics.
+    success, failure, failure_margin, terminated, truncated, diverged, step_count, failing_steps and
+    episode_return. If failure has no margin, failure_margin, danger_margin and safe_margin are
+    None. FailureBench's states also have object_start, goal and physics, for films.
     """
 
     num_envs: int
@@ -23,9 +24,9 @@ class BatchedEnv(Protocol):
     episode_limit: int
     random_return: float
     expert_return: float
-    danger_margin: float
+    danger_margin: float | None
     danger_lead: float
-    safe_margin: float
+    safe_margin: float | None
     compiler_options: Mapping[str, bool]
 
     def reset(self, key: jax.Array) -> Any:
@@ -64,12 +65,12 @@ class Transition:
     failure: jax.Array  # [...] bool, C(s, a)
     first_failure: jax.Array  # [...] bool, first failing step of its episode
     success: jax.Array  # [...] bool
-    terminated: jax.Array  # [...] bool, ends by success: no bootstrap
+    terminated: jax.Array  # [...] bool, ends by success or failure: no bootstrap
     truncated: jax.Array  # [...] bool, ends by time or divergence: bootstrap
     diverged: jax.Array  # [...] bool
     next_obs: jax.Array  # [..., D] true next observation, before any reset
-    margin: jax.Array  # [...] m to failure before the step
-    next_margin: jax.Array  # [...] m to failure after it
+    margin: jax.Array | None  # [...] m to failure before the step; None without a margin
+    next_margin: jax.Array | None  # [...] m to failure after it
     episode_return: jax.Array  # [...] sum of the episode's rewards, this step included
     failing_steps: jax.Array  # [...] failing steps of the episode up to this step
     step_count: jax.Array  # [...] steps of the episode up to this step

@@ -8,7 +8,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("envs_mjx", "farl_jax", "experiments")
+PACKAGES = ("envs_gym", "envs_mjx", "farl_jax", "experiments")
 SOURCES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 ORACLE = ROOT / "tests" / "oracle"  # it runs in an environment of its own, with MetaWorld
 TESTS = sorted({*(ROOT / "tests").rglob("*.py")} - {*ORACLE.glob("*.py")})
@@ -46,6 +46,7 @@ def test_the_reader_of_imports_reads_all_kinds(tmp_path):
 @EVERYWHERE
 def test_packages_only_import_downwards(path):
     allowed = {
+        "envs_gym": {"envs_gym"},
         "envs_mjx": {"envs_mjx"},
         "farl_jax": {"farl_jax"},
         "experiments": set(PACKAGES),
@@ -80,8 +81,15 @@ def test_consoles_are_plain(path):
 
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_metaworlds_python_is_imported_nowhere(path):
-    bridge = path.name in ("gymnasium_env.py", "test_gymnasium_env.py")
-    assert not roots(path) & {"metaworld", "gym", *(() if bridge else ("gymnasium",))}
+    assert not roots(path) & {"metaworld", "gym"}
+
+
+@EVERYWHERE
+def test_gymnasium_is_named_where_its_interface_is_spoken(path):
+    bridge = path.name in ("gymnasium_env.py", "minari_sets.py") or "envs_gym" in path.parts
+    assert bridge or not roots(path) & {"gymnasium", "minari", "h5py"} - {
+        "h5py" if path.name == "arrays.py" else ""
+    }
 
 
 def test_optimisers_are_used_only_where_parameters_are_updated():

@@ -2,7 +2,7 @@
 
 task: the expert with action noise, weak on purpose. failure: careless operators and a very noisy
 expert. recovery: a careless operator moves the object near failure, then the recovery controller
-acts.
+acts. If failure has no margin, the recovery controller starts at a random step instead.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_mjx import BatchEnv
+from experiments.runs.environment import batch as batch_of
 from farl_jax.config import DemosConfig
 from farl_jax.data import dataset
 from farl_jax.data.dataset import KINDS, Dataset
 from farl_jax.data.margins import foreseen_margin, resolve_margins
 from farl_jax.data.rollout import plain_decision, unroll
+from farl_jax.measure.evaluate import first_episodes
 from farl_jax.types import Controller, Decision, Transition
 
 MAX_ROLLS = 100
@@ -92,13 +93,42 @@ def careless_then_recover(
     return act
 
 
+def careless_then_anytime(
+    env: Any, traits: Any, danger_margin: jax.Array, config: DemosConfig
+) -> Controller:
+    """As `careless_then_recover`, where failure has no margin: recovery begins at a random step.
+
+    Each step begins one with probability 2 / episode limit, and it lasts `recovery_length` steps.
+    """
+    size = len(jax.tree.leaves(traits)[0])
+    level = config.recovery_noise * jnp.linspace(0.0, 1.0, size)[:, None]
+    wanted = danger_margin > -jnp.inf
+
+    def act(memory: Watch, state: Any, key: jax.Array) -> tuple[Watch, Decision]:
+        key_begin, key_noise = jax.random.split(key)
+        recovering = jnp.where(state.step_count == 0, 0, memory.recovering)
+        begins = jax.random.bernoulli(key_begin, 2.0 / env.episode_limit, (size,)) & wanted
+        acts = jnp.where(recovering > 0, recovering < config.recovery_length, begins)
+        intended = jax.vmap(env.careless)(state.obs, traits)
+        intended = jnp.where(acts[:, None], jax.vmap(env.recovery)(state.obs), intended)
+        intended = jnp.clip(intended, -1.0, 1.0)
+        noise = level * jax.random.normal(key_noise, intended.shape)
+        executed = jnp.where(acts[:, None], jnp.clip(intended + noise, -1.0, 1.0), intended)
+        decision = plain_decision(intended).replace(action=executed, intervened=acts)
+        return memory._replace(recovering=jnp.where(acts, recovering + 1, 0)), decision
+
+    return act
+
+
 def make_rolls(env: Any, config: DemosConfig) -> tuple[Roll, Roll]:
     """Build two compiled rollouts of N = `num_envs`: of the expert, and of careless operators.
 
     Their first argument is the noise [N], or the danger margin [] m. Each rollout draws new
     operators from its key.
     """
-    batch, size = BatchEnv(env, config.num_envs), config.num_envs
+    batch, size = batch_of(env, config.num_envs), config.num_envs
+    has_margin = env.safe_margin is not None
+    careless_of = careless_then_recover if has_margin else careless_then_anytime
 
     def roll(controller: Controller, memory: Any, key: jax.Array) -> Transition:
         key_reset, key_roll = jax.random.split(key)
@@ -111,7 +141,7 @@ def make_rolls(env: Any, config: DemosConfig) -> tuple[Roll, Roll]:
     def careless(danger_margin: jax.Array, key: jax.Array) -> Transition:
         key_traits, key_roll = jax.random.split(key)
         traits = jax.vmap(env.careless_traits)(jax.random.split(key_traits, size))
-        controller = careless_then_recover(env, traits, danger_margin, config)
+        controller = careless_of(env, traits, danger_margin, config)
         return roll(controller, new_watch(size), key_roll)
 
     options = dict(env.compiler_options)
@@ -126,7 +156,8 @@ def collect(
     expert, careless = make_rolls(env, config)
     weak = jnp.full(config.num_envs, config.task_noise, jnp.float32)  # typed as `wild` is
     wild = jnp.linspace(0.3, 1.0, config.num_envs)
-    never, danger = jnp.float32(-jnp.inf), jnp.float32(resolve_margins(config, env).danger_margin)
+    margin = resolve_margins(config, env).danger_margin
+    never, danger = jnp.float32(-jnp.inf), jnp.float32(0.0 if margin is None else margin)
     half = config.failure_episodes // 2
     most = config.failure_episodes - half
     data = {
@@ -139,7 +170,7 @@ def collect(
             lambda k: _recoveries(careless(danger, k)), key_recovery, config.recovery_episodes
         ),
     }
-    return {kind: (part, _describe(part)) for kind, part in data.items()}
+    return {kind: (part, describe(part)) for kind, part in data.items()}
 
 
 def _gather(part_of: Callable[[jax.Array], Dataset], key: jax.Array, episodes: int) -> Dataset:
@@ -175,13 +206,41 @@ def first_runs(flags: np.ndarray) -> np.ndarray:
     return flags & (np.cumsum(np.diff(flags, axis=0, prepend=False) & flags, axis=0) == 1)
 
 
-def _describe(data: Dataset) -> dict[str, float]:
+def measure_references(
+    env: Any, config: DemosConfig, key: jax.Array, known: tuple[float | None, float | None]
+) -> tuple[float, float]:
+    """Mean returns of whole episodes: of uniformly random actions, and of the expert without noise.
+
+    Those that are `known` are not measured.
+    """
+    batch, size = batch_of(env, config.num_envs), config.num_envs
+
+    def act(memory: Any, state: Any, key: jax.Array) -> tuple[Any, Decision]:
+        action = jax.random.uniform(key, (size, env.action_size), minval=-1.0, maxval=1.0)
+        return memory, plain_decision(action)
+
+    def mean_return(controller: Controller, key: jax.Array) -> jax.Array:
+        key_reset, key_roll = jax.random.split(key)
+        state = batch.reset(key_reset)
+        steps = unroll(batch, controller, None, state, key_roll, env.episode_limit)[2]
+        return jnp.where(first_episodes(steps), steps.reward, 0.0).sum(0).mean()
+
+    controllers = act, noisy_expert(env, jnp.zeros(size))
+    keys = jax.random.split(key)
+    means = [
+        float(jax.jit(partial(mean_return, controller))(own)) if value is None else value
+        for controller, own, value in zip(controllers, keys, known, strict=True)
+    ]
+    return means[0], means[1]
+
+
+def describe(data: Dataset) -> dict[str, float]:
     failing = np.unique(data["episode"][data["failure"]])
     return {
         "steps": len(data["episode"]),
         "episodes": dataset.num_episodes(data),
         "failure_episodes": len(failing),
-        "successes": int(data["terminated"].sum()),
+        "successes": len(np.unique(data["episode"][data.get("success", data["terminated"])])),
     }
 
 

@@ -37,12 +37,29 @@ def demos(run: Run) -> None:
         return
     started = time.perf_counter()
     run.say(f"demonstrations: {settings.task}")
-    env = run.env(1).env
-    about = {"settings": settings.to_json(), "backend": env.backend}
-    counts = collect_demos.write(folder, env, settings.config.demos, run.key("demos"), about)
+    env, config = run.env(1).env, settings.config.demos
+    about: dict[str, Any] = {"settings": settings.to_json(), "backend": env.backend}
+    if run.on_host:
+        own = settings.config.env
+        known = own.random_return, own.expert_return
+        about["references"] = collect_demos.measure_references(
+            env, config, run.key("references"), known
+        )
+        check_references(about["references"])
+    counts = collect_demos.write(folder, env, config, run.key("demos"), about)
     for kind, counted in counts.items():
         run.say(f"  {kind}: " + "  ".join(f"{k} {v}" for k, v in counted.items()))
     run.say(f"  {time.perf_counter() - started:.1f} s")
+
+
+def check_references(references: tuple[float, float]) -> None:
+    """Refuse random and expert returns between which nothing can be normalised."""
+    random, expert = references
+    if not expert > random:
+        raise UserError(
+            f"the expert's mean return {expert:.4g} is not above the random one's {random:.4g}: "
+            "correct the expert, or give --env.random-return and --env.expert-return"
+        )
 
 
 def read_demos(run: Run) -> dict[str, Dataset]:

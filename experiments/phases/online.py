@@ -20,6 +20,7 @@ from experiments.process.machine import free_memory
 from experiments.process.outputs import write_json
 from experiments.runs.begin import begin
 from experiments.runs.begin import online as begin_online
+from experiments.runs.environment import check_sharing
 from experiments.runs.files import RESULT
 from experiments.runs.presets import check_method
 from experiments.runs.provenance import read_result, sources_of
@@ -48,6 +49,7 @@ def fine_tune(
     """
     spec = find_method(method)
     check_method(runs[0].settings.config, spec)
+    check_sharing(runs[0].settings.task, len(runs), num_devices)
     runs = [begin(run, begin_online(method)) for run in runs]
     todo = [run for run in runs if not (run.path / method / RESULT).exists()]
     for run in runs:

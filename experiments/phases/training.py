@@ -126,6 +126,19 @@ def train(
     saver: Saver,
     seconds: list[float],
 ) -> tuple[Any, list[float], dict[int, UserError]]:
+    """Train to the end; see `_train`. A run whose own environment fails is saved first."""
+    with faults.HostGuard(training.runs[0], partial(_save_alone, training, saver)) as guard:
+        return _train(training, state, writers, saver, seconds, guard)
+
+
+def _train(
+    training: Training,
+    state: Any,
+    writers: list[MetricsWriter],
+    saver: Saver,
+    seconds: list[float],
+    guard: faults.HostGuard,
+) -> tuple[Any, list[float], dict[int, UserError]]:
     """The host loop: log, evaluate, save. Evaluation time is not training time.
 
     Seeds that train together divide the time. If one fails, it stops writing and the others
@@ -144,7 +157,7 @@ def train(
     metadata = [offline.run_metadata(run, training.method, own) for run, own in each]
     started = time.perf_counter()
     given = training.frozen, training.gate, config.env_steps, training.rehearsal
-    run_on = loop.train(phase, state, *given)
+    run_on = guard.watch(loop.train(phase, state, *given))
     for state, metrics in run_on:
         number += 1
         updates.append(metrics)
@@ -176,6 +189,16 @@ def train(
             saver.wait()
             raise signals.Stopped(f"saved at step {step:,}")
     return state, seconds, trouble
+
+
+def _save_alone(training: Training, saver: Saver, step: int, state: Any) -> None:
+    """Save a run's state outside the loop, unless this step is saved already; then wait for it."""
+    saver.wait()
+    run, sources = training.runs[0], training.sources[0]
+    if checkpoint.latest_step(training.folder(run) / "checkpoints") != step:
+        metadata = offline.run_metadata(run, training.method, sources)
+        saver.save(step, _parts(training, state, [metadata], [None], [0]))
+        saver.wait()
 
 
 def _parts(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -197,20 +196,23 @@ def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) ->
 
     Single settings are already checked (`farl_jax.schema`).
     """
-    limit = _episode_limit(settings.task, settings.backend)
+    from experiments.runs.environment import environment, is_own_environment, named
+
+    config = settings.config
+    env = environment(settings.task, settings.backend, config.env)
+    limit = env.episode_limit
+    asked = is_own_environment(settings.task) and config.demos.dagger_rounds > 0
+    if asked and not env.has("recovery"):
+        raise UserError(
+            f"{named(settings.task)} has no function recovery, which demos.dagger_rounds = "
+            f"{config.demos.dagger_rounds} asks: write one, or add --demos.dagger-rounds 0"
+        )
     if (length := settings.config.world_model.train_horizon) > limit:
         raise UserError(
             f"world_model.train_horizon must be at most the episode's {limit} steps; got {length}"
         )
     for method in methods:
         check_method(settings.config, METHODS[method])
-
-
-@functools.cache
-def _episode_limit(task: str, backend: str | None) -> int:
-    from envs_mjx import make
-
-    return make(task, backend).episode_limit
 
 
 def check_method(config: FarlConfig, method: Method) -> None:

@@ -74,7 +74,7 @@ def read_by(settings: RunSettings, kind: str) -> RunSettings:
         base = base_settings(settings)
         return dataclasses.replace(base, config=dataclasses.replace(base.config, risk_critic=own))
     groups = (f.name for f in dataclasses.fields(settings.config))
-    return _as_preset(settings, [name for name in groups if name != "demos"])
+    return _as_preset(settings, [name for name in groups if name not in ("demos", "env")])
 
 
 def check(

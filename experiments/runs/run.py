@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,18 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from envs_mjx import BatchEnv, RobotEnv, make
 from experiments.errors import UserError
 from experiments.process.console import plain_console
+from experiments.runs.environment import batch, environment, is_own_environment, named
 from experiments.runs.files import read_settings
 from experiments.runs.folder import LOCK, RunFolder, check_data
 from experiments.runs.presets import PROTOCOL, RunSettings
 from experiments.runs.provenance import check, demo_sources
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
+from farl_jax.data.dataset import read_metadata
 from farl_jax.storage import checkpoint
 from farl_jax.storage.files import LEFTOVER
-
-
-@cache
-def _environment(task: str, backend: str | None) -> RobotEnv:
-    """Build an environment once per process. It is pure, and building it takes most of a second."""
-    return make(task, backend)
 
 
 @dataclass(frozen=True)
@@ -47,9 +41,24 @@ class Run:
         root = jax.random.key(self.settings.seed)
         return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
-    def env(self, num_envs: int) -> BatchEnv:
-        """The run's environment, as a batch of `num_envs`."""
-        return BatchEnv(_environment(self.settings.task, self.settings.backend), num_envs)
+    def env(self, num_envs: int) -> Any:
+        """The run's environment, `num_envs` at once, a `farl_jax.types.BatchedEnv`."""
+        own = environment(self.settings.task, self.settings.backend, self.settings.config.env)
+        return batch(own, num_envs, self._references() if self.on_host else None)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the environment is a user's own, whose steps are calls of the host."""
+        return is_own_environment(self.settings.task)
+
+    def _references(self) -> tuple[float, float]:
+        """Random and expert return: of the settings, else as the demonstrations say, else NaN."""
+        config, path = self.settings.config.env, self.path / "demos" / "task.npz"
+        given = config.random_return, config.expert_return
+        if None in given and path.is_file():
+            measured = read_metadata(path).get("references", (float("nan"),) * 2)
+            given = tuple(m if g is None else g for g, m in zip(given, measured, strict=True))
+        return tuple(float("nan") if value is None else float(value) for value in given)
 
     @property
     def task_name(self) -> str:
@@ -112,7 +121,7 @@ def _settings_of(path: Path, task: str | None) -> tuple[RunSettings, dict[str, A
     settings, saved = read_settings(path)
     if ":" in settings.task and settings.task != task:
         raise UserError(
-            f"{config} names code, {settings.task}; if you trust it, add --task {settings.task}"
+            f"{config} names code, {settings.task}; if you trust it, add {named(settings.task)}"
         )
     return settings, saved
 

@@ -13,6 +13,7 @@ from experiments.figures.decoration import decoration
 from experiments.figures.runs import comparison_figure
 from experiments.process.console import command_typed
 from experiments.process.outputs import write_json
+from experiments.runs.environment import is_own_environment
 from experiments.runs.files import RESULT, read_curve, read_settings
 from experiments.runs.provenance import read_result
 from farl_jax.methods import MAIN, METHODS
@@ -55,9 +56,9 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     if "reduction_percent" in summary:
         console.print(_paired_line(summary, len(seeds)), highlight=False)
     if diverged := sum(row.get("diverged", 0) for rows in results.values() for row in rows):
-        console.print(
-            f"physics diverged in {diverged} episodes, whose last steps were not learnt from"
-        )
+        own = is_own_environment(next(iter(settings.values())).task)
+        what = "evaluations or restarts cut off" if own else "physics diverged in"
+        console.print(f"{what} {diverged} episodes, whose last steps were not learnt from")
     first = next(iter(results.values()))[0]
     with decoration("figure", f"farl evaluate {seeds[0]} draws it for that seed"):
         figure = comparison_figure(

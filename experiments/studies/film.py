@@ -27,6 +27,8 @@ def film(run: Run, method: str) -> None:
     then those that succeed after a recovery, then those with more recovered steps.
     """
     config, spec = run.settings.config, find_method(method)
+    if run.on_host:
+        return run.say("film: none, an environment of your own is not drawn")
     render.find_gl()  # fails before the slow part
     frozen = offline.start_of(run, spec)
     env = run.env(config.online.num_envs)

@@ -40,6 +40,11 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     method, config, offline = args.method, args.study, args.policy == "offline"
     if find_method(method).gate != "world_model":
         raise UserError(f"{method} does not gate with a world model; choose --method farl")
+    if run.on_host:
+        raise UserError(
+            f"{run.path}: the study steps many gates at once, which an environment of your own "
+            "cannot; compare horizons by runs, farl sweep --set safety.horizon=..."
+        )
     name = "horizon_offline" if offline else "horizon"
     begin(run, work_of(method, name), overwrite=args.overwrite)
     frozen = run.offline_result()

@@ -30,10 +30,13 @@ FIELDS: dict[str, type] = {
     "terminated": np.bool_,
     "truncated": np.bool_,
     "next_obs": np.float32,
-    "margin": np.float32,
-    "next_margin": np.float32,
     "episode": np.int32,
 }
+OPTIONAL: dict[str, type] = {"margin": np.float32, "next_margin": np.float32, "success": np.bool_}
+"""Distance to failure before and after the step, where the environment has one; success, which
+
+files of older versions and data of others may not say.
+"""
 WIDE = ("obs", "action", "intended", "next_obs")  # [M, features]; the others are [M]
 
 
@@ -42,7 +45,7 @@ class DatasetError(ValueError):
 
 
 Dataset = dict[str, np.ndarray]
-"""Transitions in time order, episode after episode: FIELDS -> [M, ...]."""
+"""Transitions in time order, episode after episode: FIELDS, and some OPTIONAL -> [M, ...]."""
 
 
 def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset:
@@ -58,9 +61,10 @@ def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset
     ends = steps.terminated | steps.truncated
     starts = np.ones_like(keep)
     starts[1:] = ends[:-1] | ~keep[:-1]
+    kinds = FIELDS | {k: kind for k, kind in OPTIONAL.items() if getattr(steps, k) is not None}
     values = {
         name: getattr(steps, name)
-        for name in FIELDS
+        for name in kinds
         if name not in ("action", "intended", "episode")
     }
     values["action"] = np.clip(steps.decision.action, -1.0, 1.0)
@@ -68,13 +72,14 @@ def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset
     mask = keep.T.reshape(-1)
     flat = {k: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:])[mask] for k, v in values.items()}
     flat["episode"] = np.cumsum(starts.T.reshape(-1)[mask]) - 1
-    return {k: np.ascontiguousarray(flat[k], FIELDS[k]) for k in FIELDS}
+    return {k: np.ascontiguousarray(flat[k], kind) for k, kind in kinds.items()}
 
 
 def concatenate(*parts: Dataset) -> Dataset:
-    """Join datasets, and renumber their episodes."""
+    """Join datasets, and renumber their episodes. Optional fields stay if all parts have them."""
     offsets = np.cumsum([0] + [num_episodes(p) for p in parts[:-1]])
-    joined = {k: np.concatenate([p[k] for p in parts]) for k in FIELDS if k != "episode"}
+    names = [k for k in FIELDS | OPTIONAL if k != "episode" and all(k in p for p in parts)]
+    joined = {k: np.concatenate([p[k] for p in parts]) for k in names}
     joined["episode"] = np.concatenate(
         [_renumber(p["episode"]) + o for p, o in zip(parts, offsets, strict=True)]
     ).astype(np.int32)
@@ -113,9 +118,28 @@ def _renumber(episode: np.ndarray) -> np.ndarray:
 def save_dataset(path: Path, data: Dataset, metadata: dict[str, Any]) -> None:
     """Write atomically. `metadata` is JSON with task, kind and provenance."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = json.dumps(metadata | {"format": FORMAT})
+    header = json.dumps(metadata | {"format": FORMAT, "fields": list(data)})
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, metadata=np.array(header), **data)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a dataset says of itself.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            about = json.loads(str(archive["metadata"]))
+        if not isinstance(about, dict):
+            raise ValueError("its metadata is no group of fields")
+        return about
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DatasetError(
+            f"dataset {path} is damaged ({reason}): delete it and run `farl demos` again"
+        ) from error
 
 
 def load_dataset(
@@ -137,12 +161,16 @@ def load_dataset(
     try:
         content = _read(path)
         metadata = json.loads(str(content.pop("metadata")))
+        fields = metadata.pop("fields", list(content)) if isinstance(metadata, dict) else ()
+        if isinstance(metadata, dict) and set(fields) != set(content):
+            raise ValueError("a field is missing")
     except Exception as error:  # a foreign file may raise any
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DatasetError(
             f"dataset {path} is damaged ({reason}); delete it and run `farl demos` again"
         ) from error
-    _check(path, content, metadata, task)
+    check_metadata(path, metadata, task)
+    check_fields(path, content)
     if kind is not None and metadata.get("kind", kind) != kind:
         raise DatasetError(
             f"dataset {path} must be of kind {kind!r}; got {shown(metadata['kind'])}; "
@@ -163,12 +191,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.zip.infolist()):
             raise ValueError("it is compressed")
-        if unknown := sorted(set(archive.files) - {"metadata", *FIELDS}):
+        if unknown := sorted(set(archive.files) - {"metadata", *FIELDS, *OPTIONAL}):
             raise ValueError(f"unknown field {shown(unknown[0])}")
         return {name: archive[name] for name in archive.files}
 
 
-def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None) -> None:
+def check_metadata(path: Path, metadata: dict[str, Any], task: str | None) -> None:
+    """Refuse a dataset of another format or task."""
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         metadata = metadata if isinstance(metadata, dict) else {}
         raise DatasetError(
@@ -179,8 +208,15 @@ def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None
         raise DatasetError(
             f"dataset {path} must be of task {task!r}; got {shown(metadata.get('task'))}"
         )
+
+
+def check_fields(path: Path, data: Dataset) -> None:
+    """Refuse data in which a field is missing, of another shape or type, or not finite."""
     length = np.size(data.get("episode", ()))
-    for name, kind in FIELDS.items():
+    kinds = FIELDS | {k: kind for k, kind in OPTIONAL.items() if k in data}
+    if ("margin" in data) != ("next_margin" in data):
+        raise DatasetError(f"dataset {path}: margin and next_margin go together, one is missing")
+    for name, kind in kinds.items():
         field = data.get(name)
         if field is None or field.dtype != kind or field.ndim < 1 or len(field) != length:
             raise DatasetError(

@@ -26,11 +26,14 @@ from farl_jax.world_model.windows import foretold, to_windows, window_starts
 Report = Callable[[str, dict[str, float]], None]
 
 
-def recovery_rewards(data: Dataset, safe_margin: float, lead: float) -> Dataset:
+def recovery_rewards(data: Dataset, safe_margin: float | None, lead: float | None) -> Dataset:
     """Rewards of the recovery policy: -1 per failing step, plus progress in units of `safe_margin`.
 
     A step is terminal if the safe margin is predicted in `lead` steps. The paper gives no rewards.
+    Without a margin there is no progress, and terminal steps stay as they are.
     """
+    if "margin" not in data or safe_margin is None:
+        return data | {"reward": -data["failure"].astype(np.float32)}
     progress = (data["next_margin"] - data["margin"]) / safe_margin
     soon = foreseen_margin(data["next_margin"], data["margin"], lead)
     reward = progress - data["failure"].astype(np.float32)

@@ -67,6 +67,28 @@ def window_starts(data: Dataset, length: int, cap: int) -> np.ndarray:
     return first[whole & shallow].astype(np.int32)
 
 
+def absorbed(data: Dataset, length: int) -> Dataset:
+    """`data` with `length` - 1 more failing steps after each episode that a failure has ended.
+
+    Windows lie inside one episode, so a failure that ends it would only ever be seen at their last
+    step. The steps added stay where it happened, by the last action and without reward. Data in
+    which failures end nothing, or that do not say success, are returned as they are.
+    """
+    last = np.append(data["episode"][1:] != data["episode"][:-1], True)
+    if "success" not in data:
+        return data
+    ends = last & data["failure"] & data["terminated"] & ~data["success"]
+    if not ends.any():
+        return data
+    rows = np.repeat(np.arange(len(ends)), np.where(ends, length, 1))
+    added = np.append(False, rows[1:] == rows[:-1])
+    longer = {name: field[rows] for name, field in data.items()}
+    stay = added.reshape(-1, 1)
+    longer["obs"] = np.where(stay, longer["next_obs"], longer["obs"])
+    longer["reward"] = np.where(added, np.float32(0.0), longer["reward"])
+    return longer
+
+
 def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np.ndarray, float]:
     """(window starts, starts of windows with a failure, logit shift).
 
@@ -90,6 +112,7 @@ def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np
 
 def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]:
     """Put windows on the device (observations already normalised); also the logit shift."""
+    data = absorbed(data, config.train_horizon)
     starts, failing, shift = prior_shift(data, config)
     if len(starts) == 0:
         raise DatasetError(

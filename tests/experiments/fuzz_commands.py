@@ -38,6 +38,8 @@ NASTY = (
 ENDLESS = {
     "run": ["--out", "a_file"],
     "demos": ["--out", "a_file"],
+    "demos import": ["--out", "a_file"],
+    "demos export": ["--out", "a_file"],
     "sweep": ["-o", "a_file"],
     "reproduce": ["--runs", "a_file", "--out", "a_file"],
     "bench": ["--out", "a_folder"],

@@ -78,8 +78,8 @@ def text_of(value: Any) -> str:
 
 @BY_NAME
 def test_every_number_declares_what_it_may_be(group, name, hint):
-    """Only margins in metres, which may be negative, and the floor of a logarithm have no edge."""
-    free = {"danger_margin", "safe_margin", "log_prob_floor"}
+    """Only margins and returns, which may be negative, and the floor of a logarithm have none."""
+    free = {"danger_margin", "safe_margin", "log_prob_floor", "random_return", "expert_return"}
     assert bool(rules_of(hint)) or not is_number(hint) or name in free
 
 

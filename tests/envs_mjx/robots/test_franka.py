@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -45,11 +44,14 @@ def test_arm_and_fingers_come_first_and_then_the_object() -> None:
 
 def test_fingers_close_to_the_width_asked_for() -> None:
     env = wall()
-    state = env.reset_at(jnp.array([0.36, 0.0]), jnp.array([0.63, 0.0]))
-    step = jax.jit(env.step)
-    for _ in range(40):
-        state = step(state, jnp.array([0.0, 0.0, 0.0, 0.5]))
-    np.testing.assert_allclose(state.obs[3], 0.25, atol=0.01)
+    data = mujoco.MjData(env.model)
+    control = env.robot.control(env._settled, jnp.array([0, 0, 0, 0.5]), (-1,) * 3, (1,) * 3)
+    data.qpos[:], data.mocap_pos[:] = env._settled.qpos, env._settled.mocap_pos
+    data.ctrl[:] = control.ctrl
+    mujoco.mj_step(env.model, data, 40 * SUBSTEPS)
+    mujoco.mj_forward(env.model, data)
+    frame = env.robot.frame(env._read(jnp.asarray(data.sensordata, jnp.float32)))
+    np.testing.assert_allclose(frame[3], 0.25, atol=0.01)
 
 
 def unthinned() -> mujoco.MjModel:

@@ -14,6 +14,7 @@ import pytest
 from farl_jax.data import dataset
 from farl_jax.data.dataset import (
     FIELDS,
+    OPTIONAL,
     DatasetError,
     concatenate,
     from_rollout,
@@ -61,7 +62,7 @@ def make(lengths, seed=0):
     rng, size = np.random.default_rng(seed), sum(lengths)
     data = {
         k: rng.normal(size=(size, 3) if k in dataset.WIDE else size).astype(v)
-        for k, v in FIELDS.items()
+        for k, v in (FIELDS | OPTIONAL).items()
     }
     data |= {name: np.clip(data[name], -1.0, 1.0) for name in ("action", "intended")}
     return data | {"episode": np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)}
@@ -99,7 +100,23 @@ def test_all_fields_of_a_row_stay_together_and_actions_are_clipped():
     np.testing.assert_array_equal(data["intended"], data["action"])
     clipped = [np.minimum(number, 1), np.maximum(-number, -1), number * 0.01]
     np.testing.assert_allclose(data["action"], np.stack(clipped, 1), rtol=1e-6)
-    assert {k: v.dtype for k, v in data.items()} == {k: np.dtype(v) for k, v in FIELDS.items()}
+    kinds = {k: np.dtype(v) for k, v in (FIELDS | OPTIONAL).items()}
+    assert {k: v.dtype for k, v in data.items()} == kinds
+
+
+def test_an_environment_without_a_margin_has_none_in_its_data(tmp_path):
+    steps = rollout(NONE, NONE).replace(margin=None, next_margin=None)
+    data = from_rollout(steps.replace(decision=plain_decision(jnp.zeros((4, 2, 3)))))
+    assert set(data) == {*FIELDS, "success"}
+    save_dataset(tmp_path / "task.npz", data, HEADER)
+    assert set(load_dataset(tmp_path / "task.npz")[0]) == set(data)
+    part = {k: v for k, v in make([2, 3]).items() if k not in OPTIONAL}
+    assert set(concatenate(make([2]), part)) == set(FIELDS)
+    alone = make([2]) | {}
+    del alone["margin"]
+    save_dataset(tmp_path / "failure.npz", alone, HEADER)
+    with pytest.raises(DatasetError, match="margin and next_margin go together"):
+        load_dataset(tmp_path / "failure.npz")
 
 
 def test_a_gap_starts_a_new_episode_and_an_end_inside_a_gap_is_not_forgotten():
@@ -202,7 +219,9 @@ def test_files_come_back_bit_for_bit(saved):
     data["obs"][0] = [np.float32(1e-42), np.float32(-0.0), np.nextafter(np.float32(1), 2)]
     save_dataset(saved, data, HEADER)
     content, metadata = load_dataset(saved, task="bounded_push")
-    assert metadata == HEADER | {"format": dataset.FORMAT} and list(content) == list(FIELDS)
+    assert metadata == HEADER | {"format": dataset.FORMAT} and set(content) == set(
+        FIELDS | OPTIONAL
+    )
     for name, field in data.items():
         assert content[name].dtype == field.dtype
         assert content[name].tobytes() == field.tobytes()

@@ -1,0 +1,1 @@
+"""Demonstrations of others, and ours for others."""

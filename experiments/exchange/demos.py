@@ -1,0 +1,136 @@
+"""Demonstrations brought from elsewhere into a run, and a run's own written for others."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from experiments.errors import UserError, disk_errors
+from experiments.exchange import arrays, minari_sets
+from experiments.exchange.episodes import Meaning, check_kind, to_dataset
+from experiments.phases.demos import describe
+from experiments.phases.offline import check_references
+from experiments.runs.begin import DEMOS, begin
+from experiments.runs.run import Run
+from farl_jax.data import dataset
+from farl_jax.data.dataset import KINDS, Dataset
+
+FILES = (".npz", ".h5", ".hdf5")
+_MISSING = {
+    "task": "episodes that do the task, however weakly",
+    "failure": "episodes that fail; the world model learns from them what to foresee",
+    "recovery": "episodes in which somebody gets the object out of danger; they are not invented "
+    "from the others",
+}
+
+
+def bring(run: Run, sources: Mapping[str, str | None], *, overwrite: bool) -> None:
+    """Read all kinds, check them, and write them as the run's demonstrations.
+
+    Args:
+        run: whose folder they are for.
+        sources: kind -> Minari ID or folder, or an npz or HDF5 file.
+        overwrite: put aside what the run has, once all was read.
+
+    Raises:
+        DatasetError, UserError: the run has demonstrations, or a kind is missing or is not what it
+            should be; nothing is written.
+    """
+    for kind in KINDS:
+        if sources[kind] is None:
+            raise UserError(
+                f"demos import needs --{kind}: {_MISSING[kind]}. Record some, or write a "
+                "controller and use farl demos"
+            )
+    if not overwrite:
+        begin(dataclasses.replace(run, resume=False), DEMOS)
+    env = run.env(1).env
+    found = {kind: _read(sources[kind], env, run) for kind in KINDS}
+    for kind, data in found.items():
+        check_kind(sources[kind], kind, data)
+    about: dict[str, Any] = {"settings": run.settings.to_json(), "backend": env.backend}
+    if run.on_host:
+        about["references"] = _references(run, found)
+        check_references(about["references"])
+    if overwrite:
+        begin(run, DEMOS, overwrite=True)
+    for kind, data in found.items():
+        counts = describe(data)
+        own = {"task": env.name, "kind": kind, "counts": counts, "source": sources[kind]}
+        dataset.save_dataset(run.path / "demos" / f"{kind}.npz", data, {**about, **own})
+        run.say(f"  {kind}: " + "  ".join(f"{k} {v}" for k, v in counts.items()))
+    if not all("margin" in data for data in found.values()):
+        run.say("  no margins to failure: recovery is judged by its failing steps alone")
+
+
+def _read(source: str, env: Any, run: Run) -> Dataset:
+    config, path = run.settings.config.env, Path(source)
+    if path.suffix in FILES:
+        if not path.is_file():
+            raise UserError(f"no dataset at {source}")
+        episodes, bounds = arrays.read(path), _bounds(env)
+    else:
+        episodes, *bounds = minari_sets.read(source)
+    functions = getattr(env, "functions", None)
+    failure_key, success_key = config.keys
+    meaning = Meaning(
+        env.observation_size,
+        *bounds,
+        failure_key=failure_key,
+        success_key=success_key,
+        failure=getattr(functions, "failure", None),
+        margin=getattr(functions, "failure_margin", None),
+    )
+    return to_dataset(source, episodes, meaning)
+
+
+def _bounds(env: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The environment's bounds of actions, [A] each; FailureBench's are [-1, 1]."""
+    space = getattr(env, "action_space", None)
+    if space is None:
+        return -np.ones(env.action_size), np.ones(env.action_size)
+    return space.low, space.high
+
+
+def _references(run: Run, found: Mapping[str, Dataset]) -> tuple[float, float]:
+    """Returns that stand for 0 and 100: those given, else means of the failure and task episodes.
+
+    No random policy acts for that: on a robot it could not.
+    """
+    config = run.settings.config.env
+    given = config.random_return, config.expert_return
+    means = (_mean_return(found[kind]) for kind in ("failure", "task"))
+    return tuple(m if g is None else g for m, g in zip(means, given, strict=True))
+
+
+def _mean_return(data: Dataset) -> float:
+    return float(data["reward"].sum() / dataset.num_episodes(data))
+
+
+def give(folder: Path, out: Path | None, console: Console) -> None:
+    """Write a run's demonstrations as Minari datasets.
+
+    Args:
+        folder: of the run.
+        out: a store of Minari's; None takes `<run>/minari`.
+        console: what is told where.
+
+    Raises:
+        DatasetError, UserError: there are none, or they were written before.
+    """
+    store = out or folder / "minari"
+    loaded = {
+        kind: dataset.load_dataset(folder / "demos" / f"{kind}.npz", kind=kind) for kind in KINDS
+    }
+    with disk_errors(store):
+        for kind, (data, about) in loaded.items():
+            try:
+                name = minari_sets.write(store, str(about["task"]), kind, data)
+            except ValueError as error:  # Minari's, of an ID that it has
+                said = " ".join(str(error).split())[:200]
+                raise UserError(f"{store}: {said}; name another --out") from error
+            console.print(f"{kind}: {name}  {dataset.num_episodes(data)} episodes", soft_wrap=True)
+    console.print(f"{minari_sets.STORE}={store} shows them to Minari", soft_wrap=True)
