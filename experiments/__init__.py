@@ -1,10 +1,11 @@
-"""The commands. Only this package imports both the learner and the simulator."""
+"""The commands. Only this package imports both the learner and the simulator.
 
-from typing import Any
+Nothing is imported here: `farl` must first leave the current folder out (`search_path`).
+"""
 
 
-def load_run(path: Any, task: str | None = None) -> Any:
-    """A run's folder as an object: `settings`, `rows`, `policy(obs)`, `safe_policy()`.
+def load_run(path: object, task: str | None = None) -> object:
+    """A run's folder as a `TrainedRun`: `settings`, `rows`, `policy(obs)`, `safe_policy()`.
 
     See `experiments.policy.trained.TrainedRun`.
     """

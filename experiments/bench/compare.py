@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from experiments.arguments import BenchCompareArgs
+from experiments.arguments_bench import BenchCompareArgs
 from experiments.errors import UserError
 from experiments.process.machine import describe_environment
 from experiments.process.outputs import check_output, write_json

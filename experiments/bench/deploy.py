@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.arguments import BenchDeployArgs
+from experiments.arguments_bench import BenchDeployArgs
 from experiments.errors import UserError
 from experiments.process.machine import describe_environment, peak_memory_gb
 from experiments.process.outputs import check_output, write_json

@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.arguments import BenchTrainArgs
+from experiments.arguments_bench import BenchTrainArgs
 from experiments.errors import UserError
 from experiments.figures.bench import shares_figure
 from experiments.figures.decoration import decoration

@@ -235,6 +235,7 @@ def measure_references(
 
 
 def describe(data: Dataset) -> dict[str, float]:
+    """Count the steps, episodes, failure episodes and successes of a dataset."""
     failing = np.unique(data["episode"][data["failure"]])
     return {
         "steps": len(data["episode"]),
