@@ -203,12 +203,12 @@ def test_a_run_goes_on_in_a_folder_of_any_name_and_knows_its_own_parts(copy, cap
     assert made_from["settings"]["seed"] == 0 and len(made_from["sources"]["offline"]) == 64
     shutil.copy(seed / "demos" / "failure.npz", seed / "demos" / "task.npz")
     words = ("demos", "--preset", "smoke", "--out", str(odd), "--resume")
-    assert "kind 'failure'" in fails(capsys, *words)
+    assert "must be of kind 'task'; got 'failure'" in fails(capsys, *words)
     shutil.rmtree(seed / "farl" / "checkpoints")
     (seed / "farl" / "result.json").unlink()
     assert "another demos/task.npz" in fails(capsys, "online", str(seed), "--resume")
     assert "another demos/task.npz" in fails(capsys, "online", str(seed), "--overwrite")
-    assert "kind 'failure'" in fails(capsys, "offline", str(seed), "--overwrite")
+    assert "got 'failure'" in fails(capsys, "offline", str(seed), "--overwrite")
     assert (seed / "farl").is_dir() and not (seed / "replaced").exists()  # nothing was put aside
     changed = json.loads((seed / "config.json").read_text()) | {"seed": 1}
     (seed / "config.json").write_text(json.dumps(changed))

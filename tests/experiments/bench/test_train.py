@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.bench.train import PARTS, Setup, gate_flop
+from experiments.bench.loop_parts import PARTS, Setup, gate_flop
 from experiments.cli import main
 from experiments.figures.bench import shares_figure
 from farl_jax.safety.imagination import make_imagined_risk

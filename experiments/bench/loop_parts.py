@@ -1,0 +1,214 @@
+"""The online loop and its parts as programs of their own, and how long each takes."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.runs.presets import preset
+from farl_jax.agent import Agent, Networks
+from farl_jax.config import FarlConfig
+from farl_jax.data.dataset import from_rollout, normalize_rows
+from farl_jax.data.rollout import plain_decision, policy_controller, unroll
+from farl_jax.methods import METHODS
+from farl_jax.online.loop import OnlinePhase, make_online, train
+from farl_jax.online.seeds import Seeds
+from farl_jax.safety.gate import Gate, policy_recovery
+from farl_jax.safety.imagination import make_imagined_risk
+from farl_jax.types import Normalizer
+from farl_jax.world_model.windows import to_windows
+
+PARTS = ("physics", "policy", "gate", "update", "world_model", "rest")
+"""physics: steps with reward and resets; policy: its action; gate: C_H and the recovery's action;
+update: PPO and the choice of windows; world_model: its learning online; rest: all of the loop that
+the parts, each run alone, do not explain; below 0 if they are quicker together than alone."""
+ROUNDS = 5
+NEVER = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """An online phase of FARL with random weights, and what it starts from."""
+
+    task: str
+    backend: str
+    num_envs: int
+
+    @cached_property
+    def config(self) -> FarlConfig:
+        """The paper preset's, with this many environments."""
+        config = preset("paper", self.task)
+        online = dataclasses.replace(config.online, num_envs=self.num_envs)
+        return dataclasses.replace(config, online=online)
+
+    @cached_property
+    def env(self) -> Any:
+        """The batched environment."""
+        from envs_mjx import BatchEnv, make
+
+        return BatchEnv(make(self.task, self.backend), self.num_envs)
+
+    @cached_property
+    def nets(self) -> Networks:
+        """All networks."""
+        return Networks.create(self.config, self.env.observation_size, self.env.action_size)
+
+    @cached_property
+    def phase(self) -> OnlinePhase:
+        """The compiled functions that are measured."""
+        return make_online(self.env, self.nets, self.config, METHODS["farl"])
+
+    @cached_property
+    def frozen(self) -> Agent:
+        """Small random weights."""
+        rng, abstract = np.random.default_rng(0), self.nets.abstract_agent()
+        draw = lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), leaf.dtype)
+        size = self.env.observation_size
+        normalizer = Normalizer(jnp.zeros(size), jnp.ones(size))
+        return jax.tree.map(draw, abstract).replace(normalizer=normalizer)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The configured gate; whatever it decides costs the same."""
+        safety = self.config.safety
+        return Gate.create(safety.horizon, safety.gamma_risk, safety.max_risk or 0.01)
+
+
+def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """(result, seconds until all of it is there)."""
+    started = time.perf_counter()
+    result = jax.block_until_ready(function(*args))
+    return result, time.perf_counter() - started
+
+
+def usual(function: Callable[..., Any], *args: Any, seconds: float) -> float:
+    """Median seconds of ROUNDS calls, or as many as fit, after one that compiles.
+
+    As in `loop`: a part's quickest call beside the loop's usual one would leave `rest` too large.
+    """
+    timed(function, *args)
+    taken: list[float] = []
+    while len(taken) < 2 or (len(taken) < ROUNDS and sum(taken) < seconds):
+        taken.append(timed(function, *args)[1])
+    return float(np.median(taken))
+
+
+def rehearsal(setup: Setup, steps: Any) -> Any:
+    """Windows of a rollout in the demonstrations' place."""
+    data = normalize_rows(from_rollout(jax.device_get(steps)), setup.frozen.normalizer)
+    return to_windows(data, setup.config.world_model)[0]
+
+
+def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str, Any]:
+    """Env steps per second of the loop, and the seconds of its parts, all per policy update."""
+    state, steps, demos = begun
+    phase, every = setup.phase, max(setup.config.adaptation.every, 1)
+    taken = {k: usual(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
+    (state, _), _ = timed(phase.update, state, setup.frozen, steps)
+    updating, adapting = [], []
+    for _ in range(ROUNDS):
+        (state, _), spent = timed(phase.update, state, setup.frozen, steps)
+        updating.append(spent)
+        state, spent = timed(phase.adapt, state, demos)
+        adapting.append(spent)
+    taken |= {
+        "update": np.median(updating).item(),
+        "world_model": np.median(adapting).item() / every,
+    }
+    whole = loop(setup, 1, demos, seconds)
+    taken["rest"] = whole - sum(taken.values())
+    return {
+        "steps_per_second": phase.steps_per_update / whole,
+        "steps_per_update": phase.steps_per_update,
+        "seconds": taken,
+        "shares": {name: taken[name] / whole for name in PARTS},
+    }
+
+
+def loop(setup: Setup, number: int, demos: Any, seconds: float) -> float:
+    """Seconds of a policy update of `number` seeds in step, with what the world model learns."""
+    seeds, every = Seeds(number), max(setup.config.adaptation.every, 1)
+    phase = seeds.lift_phase(setup.phase)
+    copies = lambda tree: seeds.join([tree] * number)
+    frozen, gate, demos = map(copies, (setup.frozen, setup.gate, demos))
+    keys = seeds.join(list(jax.random.split(jax.random.key(2), number)))
+    turns = train(phase, phase.init(frozen, keys), frozen, gate, NEVER, (every, demos))
+    cycle = lambda: [jax.block_until_ready(next(turns)) for _ in range(every)][-1]
+    timed(cycle)  # compiles
+    taken: list[float] = []
+    while len(taken) < 2 or (len(taken) < 2 * ROUNDS and sum(taken) < seconds):
+        taken.append(timed(cycle)[1])
+    return float(np.median(taken)) / every
+
+
+def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, ...]]:
+    """Parts of a rollout [T, N] as programs of their own, on what it had seen: (function, args)."""
+    (state, steps, _), nets = begun, setup.nets
+    env, config, frozen = setup.env, setup.config, setup.frozen
+
+    def physics(env_state: Any, actions: jax.Array, key: jax.Array) -> jax.Array:
+        replay = lambda t, state, key: (t + 1, plain_decision(actions[t]))
+        *_, steps, _ = unroll(env, replay, 0, env_state, key, len(actions))
+        return steps
+
+    def policy(obs: jax.Array, key: jax.Array) -> Any:
+        act = policy_controller(nets.policy.apply, frozen.policy, frozen.normalizer, explore=True)
+        keys = jax.random.split(key, len(obs))
+        return jax.lax.map(lambda at: act(None, SimpleNamespace(obs=at[0]), at[1]), (obs, keys))
+
+    def gate(obs: jax.Array, actions: jax.Array) -> Any:
+        horizon, hold = config.safety.horizon, config.safety.hold
+        both = (nets.policy, nets.latent)
+        risk = make_imagined_risk(both, frozen, setup.gate, max_horizon=horizon, hold=hold)
+        recover = policy_recovery(nets.recovery, frozen.recovery)
+        ask = lambda obs, action: (risk(obs, action), recover(None, obs, None, None)[1])
+        return jax.lax.map(lambda at: ask(*at), (frozen.normalizer(obs), actions))
+
+    jit = partial(jax.jit, compiler_options=dict(env.compiler_options))
+    key, actions = jax.random.key(1), steps.decision.action
+    return {
+        "physics": (jit(physics), state.env_state, actions, key),
+        "policy": (jit(policy), steps.obs, key),
+        "gate": (jit(gate), steps.obs, steps.decision.task_action),
+    }
+
+
+def gate_flop(setup: Setup) -> int:
+    """Floating-point operations of C_H and of the recovery's action for one env step.
+
+    2 for each weight of each matrix product: h once, F H + 1 times, d H times, decoder and task
+    policy once for each held action, and the recovery policy.
+    """
+    abstract, safety = setup.frozen, setup.config.safety
+    model = abstract.world_model["params"]
+    count = lambda tree: 2 * sum(leaf.size for leaf in jax.tree.leaves(tree) if leaf.ndim == 2)
+    part = lambda name: count(model.get(name, {}))
+    asked = (safety.horizon // safety.hold) * (part("decoder") + count(abstract.policy))
+    imagined = (safety.horizon + 1) * part("failure_head") + safety.horizon * part("dynamics")
+    return part("encoder") + imagined + asked + count(abstract.recovery)
+
+
+def roofline(setup: Setup, gate_seconds: float) -> dict[str, float]:
+    """What the gate takes beside what its arithmetic would take at the speed of one big matmul."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    square = jnp.ones((size, size))
+    peak = 2 * size**3 / usual(jax.jit(jnp.matmul), square, square, seconds=5.0)
+    flop = gate_flop(setup) * setup.phase.steps_per_update
+    return {
+        "gate_flop_per_step": gate_flop(setup),
+        "matmul_flop_per_second": peak,
+        "gate_flop_per_second": flop / gate_seconds,
+        "gate_share_of_matmul": flop / gate_seconds / peak,
+    }
+
+
+def device_memory_gb() -> float | None:
+    """The most memory of the device so far, None where it is the host's."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats["peak_bytes_in_use"] / 1e9 if "peak_bytes_in_use" in stats else None
