@@ -83,7 +83,7 @@ def make_decide(
         memory, chosen = controller(jax.tree.unflatten(structure, rows), state, key)
         after = [leaf[0] for leaf in jax.tree.leaves(memory)]
         counted = [count + 1] if draws else []
-        outcome = chosen.action[0], chosen.horizon_cost[0], chosen.intervened[0]
+        outcome = chosen.action[0], chosen.risk[0], chosen.intervened[0]
         return (*outcome, *counted, *after)
 
     counter = [_variable(STEP, np.zeros((), np.uint32))] if draws else []

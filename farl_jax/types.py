@@ -51,7 +51,7 @@ class Decision:
     task_action: jax.Array  # [..., A] the task policy's action
     task_log_prob: jax.Array  # [...] its log density
     intervened: jax.Array  # [...] bool, the recovery policy acted
-    horizon_cost: jax.Array  # [...] C_H that the gate saw, 0 without a gate
+    risk: jax.Array  # [...] C_H or Q_risk that the gate compared with eps; 0 without a gate
     alarm: jax.Array  # [...] i32 the gate's recent state, an index of `gate.ALARMS`
 
 

@@ -54,7 +54,7 @@ def make_case(name: str) -> Case:
         )
         controller = behaviour.make_controller(NETS, CONFIG, method, explore=False)(learnt, gate)
         memory = behaviour.start_memory(CONFIG, method, make_toy(50))
-        risk = jax.jit(lambda key: controller(memory, state, key)[1].horizon_cost)
+        risk = jax.jit(lambda key: controller(memory, state, key)[1].risk)
         risk = risk(jax.random.key(0))
         gate = gate.replace(max_risk=jnp.median(risk))
     return Case(method, learnt, gate, make_decide(NETS, CONFIG, method, learnt, gate))

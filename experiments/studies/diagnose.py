@@ -115,7 +115,7 @@ def _judge(run: Run, config: Any, learnt: Agent, watch: Any, max_risk: float) ->
     window = config.world_model.failure_window
     labels, known = diagnosis.later_failures(steps.failure, done, gate.horizon + window - 1)
     foretold = *diagnosis.within(labels, known, window), labels[0]
-    cost = steps.decision.horizon_cost
+    cost = steps.decision.risk
     report = lambda eps: diagnosis.gate_report(cost, labels, done, eps, gate.lead_time)
     return {
         "episodes": int(done.sum()),

@@ -74,7 +74,7 @@ def _frames(
             render.FrameInfo(
                 step=int(steps.step_count[t, i]),
                 failure_margin=float(steps.next_margin[t, i]),
-                horizon_cost=None if max_risk is None else float(steps.decision.horizon_cost[t, i]),
+                horizon_cost=None if max_risk is None else float(steps.decision.risk[t, i]),
                 max_risk=max_risk,
                 intervened=bool(steps.decision.intervened[t, i]),
                 success=bool(steps.success[t, i]),

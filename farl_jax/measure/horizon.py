@@ -125,7 +125,7 @@ def make_trial(
             env, controller, trial.memory, trial.env_state, key, length
         )
         calm = ~steps.failure
-        fired = calm & (steps.decision.horizon_cost > gate.max_risk)
+        fired = calm & (steps.decision.risk > gate.max_risk)
         return Trial(
             memory=memory,
             env_state=env_state,

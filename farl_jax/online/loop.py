@@ -115,11 +115,11 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 
     def update(state: OnlineState, frozen: Agent, steps: Transition):
         key, key_update, key_observe = jax.random.split(state.key, 3)
-        rest = state.env_steps <= config.online.critic_warmup
+        warmup = state.env_steps <= config.online.critic_warmup
         learners, metrics = update_learners(
-            state.learners, frozen.normalizer, steps, key_update, rest
+            state.learners, frozen.normalizer, steps, key_update, warmup
         )
-        metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
+        metrics["horizon_cost"] = steps.decision.risk.mean()
         metrics["slack"] = jnp.copy(state.slack)  # the state is donated at the next step
         state = state.replace(learners=learners, key=key)
         if learning:
@@ -187,22 +187,22 @@ def train(
     frozen: Agent,
     gate: Gate,
     env_steps: int,
-    adaptation: tuple[int, Windows | RiskData | None] = (0, None),
+    rehearsal: tuple[int, Windows | RiskData | None] = (0, None),
 ) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
     """Collect and update until `env_steps`, yielding after every update.
 
-    `adaptation` is (updates between two chunks of what the gate asks learning on, its rehearsal);
-    a phase in which nothing of the gate learns takes no notice of it.
+    `rehearsal` is (updates between two calls of `phase.adapt`, demonstrations for them). A phase
+    without `adapt` ignores it.
 
-    Whoever iterates logs, evaluates, saves, and may stop at any time. The yielded state must not be
-    used after the next step (its buffers are donated); save it or copy what is needed.
+    The caller logs, evaluates and saves, and may stop at any time. The next step donates the
+    buffers of the yielded state: save it, or copy what you need, before that.
     """
     done = int(np.max(state.env_steps))  # seeds in step have equal numbers
     while done < env_steps:
         state, steps = phase.collect(state, frozen, gate)
         state, metrics = phase.update(state, frozen, steps)
         done += phase.steps_per_update
-        every, demos = adaptation
+        every, demos = rehearsal
         if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
             state = phase.adapt(state, demos)
         yield state, metrics

@@ -192,7 +192,7 @@ def gated_controller(
             task_action=wanted,
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=acts,
-            horizon_cost=cost,
+            risk=cost,
             alarm=alarm(memory),
         )
         return memory, decision

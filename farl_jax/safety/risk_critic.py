@@ -24,7 +24,6 @@ from farl_jax.data.ring import Ring, create_ring, draw, store
 from farl_jax.nn import distributions
 from farl_jax.nn.networks import DoubleCritic, GaussianPolicy
 from farl_jax.nn.training import Learner, OnlineLearning, polyak
-from farl_jax.safety import risk_critic
 from farl_jax.safety.gate import Risk
 from farl_jax.types import Normalizer, Params, Transition
 from farl_jax.world_model.adaptation import window_fields
@@ -246,7 +245,7 @@ def make_risk_learning(
     return OnlineLearning(init, observe, learn, "risk_critic")
 
 
-def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> risk_critic.RiskData:
+def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> RiskData:
     """Task and failure demonstrations, for the risk critic's learning online."""
     data = dataset.concatenate(demos["task"], demos["failure"])
-    return risk_critic.to_risk_data(normalize_rows(data, normalizer))
+    return to_risk_data(normalize_rows(data, normalizer))

@@ -112,7 +112,7 @@ def make_update(
 ) -> tuple[Callable[..., ConstrainedLearners], Callable[..., Any]]:
     """Build `init(policy, value, cost value params)` and `update` as in `ppo.make_update`.
 
-    If `rest` is set, policy and multiplier stay fixed, while J_C is counted and both values learn.
+    During `warmup` policy and multiplier stay fixed. J_C is counted and both values learn.
     """
     online, limits = config.online, config.constraint
     actor_optimizer = ppo.adam(online.actor_learning_rate, online.max_grad_norm)
@@ -134,21 +134,21 @@ def make_update(
         normalizer: Normalizer,
         steps: Transition,
         key: jax.Array,
-        rest: jax.Array | bool = False,
+        warmup: jax.Array | bool = False,
     ):
         costs = learners.costs
         rate = costs.rate.add(steps, limits.window)
         excess = rate.estimate(limits.limit) - limits.limit
         multiplier = costs.multiplier
         if constraint == "lagrangian":
-            multiplier = jnp.where(rest, multiplier, ascend(multiplier, excess, limits))
+            multiplier = jnp.where(warmup, multiplier, ascend(multiplier, excess, limits))
         data = (
             ppo.make_batch(value_net, learners.critic.params, normalizer, steps, online),
             make_cost_batch(value_net, costs.critic.params, normalizer, steps, limits),
         )
         learners = learners.replace(costs=costs.replace(rate=rate, multiplier=multiplier))
         per_step = (1.0 - limits.discount) * excess
-        learners, metrics = improve(learners, data, per_step, key, jnp.asarray(rest))
+        learners, metrics = improve(learners, data, per_step, key, jnp.asarray(warmup))
         return learners, metrics | {"cost_rate": excess + limits.limit}
 
     return init, update
@@ -188,7 +188,7 @@ def _by_gradient(loss: Callable[..., Any], pieces: tuple[Any, Any, OnlineConfig]
     """PPO's minibatches with `loss(params, minibatch, multiplier, excess)`."""
     optimizer, fit_values, config = pieces
 
-    def improve(learners, data, excess, key, rest):
+    def improve(learners, data, excess, key, warmup):
         multiplier = learners.costs.multiplier
 
         def step(carry: tuple[ConstrainedLearners, jax.Array], minibatch: Batch):
@@ -201,7 +201,7 @@ def _by_gradient(loss: Callable[..., Any], pieces: tuple[Any, Any, OnlineConfig]
             metrics |= fitted | {"stopped": stopped.astype(jnp.float32)}
             return (learners, stopped), metrics
 
-        (learners, _), metrics = ppo.scan_minibatches(step, (learners, rest), data, key, config)
+        (learners, _), metrics = ppo.scan_minibatches(step, (learners, warmup), data, key, config)
         first = metrics["ratio_error"][0, 0]
         return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
 
@@ -211,20 +211,20 @@ def _by_gradient(loss: Callable[..., Any], pieces: tuple[Any, Any, OnlineConfig]
 def _by_trust_region(policy: GaussianPolicy, fit_values: Any, config: FarlConfig) -> Any:
     """One step of CPO on all steps, then the values' minibatches."""
 
-    def improve(learners, data, excess, key, rest):
+    def improve(learners, data, excess, key, warmup):
         batch, cost = data
         gains = ppo.standardize(batch.advantage, batch.weight), centered_cost(batch, cost)
         actor = learners.actor
         params, metrics = cpo.improve(
             policy, actor.params, batch, gains, excess, config.online, config.constraint
         )
-        keep = lambda new, old: jnp.where(rest, old, new)
+        keep = lambda new, old: jnp.where(warmup, old, new)
         actor = actor.replace(params=jax.tree.map(keep, params, actor.params))
         learners = learners.replace(actor=actor)
         learners, fitted = ppo.scan_minibatches(fit_values, learners, data, key, config.online)
         metrics |= jax.tree.map(jnp.mean, fitted) | {
             "first_ratio_error": metrics["ratio_error"],
-            "stopped": jnp.where(rest, 1.0, metrics["stopped"]),
+            "stopped": jnp.where(warmup, 1.0, metrics["stopped"]),
         }
         return learners, metrics
 

@@ -194,11 +194,11 @@ def scan_minibatches(
 def make_update(
     policy: GaussianPolicy, value_net: Value, config: OnlineConfig
 ) -> tuple[Callable[[Params, Params], ActorCritic], Callable[..., tuple[ActorCritic, dict]]]:
-    """Build `init(policy params, value params)`, `update(learners, normalizer, steps, key, rest)`.
+    """Build `init(policy params, value params)`, `update(learners, normalizer, steps, key, warmup)`.
 
-    `update` takes a rollout [T, N] and runs the epochs of minibatches; once a minibatch's KL passes
-    `target_kl`, the actor rests for the remainder of the update while the critic goes on. Where
-    `rest` [] bool is set it rests throughout.
+    `update` takes a rollout [T, N] and runs epochs of minibatches. Once a minibatch's KL exceeds
+    `target_kl`, the actor stops learning until the next update; the critic goes on. During `warmup`
+    [] bool only the critic learns.
     """
     actor_optimizer = adam(config.actor_learning_rate, config.max_grad_norm)
     critic_optimizer = adam(config.critic_learning_rate, config.max_grad_norm)
@@ -225,10 +225,10 @@ def make_update(
         normalizer: Normalizer,
         steps: Transition,
         key: jax.Array,
-        rest: jax.Array | bool = False,
+        warmup: jax.Array | bool = False,
     ):
         batch = make_batch(value_net, learners.critic.params, normalizer, steps, config)
-        carry = (learners, jnp.asarray(rest))
+        carry = (learners, jnp.asarray(warmup))
         (learners, _), metrics = scan_minibatches(minibatch_step, carry, batch, key, config)
         first = metrics["ratio_error"][0, 0]  # 0 unless acting and learning disagree
         return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}

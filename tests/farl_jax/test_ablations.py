@@ -68,8 +68,8 @@ def ungated(phases, start):
 def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(phases, start, ungated, name):
     state, _, steps = run(phases[name], start, np.inf, rounds=2)
     reference, _, ungated_steps = ungated
-    assert steps.decision.horizon_cost.max() > 0
-    decision = steps.decision.replace(horizon_cost=ungated_steps.decision.horizon_cost)
+    assert steps.decision.risk.max() > 0
+    decision = steps.decision.replace(risk=ungated_steps.decision.risk)
     assert_identical(steps.replace(decision=decision), ungated_steps)
     for part in ("learners", "counters", "key", "env_state"):
         assert_identical(getattr(state, part), getattr(reference, part))
@@ -90,7 +90,7 @@ def test_what_acts_behind_a_threshold_below_zero(phases, start, name):
         np.testing.assert_allclose(action, mean, rtol=1e-5, atol=1e-6)
         critic = risk_critic.make_critic_risk(NETS.critic, start.risk_critic)
         risk = critic(obs, steps.decision.task_action)
-        np.testing.assert_allclose(steps.decision.horizon_cost, risk, rtol=1e-4)
+        np.testing.assert_allclose(steps.decision.risk, risk, rtol=1e-4)
 
 
 def test_only_the_critic_of_the_simple_critic_learns_and_it_resumes_exactly(
@@ -99,11 +99,11 @@ def test_only_the_critic_of_the_simple_critic_learns_and_it_resumes_exactly(
     phase, rows = phases["simple_critic"], jax.tree.map(jnp.asarray, ungated[2])
     demos = risk_critic.to_risk_data(from_rollout(rows))
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-    adaptation = (CONFIG.risk_critic.every, demos)
+    rehearsal = (CONFIG.risk_critic.every, demos)
     go = lambda state, updates: [
         copy(s)
         for s, _ in train(
-            phase, state, start, gate(0.5), updates * phase.steps_per_update, adaptation
+            phase, state, start, gate(0.5), updates * phase.steps_per_update, rehearsal
         )
     ]
     states = go(phase.init(start, jax.random.key(7)), 4)

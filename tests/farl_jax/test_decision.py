@@ -21,7 +21,7 @@ def compare(policy: deploy.SafePolicy, seen) -> np.ndarray:
             memory = policy.start()
         action, memory, info = policy.act(np.asarray(state.obs[0]), memory)
         np.testing.assert_allclose(action, decision.action[0], atol=1e-5)
-        np.testing.assert_allclose(info["risk"], decision.horizon_cost[0], atol=1e-5)
+        np.testing.assert_allclose(info["risk"], decision.risk[0], atol=1e-5)
         assert info["intervened"] == bool(decision.intervened[0])
         acted.append(info["intervened"])
     return np.array(acted)

@@ -81,7 +81,7 @@ def ungated():
 def risk(gated, frozen):
     """A threshold in the middle of the C_H that the random world model predicts."""
     _, steps = gated.collect(gated.init(frozen, jax.random.key(7)), frozen, gate(np.inf))
-    return float(np.median(steps.decision.horizon_cost))
+    return float(np.median(steps.decision.risk))
 
 
 def gate(max_risk):
@@ -184,8 +184,8 @@ def test_a_summary_counts_all_and_rates_only_what_is_new(gated, frozen):
 def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(gated, ungated, frozen):
     with_gate, metrics, steps = run(gated, frozen, np.inf, rounds=4)
     without, ungated_metrics, ungated_steps = run(ungated, frozen, np.inf, rounds=4)
-    assert steps.decision.horizon_cost.max() > 0 and not ungated_steps.decision.horizon_cost.any()
-    decision = steps.decision.replace(horizon_cost=ungated_steps.decision.horizon_cost)
+    assert steps.decision.risk.max() > 0 and not ungated_steps.decision.risk.any()
+    decision = steps.decision.replace(risk=ungated_steps.decision.risk)
     assert_identical(steps.replace(decision=decision), ungated_steps)
     assert_identical(with_gate.learners, without.learners)
     assert_identical(with_gate.counters, without.counters)
@@ -206,7 +206,7 @@ def test_eps_safe_follows_the_failure_rate(frozen, risk):
     for _ in range(6):
         limit = slack * risk
         state, steps = phase.collect(state, frozen, gate(risk))
-        cost, acted = steps.decision.horizon_cost, steps.decision.intervened
+        cost, acted = steps.decision.risk, steps.decision.intervened
         assert (acted <= (cost > limit * (1 - 1e-6))).all() and acted.any()
         assert (acted & (cost <= risk * (1 - 1e-6))).any() == (slack < 1.0)
         failed, ended = int(steps.first_failure.sum()), int(steps.done.sum())

@@ -44,7 +44,7 @@ class CliffModel:
         return jnp.where(moved[..., 0] > 0.9, 40.0, -40.0)  # failure logit: certain either way
 
 
-def test_horizon_cost_equals_hand_sum():
+def test_discounted_risk_equals_hand_sum():
     p = jnp.array([[0.1, 0.5], [0.2, 0.0], [0.4, 1.0], [0.8, 0.25]])
     got = discounted_risk(p, jnp.asarray(2), jnp.asarray(0.9))
     np.testing.assert_allclose(got, [0.1 + 0.9 * 0.2 + 0.81 * 0.4, 0.5 + 0.81], rtol=1e-6)
@@ -225,7 +225,7 @@ def test_infinite_threshold_never_recovers_and_keeps_the_noise():
 def test_a_model_without_a_number_is_an_alarm_unless_the_gate_is_off():
     for max_risk, recovers in ((1e-2, True), (jnp.inf, False)):
         *_, decision = _gated(max_risk, spoil=jnp.nan)
-        assert jnp.isnan(decision.horizon_cost).all()
+        assert jnp.isnan(decision.risk).all()
         assert (decision.intervened == recovers).all()
 
 

@@ -110,11 +110,11 @@ def start():
 
 
 def make(constraint, **limits):
-    """update(learners, steps, rest) of a method."""
+    """update(learners, steps, warmup) of a method."""
     config = FarlConfig(online=case.CONFIG, constraint=dataclasses.replace(LIMITS, **limits))
     update = jax.jit(constrained.make_update(case.POLICY, case.VALUE, config, constraint)[1])
-    return lambda start, steps, rest=False: update(
-        start, case.NORMALIZER, steps, KEY, jnp.asarray(rest)
+    return lambda start, steps, warmup=False: update(
+        start, case.NORMALIZER, steps, KEY, jnp.asarray(warmup)
     )
 
 
@@ -193,7 +193,7 @@ def test_at_rest_the_values_learn_and_the_rate_is_counted_but_nothing_else_moves
     lagrange, trust_region, start, failing
 ):
     for update in (lagrange, trust_region):
-        got, metrics = update(start, failing, rest=True)
+        got, metrics = update(start, failing, warmup=True)
         assert metrics["stopped"] == 1.0
         assert case.same(got.actor, start.actor) and got.costs.multiplier == 0.0
         np.testing.assert_allclose(metrics["cost_rate"], 0.5)

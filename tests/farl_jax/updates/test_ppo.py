@@ -53,7 +53,7 @@ def rollout(actor, intervened):
             task_action=wanted,
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=intervened,
-            horizon_cost=number,
+            risk=number,
             alarm=number.astype(int),
         ),
         reward=100.0 * jax.random.normal(keys[2], (T, N)),
@@ -189,7 +189,7 @@ def decided(intervened, log_prob):
             task_action=jnp.full((*shape, A), 2.0),
             task_log_prob=column([-0.5] * len(log_prob)),
             intervened=column(intervened),
-            horizon_cost=jnp.zeros(shape),
+            risk=jnp.zeros(shape),
             alarm=jnp.zeros(shape, int),
         )
     )
