@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -35,6 +36,8 @@ class Counters:
 
     def add(self, steps: Transition) -> "Counters":
         """Add a rollout [T, N]."""
+        chex.assert_rank(steps.done, 2)
+        chex.assert_equal_shape([steps.done, steps.success, steps.failure, steps.episode_return])
         count = lambda mask: jnp.sum(mask, dtype=jnp.int32)
         return Counters(
             episodes=self.episodes + count(steps.done),

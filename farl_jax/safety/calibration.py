@@ -1,5 +1,6 @@
 """eps_safe from held-out episodes: the largest threshold that foresees enough of their failures."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,8 @@ from farl_jax.safety.imagination import make_imagined_risk
 
 def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
     """First steps of all runs of failing steps, of steps in time order [M] -> [onsets]."""
+    chex.assert_rank(failure, 1)
+    chex.assert_equal_shape([failure, episode])
     before = np.concatenate([[False], failure[:-1] & (episode[1:] == episode[:-1])])
     return np.flatnonzero(failure & ~before)
 
@@ -25,6 +28,7 @@ def foreseen_peaks(
     Inputs are steps in time order [M]. An onset without `lead_time` steps before it in its episode
     could not be foreseen and is left out. The gate foresees an onset if its peak exceeds eps_safe.
     """
+    chex.assert_equal_shape([cost, failure, episode])
     peaks = []
     for onset in failure_onsets(failure, episode):
         ahead = np.arange(max(0, onset - window), onset - lead_time + 1)
@@ -57,6 +61,7 @@ def calibrate_max_risk(
     Returns:
         max_risk, recall, trigger_rate, onsets (number of failure onsets that could be foreseen).
     """
+    chex.assert_equal_shape([cost, policys_own])
     peaks = foreseen_peaks(cost, failure, episode, config.lead_time)
     calm = cost[~failure & policys_own]
     least_risk = float(np.quantile(calm, 1.0 - config.target_trigger_rate))

@@ -10,6 +10,7 @@ H + 1 terms; a sum, not a probability. Methods differ in the two parts that the 
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -77,6 +78,8 @@ class GateMemory:
 
 def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> GateMemory:
     """The memory after a step in which recovery `acts` [N] bool, for `recovering` [N] steps now."""
+    chex.assert_rank(acts, 1)
+    chex.assert_equal_shape([memory.recovering, acts, recovering])
     begins = acts & (memory.rested > PAUSE)
     rested = jnp.where(acts, 0, jnp.minimum(memory.rested + 1, QUIET))
     alarmed = jnp.where(begins, 1, memory.alarmed + 1)
@@ -86,6 +89,8 @@ def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> Gate
 
 def forget(memory: GateMemory, fresh: jax.Array) -> GateMemory:
     """The memory where an episode begins, `fresh` [N] bool; a plan is never used across one."""
+    chex.assert_rank(fresh, 1)
+    chex.assert_equal_shape([memory.recovering, fresh])
     begun = GateMemory.create(len(fresh))
     kept = jax.tree.map(
         lambda new, old: jnp.where(fresh, new, old), begun, memory.replace(plan=None)
@@ -109,6 +114,8 @@ def recover(
     policy acts once. After `patience` steps of one alarm it acts until the alarm is over.
     """
     recovering = memory.recovering
+    chex.assert_rank(risky, 1)
+    chex.assert_equal_shape([recovering, risky])
     due = risky | ((recovering > 0) & (recovering < config.min_recovery_steps))
     acts = due & (recovering < config.max_recovery_steps) & (memory.alarmed < config.patience)
     return acts, jnp.where(acts, recovering + 1, 0)
@@ -135,6 +142,7 @@ def adjust(
         max_risk: [] eps_safe where there is all slack.
         config: limit, rate and floor.
     """
+    chex.assert_rank([slack, failed, ended, max_risk], 0)
     if config.failure_limit is None:
         return slack
     least = jnp.clip(config.min_risk / max_risk, 1e-6, 1.0)
@@ -174,11 +182,14 @@ def gated_controller(
         explore: sample the task action (training) or take its mean.
     """
 
+    chex.assert_rank(max_risk, 0)
+
     def act(memory: GateMemory, state: Any, key: jax.Array) -> tuple[GateMemory, Decision]:
         obs = learnt.normalizer(state.obs)
         mean, log_std = policy.apply(learnt.policy, obs)
         wanted = distributions.sample(key, mean, log_std) if explore else mean
         cost = risk(obs, wanted)
+        chex.assert_shape(cost, wanted.shape[:-1])
         memory = forget(memory, state.step_count == 0)
         risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN is a risk, too
         acts, recovering = recover(risky, memory, config)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +15,8 @@ from farl_jax.world_model.latent import LatentModel
 
 def discounted_risk(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array) -> jax.Array:
     """sum_{i=0..H} gamma_risk^i p_i, terms beyond H masked: [Hmax + 1, ...] -> [...]."""
+    chex.assert_rank([horizon, gamma_risk], 0)
+    chex.assert_axis_dimension_gteq(probability, 0, 1)
     i = jnp.arange(probability.shape[0])
     weight = jnp.where(i <= horizon, gamma_risk**i, 0.0)
     return jnp.tensordot(weight, probability, axes=1)
@@ -41,6 +44,9 @@ def failure_probabilities(
         hold: static number of imagined steps for which each action is held; 1 asks the task
             policy at every step.
     """
+    chex.assert_rank(logit_shift, 0)
+    chex.assert_equal_rank([obs, action])
+    chex.assert_equal_shape_prefix([obs, action], obs.ndim - 1)
     call = lambda name, *args: model.apply(params, *args, method=name)
 
     def steps(z: jax.Array, a: jax.Array, number: int) -> tuple[jax.Array, list[jax.Array]]:

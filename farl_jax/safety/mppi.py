@@ -13,6 +13,7 @@ The paper names the planner but not its objective: the penalty w p is ours.
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -38,6 +39,7 @@ def imagined_value(
 
     Discount and bins are those that the model's values were learnt with.
     """
+    chex.assert_rank([logit_shift, obs, actions], [0, 1, 3])
     call = lambda name, *args: model.apply(params, *args, method=name)
     world = model.config
     mean = lambda logits: two_hot_mean(logits, world.bin_limit)
@@ -61,6 +63,8 @@ def refine(
 
     A value without a number is the worst.
     """
+    chex.assert_rank([actions, values], [3, 1])
+    chex.assert_axis_dimension(actions, 1, len(values))
     values = jnp.nan_to_num(values, nan=jnp.finfo(values.dtype).min)
     values, best = jax.lax.top_k(values, config.elites)
     weight = jax.nn.softmax(config.temperature * (values - values[0]))
@@ -84,6 +88,8 @@ def plan(
         noise: [I, H, S, A] standard normal.
         config: numbers.
     """
+    chex.assert_rank(mean, 2)
+    chex.assert_shape(noise, (None, mean.shape[0], None, mean.shape[1]))
 
     def improve(carry: tuple[jax.Array, jax.Array], noise: jax.Array):
         mean, std = carry
@@ -107,6 +113,8 @@ def plan_where(
     full or begun blocks of them: none at all where none is needed. What a pass has to spare is
     computed for nothing and dropped.
     """
+    chex.assert_rank([needed, plans], [1, 3])
+    chex.assert_equal_shape_prefix([needed, plans], 1)
     size = needed.shape[0]
     order = jnp.argsort(~needed, stable=True)
     order = jnp.pad(order, (0, -size % slots))

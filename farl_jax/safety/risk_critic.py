@@ -11,6 +11,7 @@ share of failing steps in a batch is fixed and the critic goes on learning onlin
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +68,8 @@ def risk_target(
     failure: jax.Array, terminated: jax.Array, next_risk: jax.Array, gamma_risk: float
 ) -> jax.Array:
     """c + (1 - c) (1 - terminated) gamma_risk Q', all [B], in [0, 1]."""
+    chex.assert_rank(failure, 1)
+    chex.assert_equal_shape([failure, terminated, next_risk])
     c = failure.astype(jnp.float32)
     return c + (1.0 - c) * jnp.where(terminated, 0.0, gamma_risk * next_risk)
 
@@ -75,6 +78,8 @@ def predict_risk(
     critic: DoubleCritic, params: Params, obs: jax.Array, action: jax.Array
 ) -> jax.Array:
     """max_k sigmoid(Q_k(s, a)): normalised [..., D], [..., A] -> [...]."""
+    chex.assert_equal_rank([obs, action])
+    chex.assert_equal_shape_prefix([obs, action], obs.ndim - 1)
     return jax.nn.sigmoid(critic.apply(params, obs, jnp.clip(action, -1.0, 1.0)).max(axis=0))
 
 
@@ -86,6 +91,7 @@ def make_critic_risk(critic: DoubleCritic, params: Params) -> Risk:
 def to_risk_data(data: Dataset) -> RiskData:
     """Put transitions on the device, failing steps apart (observations already normalised)."""
     failing = np.asarray(data["failure"], bool)
+    chex.assert_rank(failing, 1)
 
     def device(mask: np.ndarray) -> DeviceData:
         mask = mask if mask.any() else ~mask

@@ -21,6 +21,8 @@ from farl_jax.updates.returns import generalized_advantage
 
 def clipped_surrogate(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
     """min(r A, clip(r, 1 - eps, 1 + eps) A), r = exp(log_ratio); to be maximised. All [B]."""
+    chex.assert_rank(log_ratio, 1)
+    chex.assert_equal_shape([log_ratio, advantage])
     ratio = jnp.exp(log_ratio)
     return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
 
@@ -47,6 +49,8 @@ def treat_recovered(
     relabelled: the task policy's own action, credited with what the recovery action brought about.
     """
     decision = steps.decision
+    chex.assert_equal_shape([decision.action, decision.task_action])
+    chex.assert_equal_shape([decision.log_prob, decision.task_log_prob, decision.intervened])
     everywhere = jnp.ones_like(decision.log_prob)
     if treatment == "relabelled":
         return decision.task_action, decision.task_log_prob, everywhere
@@ -86,6 +90,7 @@ def make_batch(
 
 def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
     """sum(w x) / sum(w), 0 where no weight is left: [B] -> []."""
+    chex.assert_equal_shape([x, weight])
     return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
@@ -93,6 +98,7 @@ def likelihood(
     policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
 ) -> tuple[jax.Array, jax.Array]:
     """(clipped log pi(a|s) / pi_collected(a|s) [B], log standard deviations [B, A])."""
+    chex.assert_rank([batch.obs, batch.action, batch.log_prob], [2, 2, 1])
     mean, log_std = policy.apply(params, batch.obs)
     log_ratio = distributions.log_prob(batch.action, mean, log_std) - batch.log_prob
     return jnp.clip(log_ratio, -config.max_log_ratio, config.max_log_ratio), log_std
@@ -103,6 +109,8 @@ def departure(log_ratio: jax.Array, log_std: jax.Array, weight: jax.Array) -> di
 
     The KL estimate is mean((r - 1) - log r), non-negative and of low variance.
     """
+    chex.assert_rank([log_ratio, log_std], [1, 2])
+    chex.assert_equal_shape([log_ratio, weight])
     return {
         "entropy": distributions.entropy(log_std).mean(),
         "kl": weighted_mean(jnp.expm1(log_ratio) - log_ratio, weight),
@@ -113,6 +121,8 @@ def departure(log_ratio: jax.Array, log_std: jax.Array, weight: jax.Array) -> di
 
 def standardize(gain: jax.Array, weight: jax.Array) -> jax.Array:
     """(A - mean) / standard deviation over the weighted rows: [B] -> [B]."""
+    chex.assert_rank(gain, 1)
+    chex.assert_equal_shape([gain, weight])
     center = weighted_mean(gain, weight)
     spread = jnp.sqrt(weighted_mean((gain - center) ** 2, weight))
     return (gain - center) / (spread + 1e-8)
@@ -122,6 +132,8 @@ def policy_loss(
     policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Negative clipped surrogate minus entropy bonus over the weighted steps, and its metrics."""
+    chex.assert_rank(batch.obs, 2)
+    chex.assert_equal_shape([batch.advantage, batch.weight, batch.log_prob])
     log_ratio, log_std = likelihood(policy, params, batch, config)
     gain = standardize(batch.advantage, batch.weight)
     surrogate = weighted_mean(clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
@@ -145,6 +157,7 @@ def descend(
     target_kl: float,
 ) -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
     """One step of the policy, unless it has `stopped` [] bool or this minibatch's KL stops it."""
+    chex.assert_rank(stopped, 0)
     (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
     stopped = stopped | (metrics["kl"] > target_kl)
     moved = learner.apply_gradient(gradient, optimizer)
@@ -161,6 +174,8 @@ def fit_value(
     average: Callable[[jax.Array], jax.Array] = jnp.mean,
 ) -> tuple[Learner, jax.Array]:
     """One step of a value function on its squared error, and that error's average."""
+    chex.assert_rank([obs, target], [2, 1])
+    chex.assert_equal_shape_prefix([obs, target], 1)
     loss_of = lambda params: average((net.apply(params, obs) - target) ** 2)
     loss, gradient = jax.value_and_grad(loss_of)(learner.params)
     return learner.apply_gradient(gradient, optimizer), loss
@@ -194,7 +209,7 @@ def scan_minibatches(
 def make_update(
     policy: GaussianPolicy, value_net: Value, config: OnlineConfig
 ) -> tuple[Callable[[Params, Params], ActorCritic], Callable[..., tuple[ActorCritic, dict]]]:
-    """Build `init(policy params, value params)`, `update(learners, normalizer, steps, key, warmup)`.
+    """Build `init(policy, value params)` and `update(learners, normalizer, steps, key, warmup)`.
 
     `update` takes a rollout [T, N] and runs epochs of minibatches. Once a minibatch's KL exceeds
     `target_kl`, the actor stops learning until the next update; the critic goes on. During `warmup`

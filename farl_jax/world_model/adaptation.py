@@ -6,6 +6,7 @@ the same loss every few policy updates; half of each batch are demonstrations, s
 none of their failures, half are windows of the steps that training took anyway.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -45,6 +46,8 @@ def usable_windows(
     A window lies inside one episode, holds no step at which the simulation gave up, and does not
     begin deeper than `cap` failing steps into its episode. `steps` are `seen_steps`.
     """
+    chex.assert_rank(steps["done"], 2)
+    chex.assert_equal_shape([steps[k] for k in ("done", "failing_steps", "unusable", "failure")])
     starts = steps["done"].shape[0] - length + 1
     inside = lambda mask, steps: jnp.stack([mask[i : i + starts] for i in range(steps)]).any(0)
     crosses = inside(steps["done"], length - 1)
@@ -80,6 +83,8 @@ def window_fields(
     steps: Transition, normalizer: Normalizer, reward_scale: float
 ) -> dict[str, jax.Array]:
     """What windows hold of a rollout, name -> [T, N, ...], as the world model wants it."""
+    chex.assert_rank([steps.obs, steps.reward], [3, 2])
+    chex.assert_equal_shape([steps.reward, steps.failure, steps.terminated])
     return {
         "obs": normalizer(steps.obs),
         "next_obs": normalizer(steps.next_obs),
@@ -94,6 +99,7 @@ def seen_steps(
     steps: Transition, normalizer: Normalizer, reward_scale: float
 ) -> dict[str, jax.Array]:
     """All that windows are cut by and hold, name -> [T, N, ...]."""
+    chex.assert_equal_shape([steps.done, steps.failing_steps, steps.diverged])
     return window_fields(steps, normalizer, reward_scale) | {
         "done": steps.done,
         "failing_steps": steps.failing_steps,

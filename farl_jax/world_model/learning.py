@@ -11,6 +11,7 @@ with `failure_window` > 1 whether any of that many steps fails.
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,6 +28,8 @@ def roll_latents(
     model: LatentModel, params: Params, obs: jax.Array, actions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B, Z]."""
+    chex.assert_rank([obs, actions], [2, 3])
+    chex.assert_axis_dimension(actions, 1, len(obs))
     start = model.apply(params, obs, method="encode")
 
     def step(z: jax.Array, action: jax.Array):
@@ -48,6 +51,7 @@ def model_loss(
 
     `target` are the slowly following Q heads.
     """
+    chex.assert_equal_shape([batch["reward"], batch["failure"], batch["terminated"]])
     call = lambda p, name, *args: model.apply(p, *args, method=name)
     frozen = jax.lax.stop_gradient(params)
     discounts = lambda rho: (rho ** jnp.arange(config.train_horizon))[:, None]
@@ -201,5 +205,6 @@ def predict_failures(
     actions: jax.Array,
 ) -> jax.Array:
     """Pr(C = 1) along logged actions: obs [B, D] normalised, actions [L, B, A] -> [L, B]."""
+    chex.assert_rank(logit_shift, 0)
     z, _ = roll_latents(model, params, obs, actions)
     return jax.nn.sigmoid(model.apply(params, z, actions, method="failure") + logit_shift)

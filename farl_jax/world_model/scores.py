@@ -1,11 +1,14 @@
 """How well failures are foreseen: ranking, precision and calibration."""
 
+import chex
 import numpy as np
 
 
 def auroc(score: np.ndarray, label: np.ndarray) -> float:
     """Chance that a failing row outranks a safe one, ties half; NaN if one-sided."""
-    label = np.asarray(label, bool)
+    score, label = np.asarray(score), np.asarray(label, bool)
+    chex.assert_rank(score, 1)
+    chex.assert_equal_shape([score, label])
     positives, negatives = int(label.sum()), int((~label).sum())
     if positives == 0 or negatives == 0:
         return float("nan")
@@ -16,10 +19,12 @@ def auroc(score: np.ndarray, label: np.ndarray) -> float:
 
 def average_precision(score: np.ndarray, label: np.ndarray) -> float:
     """Area under precision-recall: mean precision at each positive, one threshold a score."""
-    label = np.asarray(label, bool)
+    score, label = np.asarray(score), np.asarray(label, bool)
+    chex.assert_rank(score, 1)
+    chex.assert_equal_shape([score, label])
     if not label.any():
         return float("nan")
-    _, rank = np.unique(-np.asarray(score), return_inverse=True)
+    _, rank = np.unique(-score, return_inverse=True)
     positives = np.bincount(rank, label)
     precision = np.cumsum(positives) / np.cumsum(np.bincount(rank))
     return float((precision * positives).sum() / positives.sum())
@@ -30,6 +35,8 @@ def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15
 
     NaN without any row.
     """
+    chex.assert_rank(probability, 1)
+    chex.assert_equal_shape([probability, label])
     which = np.clip((probability * bins).astype(int), 0, bins - 1)
     size = np.bincount(which, minlength=bins)
     gap = np.bincount(which, probability, bins) - np.bincount(which, label.astype(float), bins)
@@ -50,6 +57,9 @@ def failure_report(
         auroc_i, auprc_i, ece_i over all windows, and onset_auroc_i over the fresh ones, the harder
         and more useful question.
     """
+    chex.assert_rank([probability, fresh], [2, 1])
+    chex.assert_equal_shape([probability, failure])
+    chex.assert_axis_dimension(failure, 1, len(fresh))
     report = {}
     for i in range(len(failure)):
         report[f"auroc_{i}"] = auroc(probability[i], failure[i])

@@ -1,5 +1,6 @@
 """Windows of an episode's steps, which the world model learns from, and failures in them."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,7 @@ def failure_within(failure: jax.Array, done: jax.Array, window: int) -> jax.Arra
         done: [T, ...] bool, the last steps of episodes.
         window: K.
     """
+    chex.assert_equal_shape([failure, done])
     now = jnp.arange(len(failure)).reshape(-1, *[1] * (failure.ndim - 1))
     upcoming = lambda event: jax.lax.cummin(jnp.where(event, now, 2**30), reverse=True)
     failing = upcoming(failure)
@@ -41,12 +43,15 @@ def failure_within(failure: jax.Array, done: jax.Array, window: int) -> jax.Arra
 
 def foretold(data: Dataset, window: int) -> np.ndarray:
     """`failure_within` of a dataset's episodes, [M] bool."""
+    chex.assert_rank([data["failure"], data["episode"]], 1)
     last = np.append(data["episode"][1:] != data["episode"][:-1], True)
     return np.asarray(failure_within(data["failure"], last, window))
 
 
 def failing_run_index(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
     """How many failing steps in a row end at each step, 0 where not failing: [M] -> [M] i32."""
+    chex.assert_rank(failure, 1)
+    chex.assert_equal_shape([failure, episode])
     index = np.zeros(len(failure), np.int32)
     for t in np.flatnonzero(failure):
         carried = index[t - 1] if t > 0 and episode[t - 1] == episode[t] else 0
@@ -61,6 +66,7 @@ def window_starts(data: Dataset, length: int, cap: int) -> np.ndarray:
     would otherwise mostly learn "stay failed".
     """
     episode = data["episode"]
+    chex.assert_rank(episode, 1)
     first = np.arange(max(0, len(episode) - length + 1))
     whole = episode[first] == episode[first + length - 1]
     shallow = failing_run_index(data["failure"], episode)[first] <= cap
@@ -96,6 +102,7 @@ def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np
     steps in batches and in the data, adding log(pi_d (1 - pi_b) / ((1 - pi_d) pi_b)) to a logit
     trained on batches makes it a logit under the data's own rate.
     """
+    chex.assert_rank([data["failure"], data["episode"]], 1)
     starts = window_starts(data, config.train_horizon, config.failing_run_cap)
     inside = starts[:, None] + np.arange(config.train_horizon)
     counts = foretold(data, config.failure_window)[inside].sum(axis=1)

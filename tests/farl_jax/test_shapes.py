@@ -8,22 +8,42 @@ import numpy as np
 import optax
 import pytest
 
-from farl_jax.config import ConstraintConfig
+from farl_jax.config import (
+    ConstraintConfig,
+    MPPIConfig,
+    OnlineConfig,
+    SafetyConfig,
+    WorldModelConfig,
+)
 from farl_jax.data import dataset, margins, ring
 from farl_jax.measure import diagnosis, evaluate, horizon, intervals
 from farl_jax.nn import distributions, normalize, training
 from farl_jax.offline import bc, iql, ope, pipeline
-from farl_jax.updates import constrained, costs, cpo, returns
+from farl_jax.online.counters import Counters
+from farl_jax.safety import calibration, gate, imagination, mppi, risk_critic
+from farl_jax.updates import constrained, costs, cpo, ppo, returns
+from farl_jax.world_model import adaptation, learning, scores, windows
 
 ONE, FLAT, COLUMN, TABLE, CUBE = (jnp.ones(s) for s in ((), (6,), (6, 1), (6, 4), (3, 6, 4)))
 LIMITS, KEY = ConstraintConfig(), jax.random.key(0)
 STEPS = SimpleNamespace(
-    obs=CUBE, next_obs=CUBE, done=FLAT, failing_steps=jnp.ones((3, 4)), failure=TABLE, reward=TABLE
+    obs=CUBE,
+    next_obs=CUBE,
+    done=FLAT,
+    failing_steps=jnp.ones((3, 4)),
+    failure=TABLE,
+    reward=TABLE,
+    terminated=FLAT,
 )
 WINDOWS = ring.create_ring(5, 2, 3, 4)
 BATCH = SimpleNamespace(obs=TABLE, advantage=FLAT, weight=FLAT, log_prob=FLAT)
+UNEVEN = SimpleNamespace(obs=TABLE, action=TABLE, advantage=FLAT, weight=COLUMN, log_prob=FLAT)
+DECISION = SimpleNamespace(
+    action=CUBE, task_action=CUBE, log_prob=CUBE[..., 0], task_log_prob=FLAT, intervened=FLAT > 0
+)
 COST = SimpleNamespace(advantage=COLUMN, live=COLUMN)
 DATA = {"episode": np.zeros((6, 1)), "failure": np.zeros((6, 1))}
+MEMORY = gate.GateMemory.create(6)
 
 CALLS = {
     "sample": lambda: distributions.sample(KEY, TABLE, TABLE[0]),
@@ -69,6 +89,55 @@ CALLS = {
     "reliability": lambda: diagnosis.reliability(COLUMN, CUBE > 0, CUBE > 0, TABLE > 0, 0.9),
     "in_time_order": lambda: diagnosis.in_time_order(TABLE > 0, COLUMN),
     "gate_report": lambda: diagnosis.gate_report(COLUMN, CUBE > 0, TABLE > 0, 0.1, 2),
+    "treat_recovered": lambda: ppo.treat_recovered(
+        SimpleNamespace(decision=DECISION), "executed", -5.0
+    ),
+    "clipped_surrogate": lambda: ppo.clipped_surrogate(FLAT, FLAT[:1], 0.2),
+    "weighted_mean": lambda: ppo.weighted_mean(FLAT, COLUMN),
+    "standardize": lambda: ppo.standardize(FLAT, COLUMN),
+    "departure": lambda: ppo.departure(FLAT, TABLE, FLAT[:1]),
+    "policy_loss": lambda: ppo.policy_loss(None, None, UNEVEN, OnlineConfig()),
+    "descend": lambda: ppo.descend(None, None, None, FLAT > 0, 0.1),
+    "fit_value": lambda: ppo.fit_value(None, None, None, TABLE, COLUMN),
+    "failure_onsets": lambda: calibration.failure_onsets(np.ones(6, bool), np.zeros(1)),
+    "foreseen_peaks": lambda: calibration.foreseen_peaks(COLUMN, FLAT > 0, FLAT, 2),
+    "calibrate_max_risk": lambda: calibration.calibrate_max_risk(
+        np.ones(6), np.ones(6, bool), np.zeros(6), np.ones(1, bool), SafetyConfig()
+    ),
+    "remember": lambda: gate.remember(MEMORY, FLAT > 0, FLAT[:1]),
+    "forget": lambda: gate.forget(MEMORY, FLAT[:1] > 0),
+    "recover": lambda: gate.recover(FLAT[:1] > 0, MEMORY, SafetyConfig()),
+    "adjust": lambda: gate.adjust(ONE, FLAT, FLAT, ONE, SafetyConfig()),
+    "gated_controller": lambda: gate.gated_controller(
+        None, None, None, None, FLAT, SafetyConfig(), explore=False
+    ),
+    "discounted_risk": lambda: imagination.discounted_risk(TABLE, ONE, FLAT),
+    "failure_probabilities": lambda: imagination.failure_probabilities(
+        None, None, ONE, None, TABLE, TABLE[0], 3, 1
+    ),
+    "imagined_value": lambda: mppi.imagined_value(None, None, ONE, TABLE, CUBE, 1.0),
+    "refine": lambda: mppi.refine(CUBE, FLAT[:1], MPPIConfig()),
+    "plan": lambda: mppi.plan(None, TABLE, jnp.ones((2, 1, 3, 4)), MPPIConfig()),
+    "plan_where": lambda: mppi.plan_where(FLAT > 0, None, CUBE, 2),
+    "risk_target": lambda: risk_critic.risk_target(FLAT, FLAT > 0, COLUMN, 0.9),
+    "predict_risk": lambda: risk_critic.predict_risk(None, None, TABLE, TABLE[:1]),
+    "to_risk_data": lambda: risk_critic.to_risk_data(DATA),
+    "usable_windows": lambda: adaptation.usable_windows(
+        {k: TABLE > 0 for k in ("done", "unusable", "failure")} | {"failing_steps": FLAT}, 2, 1
+    ),
+    "window_fields": lambda: adaptation.window_fields(STEPS, None, 1.0),
+    "roll_latents": lambda: learning.roll_latents(None, None, TABLE[:1], CUBE),
+    "predict_failures": lambda: learning.predict_failures(None, None, FLAT, TABLE, CUBE),
+    "auroc": lambda: scores.auroc(TABLE, TABLE > 0),
+    "average_precision": lambda: scores.average_precision(FLAT, COLUMN > 0),
+    "calibration_error": lambda: scores.calibration_error(FLAT, COLUMN > 0),
+    "failure_report": lambda: scores.failure_report(TABLE, TABLE > 0, FLAT > 0),
+    "failure_within": lambda: windows.failure_within(TABLE > 0, COLUMN > 0, 2),
+    "foretold": lambda: windows.foretold(DATA, 2),
+    "failing_run_index": lambda: windows.failing_run_index(np.ones(6, bool), np.zeros((6, 1))),
+    "window_starts": lambda: windows.window_starts(DATA, 2, 1),
+    "prior_shift": lambda: windows.prior_shift(DATA, WorldModelConfig()),
+    "Counters.add": lambda: Counters.zero().add(STEPS),
     "matched_thresholds": lambda: horizon.matched_thresholds(CUBE, COLUMN > 0, [0.1]),
 }
 
