@@ -1,1 +1,1 @@
-"""The gate: who acts, what C_H or a critic says, what recovery does."""
+"""The gate: risk estimates, the choice of who acts, and recoveries."""

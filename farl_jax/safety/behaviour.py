@@ -1,4 +1,4 @@
-"""Who acts in a run: the method's gate, its recovery, and the policy behind them."""
+"""The controller of a run: task policy, the method's gate and its recovery."""
 
 from collections.abc import Callable
 
@@ -22,9 +22,9 @@ from farl_jax.types import BatchedEnv, Controller
 
 
 def make_gate(config: FarlConfig, frozen: Agent, method: Method) -> Gate:
-    """The run's (H, gamma_risk, eps_safe); eps_safe is the calibrated one unless configured.
+    """The run's H, gamma_risk and eps_safe.
 
-    A risk critic has an eps of its own.
+    eps_safe is the configured value, else the calibrated one. The critic's is `risk_critic.max_risk`.
     """
     chosen = config.risk_critic.max_risk if method.gate == "critic" else config.safety.max_risk
     max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen
@@ -32,7 +32,7 @@ def make_gate(config: FarlConfig, frozen: Agent, method: Method) -> Gate:
 
 
 def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMemory:
-    """What the method's controller remembers of N environments before their first step."""
+    """The controller's memory of N environments before their first step."""
     memory = GateMemory.create(env.num_envs)
     if method.recovery != "mppi":
         return memory
@@ -42,7 +42,7 @@ def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMem
 def make_controller(
     nets: Networks, config: FarlConfig, method: Method, *, explore: bool
 ) -> Callable[[Agent, Gate], Controller]:
-    """The behaviour policy of the run: behind the method's gate, or the task policy alone."""
+    """Build (learnt, gate) -> controller: gated if the method has a gate, else the task policy."""
 
     def risk_of(learnt: Agent, gate: Gate) -> Risk:
         if method.gate == "critic":

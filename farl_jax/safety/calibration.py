@@ -1,4 +1,4 @@
-"""eps_safe from held-out episodes: the largest threshold that foresees enough of their failures."""
+"""Calibration of eps_safe on held-out episodes: the largest threshold with enough recall."""
 
 import chex
 import jax
@@ -13,7 +13,7 @@ from farl_jax.safety.imagination import make_imagined_risk
 
 
 def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
-    """First steps of all runs of failing steps, of steps in time order [M] -> [onsets]."""
+    """Indices at which a run of failing steps begins. Steps in time order [M] -> [onsets]."""
     chex.assert_rank(failure, 1)
     chex.assert_equal_shape([failure, episode])
     before = np.concatenate([[False], failure[:-1] & (episode[1:] == episode[:-1])])
@@ -23,10 +23,10 @@ def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
 def foreseen_peaks(
     cost: np.ndarray, failure: np.ndarray, episode: np.ndarray, lead_time: int, window: int = 10
 ) -> np.ndarray:
-    """Highest C_H ahead of each failure onset, `lead_time` to `window` steps before it: [onsets].
+    """Highest C_H in the `window` to `lead_time` steps before each failure onset: [onsets].
 
-    Inputs are steps in time order [M]. An onset without `lead_time` steps before it in its episode
-    could not be foreseen and is left out. The gate foresees an onset if its peak exceeds eps_safe.
+    Inputs are steps in time order [M]. Onsets with fewer than `lead_time` earlier steps in their
+    episode are left out. The gate foresees an onset if its peak exceeds eps_safe.
     """
     chex.assert_equal_shape([cost, failure, episode])
     peaks = []
@@ -47,19 +47,19 @@ def calibrate_max_risk(
 ) -> dict[str, float]:
     """Choose eps_safe on held-out steps in time order [M].
 
-    The largest threshold, the one that interferes least, that foresees `target_recall` of the
-    failure onsets `lead_time` steps ahead; raised where needed until no more than
-    `target_trigger_rate` of the task policy's own calm steps would trigger.
+    It is the largest threshold that foresees `target_recall` of the failure onsets `lead_time`
+    steps ahead, because that one intervenes least. It is raised if more than `target_trigger_rate`
+    of the task policy's own safe steps would trigger.
 
     Args:
         cost: C_H of each step.
         failure: C(s, a) of each step, bool.
         episode: episode number of each step.
-        policys_own: whether the task policy made the step, bool.
-        config: targets.
+        policys_own: whether the task policy collected the step, bool.
+        config: target recall and trigger rate, lead time.
 
     Returns:
-        max_risk, recall, trigger_rate, onsets (number of failure onsets that could be foreseen).
+        max_risk, recall, trigger_rate, onsets (number of those that could be foreseen).
     """
     chex.assert_equal_shape([cost, policys_own])
     peaks = foreseen_peaks(cost, failure, episode, config.lead_time)
@@ -80,10 +80,10 @@ def calibrate_max_risk(
 def calibrate(
     nets: Networks, learnt: Agent, held_out: Dataset, num_own: int, config: SafetyConfig
 ) -> dict[str, float]:
-    """C_H of the logged action on every held-out step, and from it eps_safe.
+    """Choose eps_safe by the C_H of the logged action at every held-out step.
 
-    `learnt` needs policy, world model, logit shift and normaliser. The last `num_own` steps of
-    `held_out` are the task policy's own.
+    It uses the policy, world model, logit shift and normaliser of `learnt`. The task policy
+    collected the last `num_own` steps of `held_out`.
     """
     gate = Gate.create(config.horizon, config.gamma_risk, jnp.inf)
     both, sizes = (nets.policy, nets.latent), {"max_horizon": config.horizon, "hold": config.hold}

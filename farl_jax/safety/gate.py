@@ -1,10 +1,10 @@
-"""C_H and the gate: the one place where a recovery may take over (FARL, Eq. for C_H).
+"""The gate: it lets a recovery act where C_H exceeds eps_safe.
 
     C_H = sum_{i=0..H} gamma_risk^i p_i,   p_i = sigmoid F(z_i, a_i)
     z_0 = h(s), a_0 = what the task policy wants now;  z_{i+1} = d(z_i, a_i), a_i = mean task policy
 
-H + 1 terms; a sum, not a probability. Methods differ in the two parts that the gate is given: a
-`Risk` (C_H, or a critic's) and a `Recovery` (the learnt policy, or what stands in for it).
+C_H has H + 1 terms and is a sum, not a probability. Methods differ in their `Risk` (C_H or a risk
+critic) and their `Recovery` (the recovery policy, MPPI or a zero action).
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from farl_jax.nn.networks import GaussianPolicy
 from farl_jax.types import Controller, Decision, Params
 
 Risk = Callable[[jax.Array, jax.Array], jax.Array]
-"""(obs [N, D] normalised, action [N, A]) -> cost [N] that is compared with eps_safe."""
+"""(obs [N, D] normalised, action [N, A]) -> risk [N], which the gate compares with eps_safe."""
 
 Recovery = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, jax.Array]]
 """(plan, obs [N, D] normalised, recovering [N] i32, key) -> (plan, action [N, A]).
 
-`recovering` counts the steps of the recovery under way, this one included: 1 where it begins, 0
-where no action is asked for. `plan` is what it keeps in `GateMemory` from step to step."""
+`recovering` counts the steps of the current recovery, this one included. It is 1 where a recovery
+begins and 0 where none acts. `plan` is the recovery's own memory, kept in `GateMemory`."""
 
 
 @struct.dataclass
 class Gate:
-    """The gate's traced numbers: `vmap` over any of them, nothing recompiles."""
+    """The gate's numbers. They are traced, so new values need no compilation."""
 
     horizon: jax.Array  # [] i32, H <= the static maximum
     gamma_risk: jax.Array  # []
@@ -45,39 +45,41 @@ class Gate:
         return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
 
     def tightened(self, slack: jax.Array) -> "Gate":
-        """The same gate at the share `slack` [] of its eps_safe."""
+        """The same gate with eps_safe times `slack` []."""
         return self.replace(max_risk=self.max_risk * slack)
 
     def off(self) -> "Gate":
-        """The same gate, never acting."""
+        """The same gate with eps_safe infinite: it never acts."""
         return self.replace(max_risk=jnp.full_like(self.max_risk, jnp.inf))
 
 
 ALARMS = ("gate_silent", "recovery_late", "recovery_failed", "after_recovery")
-"""What the gate has done lately, and so what to blame if a failure happens now. Silent: it has not
-acted for QUIET steps. Late: its latest alarm began at most LATE steps ago; failed: earlier. After
-recovery: it gave control back more than PAUSE steps ago, but fewer than QUIET."""
+"""The gate's recent state, which names the cause of a failure that happens now.
+
+gate_silent: recovery has not acted for QUIET steps. recovery_late: the alarm began at most LATE
+steps ago. recovery_failed: the alarm began earlier. after_recovery: recovery last acted more than
+PAUSE and fewer than QUIET steps ago."""
 QUIET, PAUSE, LATE = 12, 3, 4
 
 
 @struct.dataclass
 class GateMemory:
-    """What the gate remembers of each environment, [N] i32 each but the plan."""
+    """The gate's memory of each environment, [N] i32 each but the plan."""
 
-    recovering: jax.Array  # steps of the recovery under way, 0 while the task policy acts
+    recovering: jax.Array  # steps of the current recovery, 0 while the task policy acts
     rested: jax.Array  # steps since recovery last acted, at most QUIET
-    alarmed: jax.Array  # steps since the alarm began; shorter pauses than QUIET do not end it
-    plan: Any = None  # [N, ...] what a recovery that plans goes on from
+    alarmed: jax.Array  # steps since the alarm began; a pause under QUIET steps does not end it
+    plan: Any = None  # [N, ...] MPPI's last plans, None for other recoveries
 
     @classmethod
     def create(cls, num_envs: int) -> "GateMemory":
-        """Nothing has happened yet."""
+        """Memory before the first step."""
         none = jnp.zeros(num_envs, jnp.int32)
         return cls(none, jnp.full_like(none, QUIET), none)
 
 
 def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> GateMemory:
-    """The memory after a step in which recovery `acts` [N] bool, for `recovering` [N] steps now."""
+    """Memory after a step: `acts` [N] says where recovery acted, `recovering` [N] for how long."""
     chex.assert_rank(acts, 1)
     chex.assert_equal_shape([memory.recovering, acts, recovering])
     begins = acts & (memory.rested > PAUSE)
@@ -88,7 +90,10 @@ def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> Gate
 
 
 def forget(memory: GateMemory, fresh: jax.Array) -> GateMemory:
-    """The memory where an episode begins, `fresh` [N] bool; a plan is never used across one."""
+    """Reset the memory where an episode begins, `fresh` [N] bool.
+
+    The plan stays: a recovery that begins ignores it.
+    """
     chex.assert_rank(fresh, 1)
     chex.assert_equal_shape([memory.recovering, fresh])
     begun = GateMemory.create(len(fresh))
@@ -108,10 +113,10 @@ def alarm(memory: GateMemory) -> jax.Array:
 def recover(
     risky: jax.Array, memory: GateMemory, config: SafetyConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """Who acts now: (recovery acts [N] bool, new length of the recovery under way [N] i32).
+    """(whether recovery acts now [N] bool, steps of the current recovery [N] i32).
 
-    A recovery lasts at least `min_recovery_steps` and at most `max_recovery_steps`; then the task
-    policy acts once. After `patience` steps of one alarm it acts until the alarm is over.
+    A recovery lasts from `min_recovery_steps` to `max_recovery_steps`. After the maximum the task
+    policy acts once. After `patience` steps of one alarm the task policy acts until the alarm ends.
     """
     recovering = memory.recovering
     chex.assert_rank(risky, 1)
@@ -128,19 +133,19 @@ def adjust(
     max_risk: jax.Array,
     config: SafetyConfig,
 ) -> jax.Array:
-    """eps_safe / max_risk, [] in (0, 1], after a rollout.
+    """The new slack after a rollout: eps_safe / max_risk, [] in (0, 1].
 
         log slack <- log slack + limit_rate (failure_limit ended - failed),  eps_safe >= min_risk
 
-    Integral control of the failure rate: a threshold that suits the practised policy never lets a
-    beginner learn, and one that suits the beginner lets the practised policy graze the danger.
+    This is integral control of the failure rate. No fixed eps_safe suits all of training: a low
+    one stops an early policy from learning, a high one lets a trained policy come close to failure.
 
     Args:
-        slack: before the rollout.
-        failed: [] episodes that failed in it, each counted at its first failing step.
-        ended: [] episodes that ended in it.
-        max_risk: [] eps_safe where there is all slack.
-        config: limit, rate and floor.
+        slack: [] before the rollout.
+        failed: [] failure episodes of the rollout, each counted at its first failing step.
+        ended: [] episodes that ended in the rollout.
+        max_risk: [] eps_safe at slack 1.
+        config: failure_limit, limit_rate and min_risk.
     """
     chex.assert_rank([slack, failed, ended, max_risk], 0)
     if config.failure_limit is None:
@@ -151,12 +156,12 @@ def adjust(
 
 
 def policy_recovery(policy: GaussianPolicy, params: Params) -> Recovery:
-    """The learnt recovery policy's mean."""
+    """Recovery by the mean action of the learnt recovery policy."""
     return lambda plan, obs, recovering, key: (plan, policy.apply(params, obs)[0])
 
 
 def zero_recovery(action_size: int) -> Recovery:
-    """No movement and no gripper effort."""
+    """Recovery by a zero action: no movement and no gripper effort."""
     return lambda plan, obs, recovering, key: (plan, jnp.zeros((*recovering.shape, action_size)))
 
 
@@ -170,16 +175,16 @@ def gated_controller(
     *,
     explore: bool,
 ) -> Controller:
-    """The safety-filtered policy: a_task if its cost is at most eps_safe, else the recovery's.
+    """Controller that executes the task action where the gate allows it, else the recovery's.
 
     Args:
         policy: network of the task policy.
-        learnt: task policy and normaliser, as they are now.
-        risk: cost of what the task policy wants to do.
-        recovery: what acts in its place.
+        learnt: current task policy and normaliser.
+        risk: risk of the task action.
+        recovery: action that replaces it.
         max_risk: [] eps_safe, traced.
         config: lengths of recoveries and alarms.
-        explore: sample the task action (training) or take its mean.
+        explore: sample the task action (training), or take its mean.
     """
 
     chex.assert_rank(max_risk, 0)
@@ -191,7 +196,7 @@ def gated_controller(
         cost = risk(obs, wanted)
         chex.assert_shape(cost, wanted.shape[:-1])
         memory = forget(memory, state.step_count == 0)
-        risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN is a risk, too
+        risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN counts as risky
         acts, recovering = recover(risky, memory, config)
         memory = remember(memory, acts, recovering)
         plan, rescue = recovery(memory.plan, obs, recovering, key)

@@ -1,4 +1,4 @@
-"""C_H: the world model imagines the task policy's next steps, and how likely each fails."""
+"""C_H: the world model imagines the task policy's next steps and each one's failure probability."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from farl_jax.world_model.latent import LatentModel
 
 
 def discounted_risk(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array) -> jax.Array:
-    """sum_{i=0..H} gamma_risk^i p_i, terms beyond H masked: [Hmax + 1, ...] -> [...]."""
+    """sum_{i=0..H} gamma_risk^i p_i with p [Hmax + 1, ...] -> [...]. Terms beyond H count 0."""
     chex.assert_rank([horizon, gamma_risk], 0)
     chex.assert_axis_dimension_gteq(probability, 0, 1)
     i = jnp.arange(probability.shape[0])
@@ -32,17 +32,16 @@ def failure_probabilities(
     max_horizon: int,
     hold: int,
 ) -> jax.Array:
-    """p_0..p_Hmax of doing `action` now and the task policy's mean after: [Hmax + 1, ...].
+    """p_0..p_Hmax of `action` now and the task policy's mean actions after it: [Hmax + 1, ...].
 
     Args:
         model, params: the world model.
-        logit_shift: prior-shift correction of the failure logits.
+        logit_shift: [] prior-shift correction of the failure logits.
         mean_action: normalised (decoded) observation -> task policy's mean action.
         obs: normalised [..., D].
-        action: [..., A]; clipped here as the environment clips it.
+        action: [..., A], clipped to [-1, 1] as in the environment.
         max_horizon: static number of imagined steps.
-        hold: static number of imagined steps for which each action is held; 1 asks the task
-            policy at every step.
+        hold: static number of imagined steps between two actions of the task policy.
     """
     chex.assert_rank(logit_shift, 0)
     chex.assert_equal_rank([obs, action])
@@ -67,7 +66,7 @@ def failure_probabilities(
     last = jnp.stack([*rest, z]), jnp.stack([a] * (len(rest) + 1))
     join = lambda blocks, end: jnp.concatenate([blocks.reshape(-1, *end.shape[1:]), end])
     latents, actions = jax.tree.map(join, imagined, last)
-    # one call for all steps: the head of a single one is too small to keep the processor busy
+    # one call for all steps: small calls leave the processor idle
     return jax.nn.sigmoid(call("failure", latents, actions) + logit_shift)
 
 
@@ -79,7 +78,7 @@ def imagine(
     max_horizon: int,
     hold: int,
 ) -> jax.Array:
-    """`failure_probabilities` of what was learnt: normalised obs [..., D] -> [Hmax + 1, ...]."""
+    """`failure_probabilities` of an agent: normalised obs [..., D] -> [Hmax + 1, ...]."""
     policy, model = nets
     mean_action = lambda decoded: policy.apply(learnt.policy, decoded)[0]
     shift, params = learnt.calibration.logit_shift, learnt.world_model
@@ -94,14 +93,14 @@ def make_imagined_risk(
     max_horizon: int,
     hold: int,
 ) -> Risk:
-    """C_H of the world model, imagining the task policy.
+    """Build the risk C_H of the world model and the task policy.
 
     Args:
         nets: (policy network, world model network).
-        learnt: task policy, world model and logit shift, as they are now.
+        learnt: current task policy, world model and logit shift.
         gate: horizon and gamma_risk, traced.
         max_horizon: static bound of `gate.horizon`.
-        hold: steps for which an imagined action lasts.
+        hold: imagined steps between two actions of the task policy.
     """
 
     def risk(obs: jax.Array, action: jax.Array) -> jax.Array:

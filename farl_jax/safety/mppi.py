@@ -1,13 +1,14 @@
-"""MPPI: a recovery planned through the world model instead of learnt from demonstrations.
+"""MPPI: a recovery planned with the world model instead of learnt from demonstrations.
 
-Model predictive path integral control (Williams et al. 2017) as TD-MPC plans (Hansen et al. 2022):
-sample action sequences around a mean, judge them in imagination, move mean and spread to the best.
+Model predictive path integral control (Williams et al. 2017), as in TD-MPC (Hansen et al. 2022).
+It samples action sequences around a mean, values them with the world model, and moves mean and
+spread to the best ones.
 
     V(a_0..a_{H-1}) = sum_{i<H} gamma^i (r_i - w p_i) + gamma^H Q(z_H, prior(z_H))
     weight_k = exp(temperature (V_k - V_max)) over the elites, normalised
 
-r, Q: the model's scaled reward and value; p_i = sigmoid F(z_i, a_i), the gate's own probability.
-The paper names the planner but not its objective: the penalty w p is ours.
+r and Q are the model's scaled reward and value. p_i = sigmoid F(z_i, a_i) is the gate's failure
+probability. The paper names the planner but not its objective; the penalty w p is our choice.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from farl_jax.types import Params
 from farl_jax.world_model.latent import LatentModel, two_hot_mean
 
 STREAM = 0x4D505049
-"""Folded into the controller's key, so that planning leaves the task policy's noise as it is."""
+"""Folded into the controller's key, so that planning does not change the task policy's noise."""
 
 
 def imagined_value(
@@ -35,9 +36,9 @@ def imagined_value(
     actions: jax.Array,
     failure_weight: float,
 ) -> jax.Array:
-    """V of S action sequences from one observation: obs [D] normalised, actions [H, S, A] -> [S].
+    """V of S action sequences: normalised obs [D], actions [H, S, A] -> [S].
 
-    Discount and bins are those that the model's values were learnt with.
+    The model's own discount and bins apply.
     """
     chex.assert_rank([logit_shift, obs, actions], [0, 1, 3])
     call = lambda name, *args: model.apply(params, *args, method=name)
@@ -59,9 +60,9 @@ def imagined_value(
 def refine(
     actions: jax.Array, values: jax.Array, config: MPPIConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """(mean, std) of the weighted elites, [H, A] each, of actions [H, S, A] worth values [S].
+    """(mean, std) of the weighted elites, [H, A] each, from actions [H, S, A], values [S].
 
-    A value without a number is the worst.
+    NaN counts as the lowest value.
     """
     chex.assert_rank([actions, values], [3, 1])
     chex.assert_axis_dimension(actions, 1, len(values))
@@ -84,9 +85,9 @@ def plan(
 
     Args:
         value_of: actions [H, S, A] -> values [S].
-        mean: [H, A] to start from; itself the first candidate of every iteration.
+        mean: [H, A] initial mean. Every iteration's mean is its first candidate.
         noise: [I, H, S, A] standard normal.
-        config: numbers.
+        config: elites, temperature and bounds of the standard deviation.
     """
     chex.assert_rank(mean, 2)
     chex.assert_shape(noise, (None, mean.shape[0], None, mean.shape[1]))
@@ -107,11 +108,10 @@ def plan_where(
     plans: jax.Array,
     slots: int,
 ) -> jax.Array:
-    """`plans` [N, H, A] with the rows that are `needed` [N] bool replaced by `plan_rows` of them.
+    """`plans` [N, H, A] with new plans in the rows where `needed` [N] bool is true.
 
-    Rows go through `plan_rows(rows [slots] i32) -> [slots, H, A]` in as many passes as there are
-    full or begun blocks of them: none at all where none is needed. What a pass has to spare is
-    computed for nothing and dropped.
+    `plan_rows(rows [slots] i32) -> [slots, H, A]` makes them in ceil(needed rows / slots) passes.
+    The unused slots of the last pass are computed and dropped.
     """
     chex.assert_rank([needed, plans], [1, 3])
     chex.assert_equal_shape_prefix([needed, plans], 1)
@@ -123,7 +123,7 @@ def plan_where(
         first, plans = carry
         rows = jax.lax.dynamic_slice(order, (first,), (slots,))
         real = first + jnp.arange(slots) < needed.sum()
-        place = jnp.where(real, rows, size)  # outside: dropped
+        place = jnp.where(real, rows, size)  # out of range: dropped
         return first + slots, plans.at[place].set(plan_rows(rows), mode="drop")
 
     more = lambda carry: carry[0] < needed.sum()
@@ -131,15 +131,15 @@ def plan_where(
 
 
 def start_plans(config: MPPIConfig, num_envs: int, action_size: int) -> jax.Array:
-    """Nothing planned yet, [N, H, A]."""
+    """Zero plans [N, H, A] before the first step."""
     return jnp.zeros((num_envs, config.horizon, action_size))
 
 
 def mppi_recovery(model: LatentModel, learnt: Agent, config: MPPIConfig) -> Recovery:
-    """Recovery by the first action of a plan, made only where recovery acts.
+    """Recovery by the first action of a plan. Plans are made only where recovery acts.
 
-    A recovery that goes on starts from its last plan, one step on; one that begins from no
-    movement. All environments of a step share the noise, so a row's plan depends on nothing else.
+    The initial mean is zero where a recovery begins, else its last plan shifted by one step. All
+    environments share a step's noise, so no plan depends on the other environments.
     """
 
     def recovery(plans: jax.Array, obs: jax.Array, recovering: jax.Array, key: jax.Array) -> Any:

@@ -1,12 +1,12 @@
-"""Recovery RL's risk critic (Thananjeyan et al. 2021), which gates in the world model's place.
+"""Recovery RL's risk critic (Thananjeyan et al. 2021), a gate without a world model.
 
     Q_risk(s, a) = c + (1 - c) gamma_risk E[Q_risk(s', a')],   a' ~ the task policy at s'
 
-The factor (1 - c) is explicit because here a failure ends nothing; in Recovery RL it ends the
-episode. After a success nothing is left to fail, a time-out is bootstrapped. Two critics with a
-sigmoid each; targets and gate take the larger. They are fitted by cross entropy, which has the same
-minimum as Recovery RL's squared error and does not stall where a sigmoid saturates. As there, the
-share of failing steps in a batch is fixed and the critic goes on learning online.
+The factor (1 - c) is explicit because a failure need not end the episode here, as it does in
+Recovery RL. There is no bootstrap after a success; there is one after a time-out. Targets and gate
+take the larger of two critics with a sigmoid each. The loss is cross entropy: it has the same
+minimum as Recovery RL's squared error, but keeps its gradient where a sigmoid saturates. As in
+Recovery RL the share of failing steps in a batch is fixed, and the critic also learns online.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ Batch = dict[str, jax.Array]
 
 @struct.dataclass
 class RiskData:
-    """Transitions by what they teach; where one kind is missing, the other stands in."""
+    """Safe and failing transitions. If one kind is missing, the other replaces it."""
 
     safe: DeviceData
     failing: DeviceData
@@ -44,7 +44,7 @@ class RiskData:
 
 @struct.dataclass
 class RiskState:
-    """The critic while it learns."""
+    """Critic, optimiser and target critic during learning."""
 
     learner: Learner
     target: Params
@@ -52,7 +52,7 @@ class RiskState:
 
 @struct.dataclass
 class RiskLearning:
-    """The learning critic and the latest steps of this run."""
+    """The learning critic and the latest steps of the run."""
 
     critic: RiskState
     safe: Ring  # windows of 1 step
@@ -60,7 +60,7 @@ class RiskLearning:
 
     @property
     def learnt(self) -> dict[str, Params]:
-        """What of an `Agent` it has changed."""
+        """The fields of `Agent` that it changes."""
         return {"risk_critic": self.critic.learner.params}
 
 
@@ -84,12 +84,12 @@ def predict_risk(
 
 
 def make_critic_risk(critic: DoubleCritic, params: Params) -> Risk:
-    """Q_risk as what the gate compares with eps_risk."""
+    """Build the risk Q_risk of the gate."""
     return lambda obs, action: predict_risk(critic, params, obs, action)
 
 
 def to_risk_data(data: Dataset) -> RiskData:
-    """Put transitions on the device, failing steps apart (observations already normalised)."""
+    """Put transitions on the device, safe and failing ones apart. Observations are normalised."""
     failing = np.asarray(data["failure"], bool)
     chex.assert_rank(failing, 1)
 
@@ -102,7 +102,7 @@ def to_risk_data(data: Dataset) -> RiskData:
 
 
 def demo_batch(data: RiskData, key: jax.Array, batch: int, share: float) -> Batch:
-    """`batch` transitions, `share` of them failing steps, which come first."""
+    """`batch` transitions; the first `share` of them are failing steps."""
     key_safe, key_failing = jax.random.split(key)
     positives = round(share * batch)
     failing = data.failing.sample(key_failing, positives)
@@ -113,9 +113,9 @@ def demo_batch(data: RiskData, key: jax.Array, batch: int, share: float) -> Batc
 def mixed_batch(
     learning: RiskLearning, key: jax.Array, demos: RiskData, config: RiskCriticConfig
 ) -> Batch:
-    """Half from demonstrations, half from the run, each with its share of failing steps.
+    """A batch: half from the run, half from demonstrations, each with `failure_share`.
 
-    Of a kind that the run has not seen yet demonstrations take the place.
+    Demonstrations replace a kind of steps that the run has not seen yet.
     """
     key_demos, key_stand_in, key_safe, key_failing = jax.random.split(key, 4)
     half, share = config.batch // 2, config.failure_share
@@ -140,7 +140,7 @@ def make_fit(
 ) -> tuple[Callable[[Params], RiskState], Callable[..., tuple[RiskState, jax.Array]]]:
     """Build `start(params) -> state` and `fit(state, key, task policy, batches) -> (state, loss)`.
 
-    `batches` are K batches, FIELDS -> [K, B, ...]. One compiled program serves both phases.
+    `batches` are K batches, FIELDS -> [K, B, ...]. Both phases run this same program.
     """
     optimizer = optax.adam(config.learning_rate)
 
@@ -211,9 +211,9 @@ def make_risk_learning(
     config: RiskCriticConfig,
     sizes: tuple[int, int],
 ) -> OnlineLearning:
-    """How the critic goes on learning, as a `RiskLearning`; its demonstrations are `RiskData`.
+    """The critic's learning online. Its state is a `RiskLearning`, its rehearsal `RiskData`.
 
-    A chunk of updates is the very program that fitted the critic offline.
+    It runs the program of the offline fit.
     """
     start, fit = make_fit(critic, policy, config)
 
@@ -252,6 +252,6 @@ def make_risk_learning(
 
 
 def risk_rehearsal(demos: dict[str, Dataset], normalizer: Normalizer) -> RiskData:
-    """Task and failure demonstrations, for the risk critic's learning online."""
+    """Task and failure demonstrations, which the critic rehearses online."""
     data = dataset.concatenate(demos["task"], demos["failure"])
     return to_risk_data(normalize_rows(data, normalizer))
