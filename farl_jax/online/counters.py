@@ -35,8 +35,7 @@ class Counters:
         return cls(**zeros | {"return_sum": jnp.zeros(())})
 
     def add(self, steps: Transition) -> "Counters":
-        """Add a rollout [T, N]."""
-        chex.assert_rank(steps.done, 2)
+        """Add a rollout [T, N], or [T] of one environment."""
         chex.assert_equal_shape([steps.done, steps.success, steps.failure, steps.episode_return])
         count = lambda mask: jnp.sum(mask, dtype=jnp.int32)
         return Counters(

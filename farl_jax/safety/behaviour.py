@@ -24,7 +24,7 @@ from farl_jax.types import BatchedEnv, Controller
 def make_gate(config: FarlConfig, frozen: Agent, method: Method) -> Gate:
     """The run's H, gamma_risk and eps_safe.
 
-    eps_safe is the configured value, else the calibrated one. The critic's is `risk_critic.max_risk`.
+    eps_safe is the configured value, else the calibrated one. The risk critic has its own setting.
     """
     chosen = config.risk_critic.max_risk if method.gate == "critic" else config.safety.max_risk
     max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen

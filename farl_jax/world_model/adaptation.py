@@ -1,9 +1,9 @@
-"""The world model goes on learning while the policy that it judges changes.
+"""Adaptation: the world model also learns online.
 
-The paper freezes it after the offline phase (`every = 0`). A frozen model ages: it has seen the
-cloned policy fail, not the one that training makes of it. Here it takes some more gradient steps of
-the same loss every few policy updates; half of each batch are demonstrations, so that it forgets
-none of their failures, half are windows of the steps that training took anyway.
+The paper freezes it after the offline phase (`every = 0`). A frozen model has seen failures of the
+cloned policy only, not of the policy in training. Here the model takes more gradient steps on the
+same loss every few policy updates. Half of each batch are windows of the run's own steps. The other
+half are demonstrations, so that the model does not forget their failures.
 """
 
 import chex
@@ -25,26 +25,26 @@ from farl_jax.world_model.windows import Windows, failure_within, sample_windows
 
 @struct.dataclass
 class Adaptation:
-    """The learning world model and what it has seen of this run."""
+    """The learning world model and its windows of the run."""
 
     model: ModelState
-    past: dict[str, jax.Array]  # name -> [P, N, ...], steps before the next rollout
-    recent: Ring  # windows of any kind
+    past: dict[str, jax.Array]  # name -> [P, N, ...], last steps, not yet labelled
+    recent: Ring  # all windows
     failing: Ring  # windows with a failure
 
     @property
     def learnt(self) -> dict[str, Params]:
-        """What of an `Agent` it has changed."""
+        """The fields of `Agent` that it changes."""
         return {"world_model": self.model.learner.params}
 
 
 def usable_windows(
     steps: dict[str, jax.Array], length: int, cap: int
 ) -> tuple[jax.Array, jax.Array]:
-    """(usable, usable and with a failure), both [T - L + 1, N] bool, by a window's first step.
+    """(usable, usable with a failure), both [T - L + 1, N] bool, indexed by a window's first step.
 
-    A window lies inside one episode, holds no step at which the simulation gave up, and does not
-    begin deeper than `cap` failing steps into its episode. `steps` are `seen_steps`.
+    A usable window lies inside one episode and holds no step at which the simulation diverged. By
+    its first step the episode has at most `cap` failing steps. `steps` come from `seen_steps`.
     """
     chex.assert_rank(steps["done"], 2)
     chex.assert_equal_shape([steps[k] for k in ("done", "failing_steps", "unusable", "failure")])
@@ -59,9 +59,9 @@ def usable_windows(
 def mixed_batch(
     adaptation: Adaptation, key: jax.Array, rehearsal: Windows, world: WorldModelConfig
 ) -> dict[str, jax.Array]:
-    """One batch, name -> [L, B, ...]: half from the run's own windows, half from demonstrations.
+    """A batch, name -> [L, B, ...]: half windows of the run, half of demonstrations.
 
-    Of both halves `failure_share` hold a failure, if the run has seen any.
+    In each half `failure_share` hold a failure. The run's half waits for its first failure.
     """
     key_demos, key_recent, key_failing = jax.random.split(key, 3)
     half = world.batch // 2
@@ -82,7 +82,7 @@ def mixed_batch(
 def window_fields(
     steps: Transition, normalizer: Normalizer, reward_scale: float
 ) -> dict[str, jax.Array]:
-    """What windows hold of a rollout, name -> [T, N, ...], as the world model wants it."""
+    """The fields of windows from a rollout, name -> [T, N, ...], scaled for the world model."""
     chex.assert_rank([steps.obs, steps.reward], [3, 2])
     chex.assert_equal_shape([steps.reward, steps.failure, steps.terminated])
     return {
@@ -98,7 +98,7 @@ def window_fields(
 def seen_steps(
     steps: Transition, normalizer: Normalizer, reward_scale: float
 ) -> dict[str, jax.Array]:
-    """All that windows are cut by and hold, name -> [T, N, ...]."""
+    """`window_fields` and the fields that decide where windows begin, name -> [T, N, ...]."""
     chex.assert_equal_shape([steps.done, steps.failing_steps, steps.diverged])
     return window_fields(steps, normalizer, reward_scale) | {
         "done": steps.done,
@@ -110,7 +110,10 @@ def seen_steps(
 def start_past(
     rollout: tuple[int, int], window: int, observation_size: int, action_size: int
 ) -> dict[str, jax.Array]:
-    """Unusable steps, name -> [P, N, ...]: as many rollouts [T, N] as a failure may lie ahead."""
+    """Unusable steps, name -> [P, N, ...], before the first rollout [T, N].
+
+    P is the least multiple of T that is at least `window` - 1.
+    """
     length, num_envs = rollout
     past = -(-(window - 1) // length) * length
     fields = create_ring(past, num_envs, observation_size, action_size).fields
@@ -121,9 +124,10 @@ def start_past(
 def with_labels(
     past: dict[str, jax.Array], steps: dict[str, jax.Array], window: int
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """(the oldest T steps of past and rollout, `failure` within `window` steps; the new past).
+    """(the oldest T steps with `failure` within `window` steps as their label, the new past).
 
-    By then it is known whether a failure follows. With a window of 1 that is the rollout itself.
+    All failures that can follow the oldest steps are known. With a window of 1 the oldest steps
+    are the rollout itself.
     """
     length = len(steps["done"])
     all_steps = {k: jnp.concatenate([past[k], steps[k]]) for k in steps}
@@ -139,11 +143,11 @@ def make_adaptation(
     reward_scale: float,
     rollout: tuple[int, int],
 ) -> OnlineLearning:
-    """How the world model goes on learning; its state is an `Adaptation`, its demonstrations
+    """The world model's learning online. Its state is an `Adaptation`, its rehearsal `Windows`.
 
-    `Windows`. `rollout` is (T, N) of the steps that are observed. A chunk of gradient steps is the
-    very program that fitted the model offline. The logit shift stays that of the offline phase:
-    batches hold the same share of windows with a failure.
+    `rollout` is the (T, N) of observed steps. Gradient steps run the program of the offline fit.
+    The logit shift stays that of the offline phase, because batches hold the same share of windows
+    with a failure.
     """
     _, fit = learning.make_fit(model, world)
     rates = jnp.full(world.chunk, config.learning_rate)
@@ -184,7 +188,7 @@ def make_adaptation(
 
 
 def rehearsal(demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig) -> Windows:
-    """Windows of the task and failure demonstrations, for the model's learning online."""
+    """Windows of task and failure demonstrations, which the model rehearses online."""
     data = dataset.concatenate(demos["task"], demos["failure"])
     data["reward"] = data["reward"] * config.iql.reward_scale
     return to_windows(normalize_rows(data, normalizer), config.world_model)[0]

@@ -1,10 +1,10 @@
-"""The world model's network: seven components around one latent state (TD-MPC2's design plus two).
+"""The world model's network: TD-MPC2's components, a decoder and a failure head.
 
 encoder h: s -> z;  dynamics d: (z, a) -> z';  reward R(z, a);  values Q_k(z, a);  prior pi(z);
 decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1).
 
-With `encoder = "identity"` z is s itself and d(z, a) = z + a network's output: what is left of the
-design without a learnt latent.
+With `encoder = "identity"` z is s itself and d(z, a) = z + a network's output. This ablation has no
+learnt latent.
 """
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ from farl_jax.config import WorldModelConfig
 
 
 def simnorm(x: jax.Array, group: int) -> jax.Array:
-    """Softmax within groups of `group` features, [..., Z] -> [..., Z]: a bounded, sparse latent."""
+    """Softmax within groups of `group` features, [..., Z] -> [..., Z]; bounds the latent."""
     grouped = x.reshape(*x.shape[:-1], -1, group)
     return nn.softmax(grouped, axis=-1).reshape(x.shape)
 
@@ -47,9 +47,9 @@ def two_hot_mean(logits: jax.Array, limit: float) -> jax.Array:
 
 
 def mish(x: jax.Array) -> jax.Array:
-    """x tanh(log(1 + e^x)), by one exponential: tanh(log(1 + n)) = (n^2 + 2n) / (n^2 + 2n + 2).
+    """x tanh(log(1 + e^x)), computed by tanh(log(1 + n)) = (n^2 + 2n) / (n^2 + 2n + 2), n = e^x.
 
-    Three times faster on a CPU than the three transcendental functions of the definition.
+    One exponential is three times faster on a CPU than the definition's three functions.
     """
     n = jnp.exp(jnp.minimum(x, 20.0))
     gate = n * (n + 2.0)
@@ -57,10 +57,10 @@ def mish(x: jax.Array) -> jax.Array:
 
 
 class NormedMLP(nn.Module):
-    """Two hidden layers of Linear, LayerNorm, Mish and a linear output.
+    """Two hidden layers of Linear, LayerNorm and Mish, then a linear output.
 
-    Weights start at variance 1 / inputs, not at TD-MPC2's 0.02 whatever the size: there the latent
-    starts out almost constant, and in our few thousand updates never comes to hold the goal
+    Initial weights have variance 1 / inputs, not TD-MPC2's fixed 0.02. With the latter the latent
+    starts almost constant, and a few thousand updates do not teach it the goal
     (docs/experiments.md, row 15).
     """
 
@@ -80,9 +80,9 @@ class NormedMLP(nn.Module):
 
 
 class LatentModel(nn.Module):
-    """Seven heads sharing one latent; call them through `apply(params, ..., method=...)`.
+    """All components. Call one with `apply(params, ..., method=...)`.
 
-    Observations are normalised, actions lie in [-1, 1]; leading axes are free.
+    Observations are normalised and actions lie in [-1, 1]. Leading axes are free.
     """
 
     config: WorldModelConfig
@@ -134,15 +134,15 @@ class LatentModel(nn.Module):
         return self.q_heads(latent, action)
 
     def prior(self, latent: jax.Array) -> jax.Array:
-        """The model's own policy, tanh mean [..., A]."""
+        """Action [..., A] of the model's own policy, in [-1, 1]."""
         return jnp.tanh(self.prior_head(latent))
 
     def failure(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Logit of Pr(C(s, a) = 1), batch-balanced until the shift is added: [...]."""
+        """Logit of Pr(C(s, a) = 1) at the batches' failure rate, before the logit shift: [...]."""
         return self.failure_head(latent, action)[..., 0]
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:
-        """Touch every component once, for initialisation."""
+        """Call every component once, for initialisation."""
         z = self.encode(obs)
         following = self.next(z, action)
         heads = (self.reward(z, action), self.q(z, action), self.failure(z, action))

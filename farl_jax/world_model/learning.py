@@ -5,8 +5,8 @@
              + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + rho^i BCE(F(z_i, a_i), c_i)
              + 10 |dec(z_i) - s_i|^2
 
-The failure head is trained on ROLLED latents, which is what C_H evaluates. c_i is C(s_i, a_i), or
-with `failure_window` > 1 whether any of that many steps fails.
+The failure head learns on predicted latents z_i, because C_H evaluates it there. c_i says whether
+one of the `failure_window` steps from i fails; with a window of 1 it is C(s_i, a_i).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from farl_jax.world_model.windows import Windows, sample_windows
 def roll_latents(
     model: LatentModel, params: Params, obs: jax.Array, actions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Under logged actions: obs [B, D], actions [L, B, A] -> z_0..z_{L-1}, z_1..z_L [L, B, Z]."""
+    """Roll out logged actions: obs [B, D], actions [L, B, A] -> z_0.., z_1.., both [L, B, Z]."""
     chex.assert_rank([obs, actions], [2, 3])
     chex.assert_axis_dimension(actions, 1, len(obs))
     start = model.apply(params, obs, method="encode")
@@ -47,9 +47,9 @@ def _cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
 def model_loss(
     model: LatentModel, config: WorldModelConfig, params: Params, target: Params, batch: dict
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Weighted sum of all losses over windows [L, B, ...], and each of them; see the module's top.
+    """The weighted loss over windows [L, B, ...] (see the module's docstring) and its parts.
 
-    `target` are the slowly following Q heads.
+    `target` are the target Q heads.
     """
     chex.assert_equal_shape([batch["reward"], batch["failure"], batch["terminated"]])
     call = lambda p, name, *args: model.apply(p, *args, method=name)
@@ -104,7 +104,7 @@ def _value_losses(
 def _prior_loss(
     model: LatentModel, config: WorldModelConfig, params: Params, z: jax.Array
 ) -> jax.Array:
-    """-Q(z, prior(z)) by the spread of Q; moves the prior only: z [L, B, Z] -> [L, B]."""
+    """-Q(z, prior(z)) / spread of Q, with gradients to the prior only: z [L, B, Z] -> [L, B]."""
     action = model.apply(params, z, method="prior")
     frozen = jax.lax.stop_gradient(params)
     q = two_hot_mean(model.apply(frozen, z, action, method="q"), config.bin_limit).mean(0)
@@ -114,14 +114,14 @@ def _prior_loss(
 
 @struct.dataclass
 class ModelState:
-    """The world model while it learns."""
+    """World model, optimiser and target Q heads during learning."""
 
     learner: Learner
-    target: Params  # the slowly following Q heads, which make the value targets
+    target: Params  # Polyak average of the Q heads, for value targets
 
 
 def model_state(params: Params, config: WorldModelConfig) -> ModelState:
-    """A fresh optimiser around these parameters."""
+    """A `ModelState` of these parameters with a new optimiser."""
     target = jax.tree.map(jnp.copy, _q_heads(params))
     return ModelState(Learner.create(params, _optimizer(config)), target)
 
@@ -132,7 +132,7 @@ def _q_heads(params: Params) -> Params:
 
 
 def _optimizer(config: WorldModelConfig) -> optax.GradientTransformation:
-    """Adam without a step size, which comes with each update."""
+    """Adam without a step size; each update brings its own."""
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     return optax.chain(clip, optax.scale_by_adam(), optax.scale(-1.0))
 
@@ -142,8 +142,8 @@ def make_fit(
 ) -> tuple[Callable[[jax.Array], ModelState], Callable[..., tuple[ModelState, dict]]]:
     """Build `init(key) -> state` and `fit(state, batches, rates) -> (state, mean losses)`.
 
-    `batches` are K batches of windows, name -> [K, L, B, ...]; `rates` their step sizes, [K]. One
-    compiled program serves the offline phase and the online one.
+    `batches` are K batches of windows, name -> [K, L, B, ...], and `rates` [K] their step sizes.
+    Both phases run this same program.
     """
 
     optimizer = _optimizer(config)
@@ -171,7 +171,7 @@ def make_fit(
 def make_fit_offline(
     model: LatentModel, config: WorldModelConfig
 ) -> Callable[[jax.Array, Windows, Callable[[int, dict[str, float]], None]], Params]:
-    """Build `run(key, windows, report) -> params`: `steps` updates, the step size a cosine to 0.
+    """Build `run(key, windows, report) -> params`: `steps` updates with a cosine step size.
 
     `report(updates done, losses)` is called about six times.
     """

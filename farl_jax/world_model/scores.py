@@ -1,11 +1,11 @@
-"""How well failures are foreseen: ranking, precision and calibration."""
+"""Scores of failure prediction: AUROC, average precision and calibration error."""
 
 import chex
 import numpy as np
 
 
 def auroc(score: np.ndarray, label: np.ndarray) -> float:
-    """Chance that a failing row outranks a safe one, ties half; NaN if one-sided."""
+    """Chance that a failing row outranks a safe one. Ties count half; NaN if a class is missing."""
     score, label = np.asarray(score), np.asarray(label, bool)
     chex.assert_rank(score, 1)
     chex.assert_equal_shape([score, label])
@@ -18,7 +18,7 @@ def auroc(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def average_precision(score: np.ndarray, label: np.ndarray) -> float:
-    """Area under precision-recall: mean precision at each positive, one threshold a score."""
+    """Mean precision at each positive, with one threshold for each distinct score."""
     score, label = np.asarray(score), np.asarray(label, bool)
     chex.assert_rank(score, 1)
     chex.assert_equal_shape([score, label])
@@ -31,9 +31,9 @@ def average_precision(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |mean probability - rate| over bins, weighted by size.
+    """Expected calibration error: mean of |mean probability - rate| over bins, weighted by size.
 
-    NaN without any row.
+    NaN without rows.
     """
     chex.assert_rank(probability, 1)
     chex.assert_equal_shape([probability, label])
@@ -46,16 +46,16 @@ def calibration_error(probability: np.ndarray, label: np.ndarray, bins: int = 15
 def failure_report(
     probability: np.ndarray, failure: np.ndarray, fresh: np.ndarray
 ) -> dict[str, float]:
-    """How well the failure head foresees, per horizon step, on held-out windows.
+    """Scores of the failure head at each horizon step, on held-out windows.
 
     Args:
         probability: p_i along logged actions [L, M].
-        failure: what it was to foretell, [L, M] bool.
+        failure: labels [L, M] bool.
         fresh: [M] bool, the window does not begin at a failing step.
 
     Returns:
-        auroc_i, auprc_i, ece_i over all windows, and onset_auroc_i over the fresh ones, the harder
-        and more useful question.
+        auroc_i, auprc_i, ece_i over all windows, and onset_auroc_i over the fresh ones, which is
+        harder and more useful.
     """
     chex.assert_rank([probability, fresh], [2, 1])
     chex.assert_equal_shape([probability, failure])

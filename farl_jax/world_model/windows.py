@@ -1,4 +1,4 @@
-"""Windows of an episode's steps, which the world model learns from, and failures in them."""
+"""Windows: consecutive steps of an episode, which the world model learns from."""
 
 import chex
 import jax
@@ -12,13 +12,13 @@ from farl_jax.data.dataset import Dataset, DatasetError, pad_to_power_of_two
 
 @struct.dataclass
 class Windows:
-    """Windows of L consecutive steps inside one episode, sampled by their first step."""
+    """Windows of L consecutive steps of one episode, indexed by their first step."""
 
     obs: jax.Array  # [P, D] normalised
     next_obs: jax.Array  # [P, D]
     action: jax.Array  # [P, A]
     reward: jax.Array  # [P] scaled
-    failure: jax.Array  # [P] bool, what the failure head learns
+    failure: jax.Array  # [P] bool, label of the failure head
     terminated: jax.Array  # [P] bool
     starts: jax.Array  # [S] i32 first steps of all windows
     failing: jax.Array  # [F] i32 first steps of windows with a failure
@@ -27,12 +27,12 @@ class Windows:
 
 
 def failure_within(failure: jax.Array, done: jax.Array, window: int) -> jax.Array:
-    """Whether a step or one of the `window` - 1 after it in its episode fails: [T, ...] bool.
+    """Whether this step or one of the `window` - 1 next in its episode fails: [T, ...] bool.
 
     Args:
-        failure: C(s, a) in time order, [T, ...] bool. What lies beyond T counts as safe.
+        failure: C(s, a) in time order, [T, ...] bool. Steps after T count as safe.
         done: [T, ...] bool, the last steps of episodes.
-        window: K.
+        window: number of steps, 1 for this step only.
     """
     chex.assert_equal_shape([failure, done])
     now = jnp.arange(len(failure)).reshape(-1, *[1] * (failure.ndim - 1))
@@ -49,7 +49,7 @@ def foretold(data: Dataset, window: int) -> np.ndarray:
 
 
 def failing_run_index(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
-    """How many failing steps in a row end at each step, 0 where not failing: [M] -> [M] i32."""
+    """Number of failing steps in a row up to each step, 0 at safe steps: [M] -> [M] i32."""
     chex.assert_rank(failure, 1)
     chex.assert_equal_shape([failure, episode])
     index = np.zeros(len(failure), np.int32)
@@ -60,10 +60,10 @@ def failing_run_index(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
 
 
 def window_starts(data: Dataset, length: int, cap: int) -> np.ndarray:
-    """First steps of all windows of `length` steps inside an episode, [S] i32.
+    """First steps of all windows of `length` steps inside one episode, [S] i32.
 
-    Windows that begin deeper than `cap` inside one run of failing steps are left out: the head
-    would otherwise mostly learn "stay failed".
+    Windows that begin after more than `cap` failing steps in a row are left out. Else the failure
+    head would mostly learn that failures persist.
     """
     episode = data["episode"]
     chex.assert_rank(episode, 1)
@@ -74,11 +74,11 @@ def window_starts(data: Dataset, length: int, cap: int) -> np.ndarray:
 
 
 def absorbed(data: Dataset, length: int) -> Dataset:
-    """`data` with `length` - 1 more failing steps after each episode that a failure has ended.
+    """`data` with `length` - 1 more failing steps after each episode that ended by failure.
 
-    Windows lie inside one episode, so a failure that ends it would only ever be seen at their last
-    step. The steps added stay where it happened, by the last action and without reward. Data in
-    which failures end nothing, or that do not say success, are returned as they are.
+    A window lies inside one episode. Without the added steps such a failure would only appear at
+    a window's last step. The added steps stay at the final observation, with the last action and
+    zero reward. Data without such episodes or without `success` are returned unchanged.
     """
     last = np.append(data["episode"][1:] != data["episode"][:-1], True)
     if "success" not in data:
@@ -98,9 +98,11 @@ def absorbed(data: Dataset, length: int) -> Dataset:
 def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np.ndarray, float]:
     """(window starts, starts of windows with a failure, logit shift).
 
-    Batches hold `failure_share` windows with a failure; with pi_b and pi_d the rates of failing
-    steps in batches and in the data, adding log(pi_d (1 - pi_b) / ((1 - pi_d) pi_b)) to a logit
-    trained on batches makes it a logit under the data's own rate.
+        shift = log(pi_d / (1 - pi_d)) - log(pi_b / (1 - pi_b))
+
+    pi_b and pi_d are the rates of failing steps in batches and in the data. They differ because
+    batches hold `failure_share` windows with a failure. A logit learnt on batches plus the shift is
+    a logit under the data's rate.
     """
     chex.assert_rank([data["failure"], data["episode"]], 1)
     starts = window_starts(data, config.train_horizon, config.failing_run_cap)
@@ -118,12 +120,12 @@ def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np
 
 
 def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]:
-    """Put windows on the device (observations already normalised); also the logit shift."""
+    """(windows on the device, logit shift) of data with normalised observations."""
     data = absorbed(data, config.train_horizon)
     starts, failing, shift = prior_shift(data, config)
     if len(starts) == 0:
         raise DatasetError(
-            f"no episode has {config.train_horizon} steps: shorten world_model.train_horizon"
+            f"no episode has world_model.train_horizon ({config.train_horizon}) steps; lower it"
         )
     labelled = data | {"failure": foretold(data, config.failure_window)}
     fields = {
@@ -143,7 +145,7 @@ def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]
 def sample_windows(
     windows: Windows, key: jax.Array, config: WorldModelConfig, batch: int
 ) -> dict[str, jax.Array]:
-    """`batch` windows, time first: name -> [L, B, ...]; `failure_share` of them with a failure."""
+    """`batch` windows, name -> [L, B, ...]. `failure_share` of them hold a failure."""
     key_any, key_failing = jax.random.split(key)
     num_failing = round(batch * config.failure_share)
     row = jax.random.randint(key_any, (batch - num_failing,), 0, windows.num_starts)
