@@ -1,4 +1,4 @@
-"""Totals of an online run, and the row of metrics made of them."""
+"""Totals of an online run, and the metrics row computed from them."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from farl_jax.types import Transition
 
 @struct.dataclass
 class Counters:
-    """Totals since the online phase began, [] each. Failures are counted as training goes."""
+    """Totals of the training rollouts since the online phase began, [] each."""
 
     episodes: jax.Array  # i32 ended
     successes: jax.Array  # i32
@@ -22,14 +22,14 @@ class Counters:
     recovered_steps: jax.Array  # i32
     diverged: jax.Array  # i32
     return_sum: jax.Array  # f32 of ended episodes
-    gate_silent: jax.Array  # i32 failure episodes by what the gate had done; see `gate.ALARMS`
+    gate_silent: jax.Array  # i32 failure episodes by the gate's state, see `gate.ALARMS`
     recovery_late: jax.Array  # i32
     recovery_failed: jax.Array  # i32
     after_recovery: jax.Array  # i32
 
     @classmethod
     def zero(cls) -> "Counters":
-        """Nothing counted yet."""
+        """All totals 0."""
         names = [f.name for f in dataclasses.fields(cls)]
         zeros = {name: jnp.zeros((), jnp.int32) for name in names}
         return cls(**zeros | {"return_sum": jnp.zeros(())})
@@ -56,9 +56,9 @@ class Counters:
 def summarize(
     counters: Counters, before: Counters | None, updates: list[dict[str, jax.Array]]
 ) -> dict[str, float]:
-    """One metrics row: running totals, rates since `before`, means of the updates' metrics.
+    """One metrics row: totals, rates since `before`, means of the updates' metrics.
 
-    Where no episode ended there are no rates.
+    There are no rates if no episode ended since `before`.
     """
     now = jax.device_get(counters)
     totals = {name: float(getattr(now, name)) for name in now.__dataclass_fields__}

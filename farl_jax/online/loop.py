@@ -1,8 +1,8 @@
-"""The online phase: PPO on what was executed, behind the gate (FARL) or without it (Uni-O4).
+"""The online phase: PPO with the gate (FARL) or without it (Uni-O4).
 
-All methods are this one loop. FARL and its ablations differ in the controller alone, the safe-RL
-baselines in the learners' update alone. `collect` and `update` are jitted apart because a program
-that holds the simulator's host callback cannot be cached on disk.
+All methods share this loop. FARL and its ablations change the controller only, the safe-RL
+baselines the learners' update only. `collect` and `update` are two programs, because one with the
+simulator's host callback cannot be cached on disk.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,27 +32,27 @@ from farl_jax.world_model.windows import Windows
 
 @struct.dataclass
 class OnlineState:
-    """The whole state of an online run: restoring it continues exactly where it stopped."""
+    """The complete state of an online run. A run restored from it continues exactly."""
 
     learners: ppo.ActorCritic | constrained.ConstrainedLearners
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
-    adaptation: Adaptation | RiskLearning | None  # None: what the gate asks is frozen, or no gate
-    slack: jax.Array  # [] in (0, 1], eps_safe now over `Gate.max_risk`; see `gate.adjust`
+    adaptation: Adaptation | RiskLearning | None  # None: frozen risk, or no gate
+    slack: jax.Array  # [] in (0, 1], current eps_safe / `Gate.max_risk`; see `gate.adjust`
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32
 
 
 PER_ENV = ("env_state", "memory")
-"""Fields of an `OnlineState` that have a row for each environment."""
+"""Fields of an `OnlineState` with one row for each environment."""
 
 
 @dataclass(frozen=True)
 class OnlinePhase:
-    """The compiled functions of one online run; `frozen` and `gate` are arguments.
+    """The compiled functions of one online run. `frozen` and `gate` are arguments.
 
-    A constrained method's `init` takes the parameters of V_C, too.
+    A constrained method's `init` also takes the parameters of V_C.
     """
 
     init: Callable[..., OnlineState]
@@ -63,20 +63,20 @@ class OnlinePhase:
 
 
 def current(state: OnlineState, frozen: Agent) -> Agent:
-    """The offline result with the task policy, and what the gate asks, as they now are."""
+    """The offline result with the current task policy and the gate's current model or critic."""
     learnt = {} if state.adaptation is None else state.adaptation.learnt
     return frozen.replace(policy=state.learners.actor.params, **learnt)
 
 
 @jax.jit
 def sound(state: OnlineState) -> jax.Array:
-    """Whether all of the learners, and what the gate asks, is finite: [] bool."""
+    """Whether the learners and the gate's model or critic are all finite: [] bool."""
     learnt = {} if state.adaptation is None else state.adaptation.learnt
     return finite((state.learners, learnt))
 
 
 def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> OnlineLearning | None:
-    """How what the method's gate asks goes on learning; None where it is frozen, or no gate."""
+    """Online learning of the gate's model or critic; None if it is frozen or there is no gate."""
     if method.gate == "critic" and config.risk_critic.every > 0:
         return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
     if method.gate == "world_model" and config.adaptation.every > 0:
@@ -94,7 +94,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 
     def init(frozen: Agent, key: jax.Array, cost_value: Params | None = None) -> OnlineState:
         key_reset, key_run = jax.random.split(key)
-        # copied: the state is donated at every step, `frozen` is not
+        # The state is donated at every step and `frozen` is not, so they share no buffers.
         own, own_cost_value = jax.tree.map(jnp.copy, (frozen, cost_value))
         values = (own.value, own_cost_value) if method.constrained else (own.value,)
         state = OnlineState(
@@ -109,7 +109,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         )
         return devices.settle(state, PER_ENV)
 
-    # Jitted apart from the rest of the state: the same program for every method.
+    # Jitted without the other fields of the state, so that methods share one program.
     update_learners = jax.jit(update_learners, donate_argnums=0)
     observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
 
@@ -120,7 +120,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             state.learners, frozen.normalizer, steps, key_update, warmup
         )
         metrics["horizon_cost"] = steps.decision.risk.mean()
-        metrics["slack"] = jnp.copy(state.slack)  # the state is donated at the next step
+        metrics["slack"] = jnp.copy(state.slack)  # the next step donates the state
         state = state.replace(learners=learners, key=key)
         if learning:
             seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
@@ -148,7 +148,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 def _make_update(
     nets: Networks, config: FarlConfig, method: Method
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The learners' init and update: PPO's, or those of the method's constraint."""
+    """(init, update) of the learners: PPO, or the method's constrained update."""
     if method.constraint == "none":
         return ppo.make_update(nets.policy, nets.value, config.online)
     return constrained.make_update(nets.policy, nets.value, config, method.constraint)
@@ -197,7 +197,7 @@ def train(
     The caller logs, evaluates and saves, and may stop at any time. The next step donates the
     buffers of the yielded state: save it, or copy what you need, before that.
     """
-    done = int(np.max(state.env_steps))  # seeds in step have equal numbers
+    done = int(np.max(state.env_steps))  # equal in all seeds
     while done < env_steps:
         state, steps = phase.collect(state, frozen, gate)
         state, metrics = phase.update(state, frozen, steps)

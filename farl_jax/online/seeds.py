@@ -1,9 +1,8 @@
-"""Several seeds of one method in step: every array has a leading axis of seeds, [S, ...].
+"""Several seeds of one method train together: arrays have a leading axis of seeds, [S, ...].
 
-Each function of the online phase is lifted over that axis by `jax.vmap`, from outside its jit: what
-was one compiled program for a seed is one for all of them, with its own compiler options and
-donation, and the simulator's host callback sees all S x N environments in one call. A single seed
-has no such axis and its functions are left as they are.
+`jax.vmap` lifts each jitted function of the online phase over that axis. One compiled program then
+serves all seeds, with the same compiler options and donation. The simulator's host callback gets
+all S x N environments in one call. A single seed has no such axis; its functions stay unchanged.
 """
 
 import dataclasses
@@ -22,27 +21,27 @@ from farl_jax.online.loop import OnlinePhase
 PyTree = Any
 
 COPIES = 3.0
-"""Peak memory of a seed over the bytes of what it must hold (see `seed_bytes`)."""
+"""Peak memory of a seed divided by the bytes of its arrays (see `seed_bytes`)."""
 SHARE = 0.8
-"""How much of the free memory the seeds may fill."""
+"""Largest share of the free memory that seeds may use."""
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """How many seeds share one program, and with that how their arrays lie."""
+    """Number of seeds in one program, and the layout of their arrays."""
 
     number: int
 
     def join(self, trees: Sequence[PyTree]) -> PyTree:
-        """One tree of all seeds' trees: leaves [...] -> [S, ...]; a single one as it is.
+        """Stack the seeds' trees: leaves [...] -> [S, ...]. A single tree stays unchanged.
 
-        Leaves that are not equally long are filled with zeros at the end of axis 0, as data of a
-        seed's own demonstrations may be; their reader knows the true length.
+        Leaves of unequal length, such as each seed's demonstrations, are padded with zeros at the
+        end of axis 0. Their reader knows the true length.
         """
         return trees[0] if self.number == 1 else _join(list(trees))
 
     def split(self, tree: PyTree) -> list[PyTree]:
-        """Each seed's own tree, leaves [S, ...] -> [...], in arrays of its own."""
+        """Each seed's tree: leaves [S, ...] -> [...]."""
         if self.number == 1:
             return [tree]
         if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
@@ -50,13 +49,13 @@ class Seeds:
         return [_part(tree, s) for s in range(self.number)]
 
     def lift(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """The same function of joined arguments."""
+        """The function of joined arguments."""
         if self.number == 1:
             return function
         return jax.vmap(function, spmd_axis_name=devices.SEEDS if devices.active() else None)
 
     def lift_phase(self, phase: OnlinePhase) -> OnlinePhase:
-        """The same phase of joined states; `steps_per_update` stays that of one seed."""
+        """The phase of joined states. `steps_per_update` still counts one seed's steps."""
         names = ("init", "collect", "update") + (("adapt",) if phase.adapt else ())
         return dataclasses.replace(phase, **{n: self.lift(getattr(phase, n)) for n in names})
 
@@ -73,7 +72,7 @@ def _join(trees: list[PyTree]) -> PyTree:
 
 
 def _fill(leaf: jax.Array, length: int) -> jax.Array:
-    """Zeros at the end of axis 0, where it is shorter than `length`."""
+    """`leaf` padded with zeros to `length` at the end of axis 0."""
     if len(leaf) == length:
         return leaf
     return jnp.pad(leaf, [(0, length - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
@@ -85,25 +84,25 @@ def _part(tree: PyTree, seed: jax.Array) -> PyTree:
 
 
 def tree_bytes(tree: PyTree) -> int:
-    """Bytes of all leaves of arrays, or of what `jax.eval_shape` says they will be."""
+    """Bytes of all leaves: arrays, or shapes from `jax.eval_shape`."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def seed_bytes(state: PyTree, inputs: PyTree, rollout: PyTree, longest: float = 1.0) -> int:
-    """Memory that one seed adds: `COPIES` times its state, its inputs and its longest rollout.
+    """Peak bytes of one seed: `COPIES` times its state, inputs and longest rollout.
 
-    `inputs` are what it reads and keeps: offline result, gate, rehearsal. An evaluation's rollout
-    is `longest` times as long as `rollout`. Around a program's end its results lie beside its
-    arguments and what it computed in between.
+    `inputs` are offline result, gate and rehearsal. An evaluation's rollout is `longest` times as
+    long as `rollout`. The factor is needed because at a program's end arguments, intermediate
+    values and results are in memory together.
     """
     return int(COPIES * (tree_bytes(state) + tree_bytes(inputs) + longest * tree_bytes(rollout)))
 
 
 def group_sizes(number: int, per_seed: int, free: int | None) -> list[int]:
-    """Sizes of the fewest groups of seeds that fit into `SHARE` of the free memory, one by one.
+    """Sizes of the fewest groups of seeds such that each fits into `SHARE` of the free memory.
 
-    They differ by one seed at most. A single seed always is a group; `free` None means unknown, and
-    then all are one.
+    Groups run one after the other and differ by one seed at most. One seed is always allowed. If
+    `free` is None (unknown), all seeds are one group.
     """
     fitting = number if free is None else max(1, int(SHARE * free) // max(per_seed, 1))
     groups = -(-number // min(fitting, number))
