@@ -1,4 +1,4 @@
-"""PPO: the clipped objective, its offline form gated by OPE, and the online update."""
+"""PPO: the clipped objective, its batches and the online update."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ from farl_jax.updates.returns import generalized_advantage
 
 
 def clipped_surrogate(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
-    """min(r A, clip(r, 1 - eps, 1 + eps) A), r = exp(log_ratio); to be maximised. All [B]."""
+    """min(r A, clip(r, 1 - clip, 1 + clip) A) with r = exp(log_ratio), to be maximised; all [B]."""
     chex.assert_rank(log_ratio, 1)
     chex.assert_equal_shape([log_ratio, advantage])
     ratio = jnp.exp(log_ratio)
@@ -29,12 +29,12 @@ def clipped_surrogate(log_ratio: jax.Array, advantage: jax.Array, clip: float) -
 
 @struct.dataclass
 class PPOBatch:
-    """What one update learns from, flattened to [B] or, before that, [T, N]."""
+    """Data of one update: [T, N], later flattened to [B]."""
 
     obs: jax.Array  # [..., D] normalised
-    action: jax.Array  # [..., A] the action whose likelihood the policy loss changes
-    log_prob: jax.Array  # [...] its log density when it was collected
-    weight: jax.Array  # [...] 0 leaves the step out of the policy loss
+    action: jax.Array  # [..., A] action of the policy loss
+    log_prob: jax.Array  # [...] its log density at collection
+    weight: jax.Array  # [...] 0 excludes the step from the policy loss
     advantage: jax.Array  # [...]
     value_target: jax.Array  # [...]
 
@@ -42,11 +42,13 @@ class PPOBatch:
 def treat_recovered(
     steps: Transition, treatment: Treatment, log_prob_floor: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(action, log_prob, weight) of each step for the policy loss, by treatment of recovered steps.
+    """(action, log_prob, weight) of each step for the policy loss.
 
-    executed: the recovery action with its density under the task policy, left out when that is
-    below the floor; masked: recovered steps stay in GAE and value loss, not in the policy loss;
-    relabelled: the task policy's own action, credited with what the recovery action brought about.
+    `treatment` of recovered steps:
+    - executed: the recovery action and its density under the task policy. Steps whose log density
+      is below the floor are excluded.
+    - masked: recovered steps count in GAE and value loss only.
+    - relabelled: the task policy's own action, with the recovery action's outcome.
     """
     decision = steps.decision
     chex.assert_equal_shape([decision.action, decision.task_action])
@@ -67,7 +69,7 @@ def make_batch(
     steps: Transition,
     config: OnlineConfig,
 ) -> PPOBatch:
-    """Values, GAE and targets of a rollout [T, N], flattened to [T * N]."""
+    """A rollout [T, N] with its GAE and value targets, flattened to [T * N]."""
     obs = normalizer(steps.obs)
     now = value_net.apply(value, obs)
     following = value_net.apply(value, normalizer(steps.next_obs))
@@ -89,7 +91,7 @@ def make_batch(
 
 
 def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """sum(w x) / sum(w), 0 where no weight is left: [B] -> []."""
+    """sum(w x) / max(sum(w), 1): [B] -> []. Weights are 0 or 1; 0 without any."""
     chex.assert_equal_shape([x, weight])
     return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
 
@@ -97,7 +99,7 @@ def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
 def likelihood(
     policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """(clipped log pi(a|s) / pi_collected(a|s) [B], log standard deviations [B, A])."""
+    """(log ratio pi(a|s) / pi_old(a|s) [B], clipped; log standard deviations [B, A])."""
     chex.assert_rank([batch.obs, batch.action, batch.log_prob], [2, 2, 1])
     mean, log_std = policy.apply(params, batch.obs)
     log_ratio = distributions.log_prob(batch.action, mean, log_std) - batch.log_prob
@@ -105,9 +107,9 @@ def likelihood(
 
 
 def departure(log_ratio: jax.Array, log_std: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
-    """How far the policy has moved, as metrics.
+    """Metrics of the policy's change since collection.
 
-    The KL estimate is mean((r - 1) - log r), non-negative and of low variance.
+    The KL estimate mean((r - 1) - log r) is non-negative and has low variance.
     """
     chex.assert_rank([log_ratio, log_std], [1, 2])
     chex.assert_equal_shape([log_ratio, weight])
@@ -131,7 +133,7 @@ def standardize(gain: jax.Array, weight: jax.Array) -> jax.Array:
 def policy_loss(
     policy: GaussianPolicy, params: Params, batch: PPOBatch, config: OnlineConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Negative clipped surrogate minus entropy bonus over the weighted steps, and its metrics."""
+    """(-surrogate - entropy bonus over the weighted steps [], metrics)."""
     chex.assert_rank(batch.obs, 2)
     chex.assert_equal_shape([batch.advantage, batch.weight, batch.log_prob])
     log_ratio, log_std = likelihood(policy, params, batch, config)
@@ -156,7 +158,7 @@ def descend(
     stopped: jax.Array,
     target_kl: float,
 ) -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
-    """One step of the policy, unless it has `stopped` [] bool or this minibatch's KL stops it."""
+    """One step of the policy, unless `stopped` [] bool or this minibatch's KL is too large."""
     chex.assert_rank(stopped, 0)
     (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
     stopped = stopped | (metrics["kl"] > target_kl)
@@ -173,7 +175,7 @@ def fit_value(
     target: jax.Array,
     average: Callable[[jax.Array], jax.Array] = jnp.mean,
 ) -> tuple[Learner, jax.Array]:
-    """One step of a value function on its squared error, and that error's average."""
+    """(value function after one step on its squared error, that error's average [])."""
     chex.assert_rank([obs, target], [2, 1])
     chex.assert_equal_shape_prefix([obs, target], 1)
     loss_of = lambda params: average((net.apply(params, obs) - target) ** 2)
@@ -190,8 +192,7 @@ def scan_minibatches(
 ) -> tuple[Any, Any]:
     """Run `step(carry, minibatch) -> (carry, metrics)` on shuffled minibatches of a batch [B, ...].
 
-    Metrics come back as [epochs, minibatches]; rows that fill no whole minibatch wait for the next
-    epoch's order.
+    Metrics are [epochs, minibatches]. Each epoch leaves out the rows that fill no whole minibatch.
     """
     size = jax.tree.leaves(batch)[0].shape[0]
     minibatch = size // config.minibatches
@@ -245,14 +246,16 @@ def make_update(
         batch = make_batch(value_net, learners.critic.params, normalizer, steps, config)
         carry = (learners, jnp.asarray(warmup))
         (learners, _), metrics = scan_minibatches(minibatch_step, carry, batch, key, config)
-        first = metrics["ratio_error"][0, 0]  # 0 unless acting and learning disagree
+        first = metrics["ratio_error"][
+            0, 0
+        ]  # 0 unless collection and update compute different densities
         return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
 
     return init, update
 
 
 def adam(learning_rate: float, max_grad_norm: float) -> optax.GradientTransformation:
-    """The optimiser of the online phase: Adam on a gradient of bounded norm."""
+    """The optimiser of the online phase: Adam with gradient clipping by global norm."""
     return optax.chain(
         optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5)
     )
