@@ -125,7 +125,7 @@ def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]
     starts, failing, shift = prior_shift(data, config)
     if len(starts) == 0:
         raise DatasetError(
-            f"no episode has world_model.train_horizon ({config.train_horizon}) steps; lower it"
+            f"no episode has {config.train_horizon} steps or more: lower world_model.train_horizon"
         )
     labelled = data | {"failure": foretold(data, config.failure_window)}
     fields = {
