@@ -13,7 +13,7 @@ from flax import struct
 from jax.experimental import io_callback
 
 from envs_gym.host import Step
-from envs_gym.task import HostTask
+from envs_gym.task import FACTS, HostTask
 
 MAX_SEED = 2**31 - 1
 
@@ -49,12 +49,10 @@ class HostBatch:
         self, task: HostTask, num_envs: int, references: tuple[float, float] = (np.nan, np.nan)
     ) -> None:
         """Wrap a task; `references` are its random and its expert return, if known by now."""
-        self.env, self.num_envs, self.name, self.backend = task, num_envs, task.name, task.backend
-        self.observation_size, self.action_size = task.observation_size, task.action_size
-        self.episode_limit = task.episode_limit
+        self.env, self.num_envs = task, num_envs
         self.random_return, self.expert_return = references
-        self.danger_margin, self.danger_lead = task.danger_margin, task.danger_lead
-        self.safe_margin, self.compiler_options = task.safe_margin, task.compiler_options
+        for name in FACTS:
+            setattr(self, name, getattr(task, name))
 
     def reset(self, key: jax.Array) -> HostState:
         """Fresh episodes in all environments; the key decides their seeds."""

@@ -17,6 +17,11 @@ from envs_gym.rows import SingleRows, VectorRows
 from envs_gym.spaces import action_scale, observation_size
 
 Maker = Callable[..., gymnasium.Env | gymnasium.vector.VectorEnv]
+FACTS = (
+    *("name", "backend", "observation_size", "action_size", "episode_limit"),
+    *("danger_margin", "danger_lead", "safe_margin", "compiler_options"),
+)
+"""Attributes of `HostTask` that its batches share."""
 
 
 def registered(name: str) -> Maker:

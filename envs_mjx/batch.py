@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from envs_mjx.core import Env, State
+from envs_mjx.core import Env, EnvFacts, State, facts_of
 from envs_mjx.errors import EnvError
 
 ROWS = "envs"
 """Axis of a mesh (`jax.set_mesh`) along which rows are shared out among devices."""
 
 
-class BatchEnv:
+class BatchEnv(EnvFacts):
     """`num_envs` copies of one environment with automatic resets.
 
     Pure: jit it, scan over it, or vmap it over a leading axis of seeds. Where there is a mesh with
@@ -33,19 +33,8 @@ class BatchEnv:
             number = 0
         if number < 1:
             raise EnvError(f"num_envs must be a whole number of at least 1; got {num_envs!r}")
-        self.env = env
-        self.num_envs = number
-        self.name = env.name
-        self.backend = env.backend
-        self.observation_size = env.observation_size
-        self.action_size = env.action_size
-        self.episode_limit = env.episode_limit
-        self.random_return = env.random_return
-        self.expert_return = env.expert_return
-        self.danger_margin = env.danger_margin
-        self.danger_lead = env.danger_lead
-        self.safe_margin = env.safe_margin
-        self.compiler_options = env.compiler_options
+        super().__init__(**facts_of(env))
+        self.env, self.num_envs = env, number
 
     def reset(self, key: jax.Array) -> State:
         """Return N fresh episodes, [N] in every field. Row i depends on (key, i) alone."""

@@ -5,14 +5,13 @@ end its episodes at `episode_length` and restart it. So `done` here is success a
 simulation that gave up): the time limit is the wrapper's, and bootstrapped.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_mjx.core import State
+from envs_mjx.core import EnvFacts, State, facts_of
 from envs_mjx.robot_env import RobotEnv
 
 
@@ -28,17 +27,13 @@ class BraxState:
     info: dict[str, Any]  # the wrappers' own
 
 
-class BraxEnv:
+class BraxEnv(EnvFacts):
     """One environment; jit with `compiler_options=dict(env.compiler_options)`."""
 
     def __init__(self, env: RobotEnv) -> None:
         """Wrap what `envs_mjx.make` returned."""
-        self._env = env
-        self.observation_size = env.observation_size
-        self.action_size = env.action_size
-        self.episode_length = env.episode_limit
-        self.backend = env.backend
-        self.compiler_options: Mapping[str, bool] = env.compiler_options
+        super().__init__(**facts_of(env))
+        self._env, self.episode_length = env, env.episode_limit
 
     @property
     def unwrapped(self) -> "BraxEnv":

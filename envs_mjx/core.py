@@ -1,7 +1,8 @@
-"""What every environment here is: a typed `State` and two pure functions, `reset` and `step`."""
+"""An environment: a typed `State`, fixed facts, and two pure functions, `reset` and `step`."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 from flax import struct
@@ -51,12 +52,9 @@ class State:
         return self.terminated | self.truncated
 
 
-class Env(Protocol):
-    """One environment: pure functions of single states, for `jax.vmap` and `jax.jit`.
-
-    `compiler_options` must be handed to every `jax.jit` that contains `reset` or `step`
-    (empty except for MJX on a CPU). The scripted controllers map one observation to one action.
-    """
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class EnvFacts:
+    """Facts of an environment, shared by all its wrappers as read-only attributes."""
 
     name: str
     backend: str
@@ -65,10 +63,23 @@ class Env(Protocol):
     episode_limit: int
     random_return: float  # normalisation references, measured (docs/tasks.md)
     expert_return: float
-    danger_margin: float  # m, where recovery should begin, and where it has succeeded
-    danger_lead: float  # steps ahead that both count, at the speed of the moment
-    safe_margin: float
-    compiler_options: Mapping[str, bool]
+    danger_margin: float  # m; recovery should begin below it
+    danger_lead: float  # steps ahead at which both margins are predicted, at the current speed
+    safe_margin: float  # m; recovery has succeeded above it
+    compiler_options: Mapping[str, bool]  # for every `jax.jit` that contains `reset` or `step`
+
+
+def facts_of(source: Any, **known: Any) -> dict[str, Any]:
+    """Return all `EnvFacts` by name: those in `known`, the others from attributes of `source`."""
+    names = {field.name for field in dataclasses.fields(EnvFacts)} - known.keys()
+    return {name: getattr(source, name) for name in names} | known
+
+
+class Env(Protocol):
+    """One environment: pure functions of single states, for `jax.vmap` and `jax.jit`.
+
+    It has all attributes of `EnvFacts`. Its scripted controllers map one observation to one action.
+    """
 
     def reset(self, key: jax.Array) -> State:
         """Start an episode; the key is the only source of randomness."""

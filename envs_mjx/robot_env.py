@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_mjx import forks
-from envs_mjx.core import PhysicsState, State
+from envs_mjx.core import EnvFacts, PhysicsState, State, facts_of
 from envs_mjx.errors import EnvError
 from envs_mjx.physics.backends import Control, initial_state, make_physics
 from envs_mjx.physics.scene import sensor_slices
@@ -22,7 +22,7 @@ _GOAL_MOCAP = 1  # the body that stands at the goal, where there is one
 _NOISE, _BLUR = 1, 2  # folded into a reset's key for what is drawn later, and into a step's
 
 
-class RobotEnv:
+class RobotEnv(EnvFacts):
     """One task on one physics backend. Implements `core.Env`.
 
     Holds only constants; `reset`, `reset_at` and `step` are pure functions of single states.
@@ -39,37 +39,36 @@ class RobotEnv:
         self.shift = shift
         self.task = task
         self.robot = task.robot
-        self.action_size = self.robot.action_size
-        self.observation_size = 2 * self.robot.frame_size + 3
-        self.name = task.name
-        self.backend = backend
-        self.episode_limit = task.episode_limit
-        self.random_return = task.random_return
-        self.expert_return = task.expert_return
-        self.danger_margin = task.danger_margin
-        self.danger_lead = task.danger_lead
-        self.safe_margin = task.safe_margin
         self.expert = task.expert
         self.careless = task.careless
         self.careless_traits = task.careless_traits
         self.recovery = task.recovery
         self._random = isinstance(task, Disturbed) or shift is not None
-        self.compiler_options: Mapping[str, bool] = {}
-        if forks.is_fork():
-            return  # `reset` and `step` say why; gymnasium would lose what is raised here
+        facts = facts_of(
+            task,
+            backend=backend,
+            observation_size=2 * self.robot.frame_size + 3,
+            action_size=self.robot.action_size,
+            # In a fork `reset` and `step` say why it fails; gymnasium would lose an error here.
+            compiler_options={} if forks.is_fork() else self._build(task, backend, threads),
+        )
+        super().__init__(**facts)
+
+    def _build(self, task: Task, backend: str, threads: int | None) -> Mapping[str, bool]:
+        """Compile the model and settle the hand; return the options of `jax.jit`."""
         scene = task.scene_file, task.edit_physics, task.scene_parts
         self.model = self.robot.physics_model(*scene)
-        if shift is not None:
-            shift_model(self.model, shift, self.robot.object_qpos)
+        if self.shift is not None:
+            shift_model(self.model, self.shift, self.robot.object_qpos)
         self._sensors = sensor_slices(self.model)
         self._physics = make_physics(self.model, backend, threads)
-        self.compiler_options = self._physics.compiler_options
         settled = self.robot.settle(self.model, task.hand_start)
         if not np.isfinite(settled.qpos).all():
             raise EnvError("the hand does not settle at its start: check the scene's changes")
         self._settled = initial_state(settled)
         self._settled_sensordata = jnp.asarray(settled.sensordata, jnp.float32)
         self._tcp_start = self._read(self._settled_sensordata).tcp
+        return self._physics.compiler_options
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Pickle what it was built from: another process builds its own."""
