@@ -10,10 +10,10 @@ from flax import struct
 
 @struct.dataclass
 class PhysicsState:
-    """All that the simulator needs to continue, under 1 KB per environment.
+    """Everything that the simulator needs to continue, under 1 KB per environment.
 
-    Float32 rows are the truth on every backend: the C engine computes in float64 from them and
-    is rounded back after each environment step, so restoring a row restores the simulation.
+    It is float32 on every backend. The C engine computes in float64 and is rounded after each
+    environment step, so restoring a row restores the simulation.
     """
 
     qpos: jax.Array  # [nq] generalised positions, m and rad
@@ -30,7 +30,7 @@ class State:
     obs: (
         jax.Array
     )  # [2 F + 3] f32: a frame of F now, the one before, 3 goal m; the Sawyer's F is 18
-    object_start: jax.Array  # [3] f32 m, where the object stood at reset
+    object_start: jax.Array  # [3] f32 m, the object's position at reset
     goal: jax.Array  # [3] f32 m
     reward: jax.Array  # [] f32 base_reward, plus 10 x (steps left) on the step that succeeds
     base_reward: jax.Array  # [] f32 MetaWorld's reward of this step, in [0, 10]
@@ -39,12 +39,12 @@ class State:
     failure_margin: jax.Array  # [] f32 m to failure, negative while failing
     terminated: jax.Array  # [] bool: success; never bootstrapped
     truncated: jax.Array  # [] bool: time limit or divergence; bootstrapped
-    diverged: jax.Array  # [] bool: physics or action not finite; last good state kept
+    diverged: jax.Array  # [] bool: physics or action not finite; the last finite state is kept
     step_count: jax.Array  # [] i32 steps since reset
     failing_steps: jax.Array  # [] i32 steps of this episode with failure, this one included
     episode_return: jax.Array  # [] f32 sum of reward since reset
-    noise: jax.Array | None = None  # [2] u32 key of what is drawn during an episode, if anything is
-    queued: jax.Array | None = None  # [action_size] what a late robot will carry out next
+    noise: jax.Array | None = None  # [2] u32 key of the random draws during an episode, if any
+    queued: jax.Array | None = None  # [action_size] the action that a delayed robot executes next
 
     @property
     def done(self) -> jax.Array:

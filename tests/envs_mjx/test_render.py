@@ -125,7 +125,7 @@ def test_contact_sheet_puts_frames_in_reading_order(frames, tmp_path):
 
 
 def test_refusals(frames, tmp_path):
-    refused("film is .mp4 or .gif, not '.avi'", write_video, tmp_path / "a.avi", frames)
+    refused("must end in .mp4 or .gif; got '.avi'", write_video, tmp_path / "a.avi", frames)
     refused("uint8", write_video, tmp_path / "a.mp4", frames / 255.0)
     refused("T >= 1", contact_sheet, tmp_path / "a.png", frames[:0])
     refused("columns must be", contact_sheet, tmp_path / "a.png", frames, 0)
