@@ -33,8 +33,8 @@ _CPU_OPTIONS = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
 }
-# From B n^3 / 3 = this on, XLA:CPU computes B Cholesky factors [n, n] in its thread pool. One of its
-# threads waits for them, and sometimes all threads wait for ever (jaxlib 0.10).
+# From B n^3 / 3 = this on, XLA:CPU computes B Cholesky factors [n, n] in its thread pool. One of
+# its threads waits for them, and sometimes all threads wait for ever (jaxlib 0.10).
 _POOLED_WORK = 200_000
 _DIVERGED = [
     mujoco.mjtWarning.mjWARN_BADQPOS.value,
