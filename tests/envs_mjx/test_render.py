@@ -60,7 +60,7 @@ def test_an_episode_is_drawn(gl):
     np.testing.assert_array_equal(written[0, :140], plain[0, :140])
     np.testing.assert_array_equal(written[1, 0, 0], render._RED)
     refused(r"qpos must be \[T, 16\]", render.render_frames, env, qpos[:, :5], state.goal)
-    refused("2 frames", render.render_frames, env, qpos, state.goal, info[:1])
+    refused("must have 2 entries", render.render_frames, env, qpos, state.goal, info[:1])
     qpos[1, 0] = np.nan
     refused(r"qpos\[1\] is not finite", render.render_frames, env, qpos, state.goal)
     assert jax.devices()  # JAX is alive beside OpenGL
