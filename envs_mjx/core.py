@@ -66,7 +66,9 @@ class EnvFacts:
     danger_margin: float  # m; recovery should begin below it
     danger_lead: float  # steps ahead at which both margins are predicted, at the current speed
     safe_margin: float  # m; recovery has succeeded above it
-    compiler_options: Mapping[str, bool]  # for every `jax.jit` that contains `reset` or `step`
+    compiler_options: Mapping[
+        str, bool
+    ]  # for every jit of `reset` or `step`; MJX on a CPU has some
 
 
 def facts_of(source: Any, **known: Any) -> dict[str, Any]:
