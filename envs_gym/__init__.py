@@ -1,4 +1,4 @@
-"""Environments of a user's own, by Gymnasium's interface, as the learner's `BatchedEnv`."""
+"""Users' Gymnasium environments as the learner's `BatchedEnv`."""
 
 from envs_gym.batch import HostBatch
 from envs_gym.errors import HostError, message_of

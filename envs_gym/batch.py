@@ -1,7 +1,7 @@
-"""N environments of a user's own as the learner's `BatchedEnv`: an ordered callback a step.
+"""N user environments as the learner's `BatchedEnv`, by one ordered callback a step.
 
-Ordered callbacks run exactly once and in the order of the program, so an environment may hold state
-that nobody can copy, as a robot does. They cannot be vmapped or spread over devices.
+Ordered callbacks run exactly once and in program order. So an environment may have state that
+cannot be copied, like a robot's. They cannot be vmapped or spread over devices.
 """
 
 from typing import Any
@@ -13,24 +13,24 @@ from flax import struct
 from jax.experimental import io_callback
 
 from envs_gym.host import Step
-from envs_gym.task import HostTask
+from envs_gym.task import FACTS, HostTask
 
 MAX_SEED = 2**31 - 1
 
 
 @struct.dataclass
 class HostState:
-    """Where N environments stand, as far as the learner may know. Fields are [N, ...]."""
+    """The state of N environments that the learner sees. Fields are [N, ...]."""
 
     obs: jax.Array  # [N, D] f32
     reward: jax.Array  # [N] f32
-    base_reward: jax.Array  # [N] f32, the same
+    base_reward: jax.Array  # [N] f32, equal to reward
     success: jax.Array  # [N] bool
     failure: jax.Array  # [N] bool, C(s, a) of this step
-    failure_margin: jax.Array | None  # [N] f32; None where failure has no distance
-    terminated: jax.Array  # [N] bool: by the environment, for whatever reason; not bootstrapped
+    failure_margin: jax.Array | None  # [N] f32; None without a failure_margin function
+    terminated: jax.Array  # [N] bool: by the environment; not bootstrapped
     truncated: jax.Array  # [N] bool: time limit, or cut off; bootstrapped
-    diverged: jax.Array  # [N] bool: cut off, so that the step teaches nobody
+    diverged: jax.Array  # [N] bool: cut off; the step is not learnt from
     step_count: jax.Array  # [N] i32
     failing_steps: jax.Array  # [N] i32
     episode_return: jax.Array  # [N] f32
@@ -43,21 +43,19 @@ class HostState:
 
 
 class HostBatch:
-    """`num_envs` environments of a task that restart themselves."""
+    """`num_envs` environments of a task with automatic resets."""
 
     def __init__(
         self, task: HostTask, num_envs: int, references: tuple[float, float] = (np.nan, np.nan)
     ) -> None:
-        """Wrap a task; `references` are its random and its expert return, if known by now."""
-        self.env, self.num_envs, self.name, self.backend = task, num_envs, task.name, task.backend
-        self.observation_size, self.action_size = task.observation_size, task.action_size
-        self.episode_limit = task.episode_limit
+        """Wrap a task; `references` are its random and expert return, if known."""
+        self.env, self.num_envs = task, num_envs
         self.random_return, self.expert_return = references
-        self.danger_margin, self.danger_lead = task.danger_margin, task.danger_lead
-        self.safe_margin, self.compiler_options = task.safe_margin, task.compiler_options
+        for name in FACTS:
+            setattr(self, name, getattr(task, name))
 
     def reset(self, key: jax.Array) -> HostState:
-        """Fresh episodes in all environments; the key decides their seeds."""
+        """Start an episode in every environment; the key decides the seeds."""
         n = self.num_envs
         wide = _array((n, self.observation_size))
         shapes = wide, _array((n,)), _array((n,), jnp.int32)
@@ -69,7 +67,7 @@ class HostBatch:
     def step(
         self, state: HostState, action: jax.Array, key: jax.Array
     ) -> tuple[HostState, HostState]:
-        """Step every row, then restart those that ended: (where to act next, true outcome)."""
+        """Step every row, then restart ended ones: (state to act in next, outcome of the step)."""
         n = self.num_envs
         flag, number, wide = _array((n,), bool), _array((n,)), _array((n, self.observation_size))
         ticket = _array((n,), jnp.int32)
@@ -113,7 +111,7 @@ class HostBatch:
         return jax.tree.map(restart, fresh, outcome), outcome
 
     def recovery(self, obs: jax.Array) -> jax.Array:
-        """What the demonstrator of recovery would do: [N, D] -> [N, A], not clipped."""
+        """Return the recovery controller's actions: [N, D] -> [N, A], not clipped."""
         return jax.vmap(self.env.recovery)(obs)
 
     def _seeds(self, key: jax.Array) -> jax.Array:

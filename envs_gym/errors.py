@@ -1,4 +1,4 @@
-"""The one exception of this package, also where JAX has wrapped it."""
+"""This package's exception, also when JAX has wrapped it."""
 
 import logging
 import os
@@ -7,11 +7,11 @@ import traceback
 
 
 class HostError(ValueError):
-    """A user's environment, or one of its functions, is or does what cannot be trained on."""
+    """A user's environment or function cannot be used for training."""
 
 
 def message_of(error: BaseException) -> str | None:
-    """Return the line of a `HostError`, also of one raised inside a callback; None of others."""
+    """Return a `HostError`'s message, also from inside a callback; None for other errors."""
     if isinstance(error, HostError):
         return str(error)
     found = re.findall(r"^HostError: (.*)$", str(error), flags=re.MULTILINE)
@@ -19,7 +19,7 @@ def message_of(error: BaseException) -> str | None:
 
 
 def blame(what: str, error: BaseException) -> HostError:
-    """Return one line for what a user's code has raised: `what` it did, its error, and where."""
+    """Return a one-line error for an exception in the user's code at `what`, with its place."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(os.path.dirname(__file__))]
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
@@ -31,5 +31,5 @@ def _not_ours(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HostError))
 
 
-# JAX prints the traceback of a callback that raises; ours end in one line of the command.
+# JAX prints the traceback of a failing callback; our errors are one line of the command.
 logging.getLogger("jax._src.callback").addFilter(_not_ours)

@@ -1,4 +1,4 @@
-"""What a user's module may say about its environment: functions of NumPy arrays, all optional."""
+"""Optional functions of a user's module about its environment; they take NumPy arrays."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -12,7 +12,7 @@ Array = np.ndarray
 
 
 class Functions(NamedTuple):
-    """All functions take one observation [D]; actions [A] are in the environment's own units."""
+    """All functions take one observation [D]. Actions [A] are in the environment's units."""
 
     failure: Callable[[Array, dict], Any] | None = None  # (obs after the step, info) -> bool
     success: Callable[[Array, dict], Any] | None = None  # the same
@@ -20,7 +20,7 @@ class Functions(NamedTuple):
     expert: Callable[[Array], Array] | None = None
     careless: Callable[[Array, float], Array] | None = None  # its trait lies in [0, 1)
     recovery: Callable[[Array], Array] | None = None
-    danger_margin: float | None = None  # in the margin's unit, like safe_margin
+    danger_margin: float | None = None  # in the failure margin's unit, like safe_margin
     safe_margin: float | None = None
     danger_lead: float = 0.0  # steps
 
@@ -31,10 +31,10 @@ class Functions(NamedTuple):
 
 
 def find_functions(module: ModuleType) -> Functions:
-    """Return the functions of these names in a module; the three numbers in upper case.
+    """Return a module's functions and upper-case numbers that have these names.
 
     Raises:
-        HostError: one of the names stands for something else, or a margin has no thresholds.
+        HostError: a name has a wrong type, or the failure margin has no thresholds.
     """
     numbers = ("danger_margin", "safe_margin", "danger_lead")
     found: dict[str, Any] = {}
@@ -51,8 +51,8 @@ def find_functions(module: ModuleType) -> Functions:
     own = Functions(**found)
     if own.has_margin and (own.danger_margin is None or own.safe_margin is None):
         raise HostError(
-            f"module {module.__name__} has a failure_margin: give DANGER_MARGIN and SAFE_MARGIN, "
-            "where recovery should begin and where it has succeeded"
+            f"module {module.__name__} has a failure_margin but no thresholds: give "
+            "DANGER_MARGIN, where recovery begins, and SAFE_MARGIN, where it has succeeded"
         )
     if own.has_margin and not own.safe_margin > 0:
         raise HostError(f"module {module.__name__}: SAFE_MARGIN must be above 0")
@@ -60,10 +60,10 @@ def find_functions(module: ModuleType) -> Functions:
 
 
 def by_row(function: Callable[..., Any], name: str, *columns: Array) -> list[Any]:
-    """Call a function once for each row of the columns [N, ...].
+    """Call a function for each row of the columns [N, ...].
 
     Raises:
-        HostError: it raised; the line says where.
+        HostError: the function raised; the message says where.
     """
     rows = [np.asarray(column) for column in columns]
     try:

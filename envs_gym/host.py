@@ -1,4 +1,4 @@
-"""The host's side of an environment: NumPy only, stateful, one call for each step of N rows."""
+"""The host's side of N environments: stateful, in NumPy, one call a step."""
 
 from typing import Any, NamedTuple
 
@@ -14,62 +14,65 @@ SUCCESSES = ("success", "is_success")
 
 
 class Signals(NamedTuple):
-    """Names of `info` that say failure and success; None looks for the usual ones."""
+    """Keys of `info` for failure and success; None looks for the usual ones."""
 
     failure: str | None = None
     success: str | None = None
 
     def failed(self, info: dict[str, Any]) -> bool:
-        """C(s, a): the named key or `failure` is true, or `cost` is above 0.
+        """Return C(s, a): the named key or `failure` is true, or `cost` is above 0.
 
         Raises:
-            HostError: none of them is there.
+            HostError: `info` has no such key.
         """
         name = self.failure or next((key for key in (FAILURE, COST) if key in info), None)
         if name is None or name not in info:
             wanted = repr(name) if name else "'failure' or 'cost'"
             raise HostError(
-                f"the step's info has no {wanted}, only {_listed(info)}: name the key that says "
-                "failure by --env.failure-key, or write a function failure(obs, info)"
+                f"the step's info has no {wanted}, only {_listed(info)}: name the key of "
+                "failure with --env.failure-key, or write a function failure(obs, info)"
             )
         return _number(info[name], name) > 0
 
     def succeeded(self, info: dict[str, Any]) -> bool:
-        """The named key, or `success` or `is_success`, is true; False where there is none.
+        """Return whether the named key, `success` or `is_success` is true; False without one.
 
         Raises:
-            HostError: a key was named, and is not there.
+            HostError: `info` lacks the named key.
         """
         name = self.success or next((key for key in SUCCESSES if key in info), None)
         if name is None:
             return False
         if name not in info:
-            raise HostError(f"the step's info has no {name!r}, only {_listed(info)}")
+            raise HostError(
+                f"the step's info has no {name!r}, only {_listed(info)}: name another "
+                "key with --env.success-key"
+            )
         return _number(info[name], name) > 0
 
 
 class Step(NamedTuple):
-    """What `Host.step` returns to JAX; `stale` rows were not stepped."""
+    """The outcome of `Host.step`; `stale` rows were not stepped."""
 
     obs: np.ndarray  # [N, D] f32 after the step, before any restart
-    following: np.ndarray  # [N, D] f32 where to act next
+    following: np.ndarray  # [N, D] f32 to act on next
     reward: np.ndarray  # [N] f32
     failure: np.ndarray  # [N] bool
     success: np.ndarray  # [N] bool
     terminated: np.ndarray  # [N] bool
     truncated: np.ndarray  # [N] bool
     stale: np.ndarray  # [N] bool
-    margin: np.ndarray  # [N] f32 of `obs`, 0 where there is none
+    margin: np.ndarray  # [N] f32 of `obs`, 0 without a failure_margin
     following_margin: np.ndarray  # [N] f32
     ticket: np.ndarray  # [N] i32
 
 
 class Host:
-    """N environments and where they stand.
+    """N environments and their current episodes.
 
-    A ticket numbers the resets of all rows. A state whose ticket is not the latest belongs to
-    episodes that nobody can go on with: those before a restored checkpoint, or before somebody else
-    used the same environments. Its step restarts them instead, and says so.
+    A ticket numbers the resets of all rows. A state with an older ticket belongs to lost episodes:
+    a checkpoint was restored, or another user reset the environments. Its step restarts all rows
+    and marks them stale.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Host:
         signals: Signals,
         limit: int,
     ) -> None:
-        """Take over N environments; `limit` is the longest episode in steps."""
+        """Wrap N environments; `limit` is the longest episode in steps."""
         self.rows, self.scale, self.limit = rows, scale, limit
         self.functions, self.signals = functions, signals
         self.ticket, self.count = 0, np.zeros(0, np.int64)
@@ -95,7 +98,7 @@ class Host:
     def step(
         self, ticket: np.ndarray, obs: np.ndarray, action: np.ndarray, seeds: np.ndarray
     ) -> Step:
-        """Step all rows by actions [N, A] in [-1, 1]; `obs` [N, D] are where they stand."""
+        """Step all rows by actions [N, A] in [-1, 1]; `obs` [N, D] are the current ones."""
         ticket, obs, action = (np.asarray(own) for own in (ticket, obs, action))
         seeds = np.asarray(seeds)
         if (ticket != self.ticket).any():
@@ -132,7 +135,7 @@ class Host:
         return Step(obs, following, none, no, no, no, yes, yes, before, margin, ticket)
 
     def _flags(self, outcome: Outcome, name: str) -> np.ndarray:
-        """Failure or success of each row, by the user's function or by info."""
+        """Failure or success of each row, from the user's function or else from info."""
         own = getattr(self.functions, name)
         if own is not None:
             infos = np.empty(len(outcome.infos), object)
@@ -160,7 +163,7 @@ def _number(value: Any, name: str) -> float:
     try:
         return float(np.asarray(value).reshape(()))
     except (TypeError, ValueError) as error:
-        raise HostError(f"the step's info has {name!r}, which is no number") from error
+        raise HostError(f"the step's info has {name!r}, which is not a number") from error
 
 
 def _listed(info: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""N environments of Gymnasium's two interfaces behind one: `reset`, and `step` with restarts."""
+"""Gymnasium's two interfaces behind one: `reset`, and `step` with restarts, of N environments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from envs_gym.spaces import flatten
 
 
 class Outcome(NamedTuple):
-    """What a step of N environments led to, before any restart."""
+    """The outcome of a step of N environments, before any restart."""
 
     obs: np.ndarray  # [N, D]
     reward: np.ndarray  # [N]
@@ -22,24 +22,24 @@ class Outcome(NamedTuple):
 
 
 Late = Callable[[np.ndarray], np.ndarray]
-"""done [N] -> done [N], longer where a step limit of ours also ends an episode."""
+"""done [N] -> done [N], also true at our step limit."""
 
 
 class SingleRows:
-    """N objects of `gymnasium.Env`, one after the other in this thread; one may be a robot."""
+    """N objects of `gymnasium.Env`, stepped in turn in this thread; one may be a robot."""
 
     def __init__(self, envs: Sequence[gymnasium.Env]) -> None:
         """Wrap environments with equal spaces."""
         self.envs, self.space = list(envs), envs[0].observation_space
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Start all episodes, each from its seed: [N] -> observations [N, D]."""
+        """Start all episodes by their seeds: [N] -> observations [N, D]."""
         return np.stack([self._reset(i, seed) for i, seed in enumerate(seeds)])
 
     def step(
         self, action: np.ndarray, seeds: np.ndarray, late: Late
     ) -> tuple[Outcome, np.ndarray, np.ndarray]:
-        """Step all, and restart those that ended: (outcome, done [N], observations to go on)."""
+        """Step all, then restart ended ones: (outcome, done [N], observations to act on)."""
         answers = []
         for env, own in zip(self.envs, action, strict=True):
             try:
@@ -64,29 +64,29 @@ class SingleRows:
 
 
 class VectorRows:
-    """One `gymnasium.vector.VectorEnv` that waits for its restarts (AutoresetMode.DISABLED)."""
+    """One `gymnasium.vector.VectorEnv` without automatic restarts (AutoresetMode.DISABLED)."""
 
     def __init__(self, env: gymnasium.vector.VectorEnv) -> None:
         """Wrap it.
 
         Raises:
-            HostError: it restarts by itself.
+            HostError: it restarts automatically.
         """
         if env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
             raise HostError(
-                "its VectorEnv restarts by itself, so that true last observations and seeds are "
-                "lost: make it with autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED"
+                "its VectorEnv restarts automatically and loses last observations and seeds: "
+                "make it with autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED"
             )
         self.env, self.space = env, env.single_observation_space
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Start all episodes, each from its seed: [N] -> observations [N, D]."""
+        """Start all episodes by their seeds: [N] -> observations [N, D]."""
         return self._reset([int(seed) for seed in seeds], None)
 
     def step(
         self, action: np.ndarray, seeds: np.ndarray, late: Late
     ) -> tuple[Outcome, np.ndarray, np.ndarray]:
-        """Step all, and restart those that ended: (outcome, done [N], observations to go on)."""
+        """Step all, then restart ended ones: (outcome, done [N], observations to act on)."""
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
@@ -110,7 +110,7 @@ class VectorRows:
 
 
 def _row(info: dict[str, Any], i: int) -> dict[str, Any]:
-    """One environment's part of a VectorEnv's info: `_key` masks say who has a key."""
+    """Return row i of a VectorEnv's info; a mask `_key` says which rows have a key."""
     own = {}
     for key, value in info.items():
         mask = info.get(f"_{key}")

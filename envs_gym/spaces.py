@@ -1,4 +1,4 @@
-"""Spaces of Gymnasium as flat arrays: observations [D], actions in [-1, 1]^A."""
+"""Gymnasium's spaces as flat arrays: observations [D], actions in [-1, 1]^A."""
 
 from typing import Any, NamedTuple
 
@@ -16,11 +16,11 @@ class ActionScale(NamedTuple):
     half: np.ndarray
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
-        """[-1, 1] -> the environment's own units, clipped, [..., A]."""
+        """[-1, 1] -> the environment's units, clipped, [..., A]."""
         return self.centre + self.half * np.clip(action, -1.0, 1.0)
 
     def from_env(self, action: np.ndarray) -> np.ndarray:
-        """The environment's own units -> [-1, 1], not clipped, [..., A]."""
+        """The environment's units -> [-1, 1], not clipped, [..., A]."""
         return (action - self.centre) / self.half
 
 
@@ -28,16 +28,16 @@ def observation_size(space: gymnasium.Space) -> int:
     """Return D of a flat Box, or of a Dict of flat boxes.
 
     Raises:
-        HostError: another kind of space, or an image.
+        HostError: the space is of another kind, or an image.
     """
     return sum(int(box.shape[0]) for _, box in _boxes(space))
 
 
 def flatten(space: gymnasium.Space, observation: Any) -> np.ndarray:
-    """Return observations [..., D] f32: of a Dict its boxes, in sorted order of their keys.
+    """Return observations [..., D] f32; a Dict's boxes are joined in sorted order of keys.
 
     Raises:
-        HostError: the observation is not of the space's shape.
+        HostError: the observation does not fit the space.
     """
     parts = []
     for key, box in _boxes(space):
@@ -53,20 +53,20 @@ def flatten(space: gymnasium.Space, observation: Any) -> np.ndarray:
 
 
 def action_scale(space: gymnasium.Space) -> ActionScale:
-    """Return how [-1, 1]^A becomes the actions of a Box with finite bounds.
+    """Return the scale from [-1, 1]^A to the actions of a Box with finite bounds.
 
     Raises:
-        HostError: another kind of space, or bounds that are infinite or empty.
+        HostError: the space is of another kind, or its bounds are infinite or empty.
     """
     if isinstance(space, Discrete | MultiDiscrete | MultiBinary):
-        raise HostError(f"its actions are discrete ({space}); only a flat Box can be learnt")
+        raise HostError(f"its actions are discrete ({space}); only a flat Box works")
     if not isinstance(space, Box) or len(space.shape) != 1:
-        raise HostError(f"its actions are {_named(space)}; only a flat Box can be learnt")
+        raise HostError(f"its actions are {_named(space)}; only a flat Box works")
     low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise HostError(
-            "its actions have infinite bounds; wrap it in gymnasium.wrappers.RescaleAction, or "
-            "give its action space finite ones"
+            "its actions have infinite bounds: give its action space finite ones, or wrap it in "
+            "gymnasium.wrappers.RescaleAction"
         )
     if not (low < high).all():
         raise HostError(f"its actions have an empty range at index {int(np.argmin(high - low))}")
@@ -75,7 +75,7 @@ def action_scale(space: gymnasium.Space) -> ActionScale:
 
 
 def _boxes(space: gymnasium.Space) -> list[tuple[str | None, Box]]:
-    """The flat boxes that make an observation, by key; the key of a plain Box is None."""
+    """Return an observation's flat boxes by key; a plain Box has the key None."""
     if isinstance(space, Dict):
         parts = [(key, space.spaces[key]) for key in sorted(space.spaces)]
     else:
@@ -84,11 +84,11 @@ def _boxes(space: gymnasium.Space) -> list[tuple[str | None, Box]]:
         what = "its observation" if key is None else f"its observation's part {key!r}"
         if isinstance(part, Box) and len(part.shape) >= 2:
             raise HostError(
-                f"{what} is an image or a matrix of shape {part.shape}; only flat vectors can be "
-                "learnt: use gymnasium.wrappers.FlattenObservation, or features of it"
+                f"{what} is an image or a matrix of shape {part.shape}; only flat vectors work: "
+                "use gymnasium.wrappers.FlattenObservation or features"
             )
         if not isinstance(part, Box) or len(part.shape) != 1 or part.shape[0] == 0:
-            raise HostError(f"{what} is {_named(part)}; only flat boxes can be learnt")
+            raise HostError(f"{what} is {_named(part)}; only flat boxes work")
     if not parts:
         raise HostError("its observation is an empty Dict")
     return parts

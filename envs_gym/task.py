@@ -1,4 +1,4 @@
-"""One environment of a user's own: what it is, how to make more of it, and its controllers."""
+"""A user's environment: its facts, how to make copies of it, and its controllers."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -17,10 +17,15 @@ from envs_gym.rows import SingleRows, VectorRows
 from envs_gym.spaces import action_scale, observation_size
 
 Maker = Callable[..., gymnasium.Env | gymnasium.vector.VectorEnv]
+FACTS = (
+    *("name", "backend", "observation_size", "action_size", "episode_limit"),
+    *("danger_margin", "danger_lead", "safe_margin", "compiler_options"),
+)
+"""Attributes of `HostTask` that its batches share."""
 
 
 def registered(name: str) -> Maker:
-    """Return how to make an environment of Gymnasium's registry: "ID", or "package:ID"."""
+    """Return a maker of an environment in Gymnasium's registry: "ID" or "package:ID"."""
 
     def made(num_envs: int) -> gymnasium.Env:
         try:
@@ -28,17 +33,17 @@ def registered(name: str) -> Maker:
         except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
             said = " ".join(str(error).split())
             raise HostError(
-                f"{said}; where a package registers it, give gymnasium:PACKAGE:ID"
+                f"{said}; if a package registers it, give gymnasium:PACKAGE:ID"
             ) from error
 
     return made
 
 
 class HostTask:
-    """A user's environment, with the attributes that the learner asks an environment for.
+    """A user's environment, with the attributes that the learner reads.
 
-    `hosts` of one size are made once and shared: a robot is there once, too. The controllers map
-    one observation [D] to one action [A] in [-1, 1] and may be vmapped.
+    `host` makes the environments of one size once and shares them, since a robot exists once. The
+    controllers map one observation [D] to one action [A] in [-1, 1] and may be vmapped.
     """
 
     backend = "gymnasium"
@@ -52,17 +57,17 @@ class HostTask:
         signals: Signals = Signals(),  # noqa: B008
         episode_limit: int | None = None,
     ) -> None:
-        """Make one environment, and look at it.
+        """Make one environment and read its facts.
 
         Args:
-            name: as messages call it.
+            name: for messages.
             make: () -> gymnasium.Env, or (num_envs) -> VectorEnv where it has such a parameter.
-            functions: what is known besides.
-            signals: names of `info`.
-            episode_limit: longest episode in steps; None takes that of the environment's spec.
+            functions: the user's functions.
+            signals: keys of `info`.
+            episode_limit: longest episode in steps; None takes the environment's spec.
 
         Raises:
-            HostError: it cannot be made, or cannot be learnt on.
+            HostError: it cannot be made, or not be used for training.
         """
         self.name, self.functions, self._make, self._signals = name, functions, make, signals
         first = self._made(1)
@@ -78,7 +83,7 @@ class HostTask:
         self.host = lru_cache(None)(self._host)
 
     def _host(self, num_envs: int) -> Host:
-        """The environments of one size, made when first asked for."""
+        """Make the environments of one size."""
         spare = self._first.pop() if self._first else None
         one = spare if spare is not None else self._made(num_envs)
         if isinstance(one, gymnasium.vector.VectorEnv):
@@ -112,37 +117,37 @@ class HostTask:
         return made
 
     def has(self, controller: str) -> bool:
-        """Whether the user has written this controller: expert, careless or recovery."""
+        """Whether the user's module has this controller: expert, careless or recovery."""
         return getattr(self.functions, controller) is not None
 
     def expert(self, obs: jax.Array) -> jax.Array:
-        """The task expert's action [A] at an observation [D]."""
+        """Return the expert's action [A] at an observation [D]."""
         return self._controlled("expert", obs)
 
     def careless(self, obs: jax.Array, trait: jax.Array) -> jax.Array:
-        """A careless operator's action [A]; the trait [] in [0, 1) says which operator."""
+        """Return a careless operator's action [A]; the trait [] in [0, 1) selects the operator."""
         return self._controlled("careless", obs, trait)
 
     def recovery(self, obs: jax.Array) -> jax.Array:
-        """What the demonstrator of recovery would do: [D] -> [A]."""
+        """Return the recovery controller's action: [D] -> [A]."""
         return self._controlled("recovery", obs)
 
     def careless_traits(self, key: jax.Array) -> jax.Array:
-        """One careless operator: a number [] in [0, 1)."""
+        """Draw a careless operator: a number [] in [0, 1)."""
         return jax.random.uniform(key)
 
     def _controlled(self, name: str, *inputs: jax.Array) -> jax.Array:
         if not self.has(name):
             raise HostError(
                 f"{self.name} has no controller {name!r}: write a function {name} in its module, "
-                "or bring demonstrations with farl demos import"
+                "or import demonstrations with farl demos import"
             )
         answer = jax.ShapeDtypeStruct((self.action_size,), jnp.float32)
         ask = partial(self._ask, name)
         return jax.pure_callback(ask, answer, *inputs, vmap_method="broadcast_all")
 
     def _ask(self, name: str, obs: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-        """Ask a controller for all rows [..., D] of a batch: actions [..., A] in [-1, 1]."""
+        """Call a controller on a batch [..., D]: actions [..., A] in [-1, 1]."""
         obs = np.asarray(obs)
         flat = [np.asarray(own).reshape(-1, *own.shape[obs.ndim - 1 :]) for own in (obs, *rest)]
         answers = by_row(getattr(self.functions, name), name, *flat)
@@ -150,7 +155,7 @@ class HostTask:
             action = np.asarray(answers, np.float32).reshape(*obs.shape[:-1], self.action_size)
         except ValueError as error:
             raise HostError(
-                f"its function {name} must return {self.action_size} numbers, an action"
+                f"its function {name} must return an action of {self.action_size} numbers"
             ) from error
         if not np.isfinite(action).all():
             raise HostError(f"its function {name} returned an action that is not finite")
@@ -158,8 +163,8 @@ class HostTask:
 
 
 def _spec_limit(env: Any) -> int:
-    """The longest episode that the environment's own specification allows."""
+    """Return the longest episode by the environment's spec."""
     limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
     if not limit:
-        raise HostError("its episodes have no longest length: give --env.episode-limit STEPS")
+        raise HostError("its episodes have no limit: give --env.episode-limit STEPS")
     return int(limit)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from envs_mjx import opengl  # noqa: F401  before all others, since it imports MuJoCo
+from envs_mjx import opengl  # noqa: F401  first, since it imports MuJoCo
 
 # isort: split
 from envs_mjx import forks, task_check
@@ -65,8 +65,8 @@ TASKS: Mapping[str, type] = MappingProxyType(
 SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {suite: tuple(task.name for task in tasks) for suite, tasks in _SUITES.items()}
 )
-"""Tasks that go together: the four of FailureBench, and the three of the paper's real robot."""
-for _name in TASKS:  # import paths in settings of runs, and in tasks of users' own
+"""Groups of tasks: four of FailureBench, three of the paper's real robot."""
+for _name in TASKS:  # import paths used in runs' settings and in users' tasks
     sys.modules[f"{__name__}.{_name}"] = sys.modules[f"{__name__}.tasks.{_name}"]
 
 
@@ -79,12 +79,12 @@ def make(
       task: a name in `TASKS`, an import path "module:Class" of a task of your own, or an object
         that implements `Task`.
       backend: "native", "mjx" or "warp"; by default "native" on a CPU and "mjx" elsewhere.
-      shift: seed of shifted dynamics (`envs_mjx.shift`), which stand for a real robot; None for the
-        nominal ones.
+      shift: seed of shifted dynamics (`envs_mjx.shift`), a stand-in for a real robot; None keeps
+        the nominal ones.
       **overrides: fields of the task's config, such as `bounds="videos"`.
 
     Raises:
-      EnvError: unknown task, backend or override, or a backend that cannot run here.
+      EnvError: the task, backend or override is unknown, or the backend cannot run here.
     """
     if backend is None:
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
@@ -108,7 +108,7 @@ def task_class(name: str) -> type:
     """Return the class of a task in `TASKS`, or the one that "module:Class" names.
 
     Raises:
-      EnvError: there is none, it is no task, or its module cannot be imported.
+      EnvError: it does not exist, is not a task, or its module cannot be imported.
     """
     if ":" not in name:
         if name not in TASKS:
@@ -121,7 +121,7 @@ def task_class(name: str) -> type:
 
 
 def tasks_named(name: str) -> tuple[str, ...]:
-    """Return the tasks that `name` stands for: "all", a suite's, or the one of that name."""
+    """Return the tasks of `name`: "all", a suite or one task."""
     return tuple(TASKS) if name == "all" else SUITES.get(name, (name,))
 
 
@@ -129,14 +129,14 @@ def _check_parts(task: Any, name: str) -> None:
     parts = [*Task.__annotations__, *(n for n, v in vars(Task).items() if callable(v))]
     missing = [part for part in parts if part[0] != "_" and not hasattr(task, part)]
     if missing:
-        raise EnvError(f"{name} is no task: it has no {sorted(missing)[0]!r}; see envs_mjx.Task")
+        raise EnvError(f"{name} is not a task: it has no {sorted(missing)[0]!r}; see envs_mjx.Task")
 
 
 def _override(task: Task, overrides: Mapping[str, Any]) -> Task:
     if not overrides:
         return task
     if not dataclasses.is_dataclass(task):
-        raise EnvError(f"task {task.name!r} is no dataclass, so it takes no overrides")
+        raise EnvError(f"task {task.name!r} takes no overrides: make it a dataclass")
     valid = [field.name for field in dataclasses.fields(task)]
     for name in overrides:
         if name not in valid:
@@ -144,4 +144,4 @@ def _override(task: Task, overrides: Mapping[str, Any]) -> Task:
     try:
         return dataclasses.replace(task, **overrides)
     except TypeError as error:
-        raise EnvError(f"task {task.name!r} cannot have {overrides}: {error}") from error
+        raise EnvError(f"task {task.name!r} does not accept {overrides}: {error}") from error

@@ -1,4 +1,4 @@
-"""Many environments at once, each restarted as soon as its episode ends."""
+"""Many environments at once; each restarts as soon as its episode ends."""
 
 import operator
 
@@ -6,50 +6,39 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from envs_mjx.core import Env, State
+from envs_mjx.core import Env, EnvFacts, State, facts_of
 from envs_mjx.errors import EnvError
 
 ROWS = "envs"
-"""Axis of a mesh (`jax.set_mesh`) along which rows are shared out among devices."""
+"""Axis of a mesh (`jax.set_mesh`) along which devices share the rows."""
 
 
-class BatchEnv:
+class BatchEnv(EnvFacts):
     """`num_envs` copies of one environment with automatic resets.
 
-    Pure: jit it, scan over it, or vmap it over a leading axis of seeds. Where there is a mesh with
-    an axis ROWS, each device steps its own share of the rows, on any backend; a number of rows that
-    cannot be shared out is stepped everywhere.
+    All methods are pure: jit them, scan over them, or vmap them over seeds. On a mesh with an axis
+    ROWS, each device steps its own share of the rows. If the rows do not divide evenly, every
+    device steps all of them.
     """
 
     def __init__(self, env: Env, num_envs: int) -> None:
         """Wrap `env`; `num_envs` is N below.
 
         Raises:
-          EnvError: `num_envs` is no whole number of at least 1.
+          EnvError: `num_envs` is not an integer of at least 1.
         """
         try:
             number = 0 if isinstance(num_envs, bool) else operator.index(num_envs)
         except TypeError:
             number = 0
         if number < 1:
-            raise EnvError(f"num_envs must be a whole number of at least 1; got {num_envs!r}")
-        self.env = env
-        self.num_envs = number
-        self.name = env.name
-        self.backend = env.backend
-        self.observation_size = env.observation_size
-        self.action_size = env.action_size
-        self.episode_limit = env.episode_limit
-        self.random_return = env.random_return
-        self.expert_return = env.expert_return
-        self.danger_margin = env.danger_margin
-        self.danger_lead = env.danger_lead
-        self.safe_margin = env.safe_margin
-        self.compiler_options = env.compiler_options
+            raise EnvError(f"num_envs must be an integer of at least 1; got {num_envs!r}")
+        super().__init__(**facts_of(env))
+        self.env, self.num_envs = env, number
 
     def reset(self, key: jax.Array) -> State:
         """Return N fresh episodes, [N] in every field. Row i depends on (key, i) alone."""
-        # Folding in the row's number, unlike splitting, makes a row the same for every N.
+        # Unlike splitting, folding in the row's number gives the same row for every N.
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(self.num_envs))
         return jax.vmap(self.env.reset)(keys)
 
@@ -63,11 +52,11 @@ class BatchEnv:
         Args:
           state: [N] where the rows are.
           action: [N, action_size].
-          key: consumed by the restarts.
+          key: for the restarts.
 
         Returns:
-          next_state: [N] where to act next; rows that finished hold a fresh episode.
-          final_state: [N] what the step itself led to: true observation, rewards and flags.
+          next_state: [N] where to act next; finished rows hold a new episode.
+          final_state: [N] the outcome of the step, before any restart.
         """
         final_state = self._step_rows(state, action)
         fresh = self.reset(key)

@@ -1,18 +1,17 @@
-"""Any task in Brax's convention, for trainers that expect it.
+"""Any task through Brax's interface.
 
-`reset(rng)` and `step(state, action)` are pure and hold one environment; Brax's wrappers vmap it,
-end its episodes at `episode_length` and restart it. So `done` here is success alone (and a
-simulation that gave up): the time limit is the wrapper's, and bootstrapped.
+`reset(rng)` and `step(state, action)` are pure and hold one environment. Brax's wrappers vmap it,
+end its episodes at `episode_length` and restart it. So `done` here means success or divergence.
+The wrapper handles the time limit and bootstraps there.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_mjx.core import State
+from envs_mjx.core import EnvFacts, State, facts_of
 from envs_mjx.robot_env import RobotEnv
 
 
@@ -23,26 +22,22 @@ class BraxState:
     pipeline_state: State  # our own state
     obs: jax.Array  # [observation_size]
     reward: jax.Array  # [] f32
-    done: jax.Array  # [] f32, 1 where the episode ended with this step, but for the time limit
+    done: jax.Array  # [] f32, 1 after success or divergence; the time limit does not count
     metrics: dict[str, jax.Array]  # [] f32 each: success, failure, failure_margin (m)
     info: dict[str, Any]  # the wrappers' own
 
 
-class BraxEnv:
+class BraxEnv(EnvFacts):
     """One environment; jit with `compiler_options=dict(env.compiler_options)`."""
 
     def __init__(self, env: RobotEnv) -> None:
         """Wrap what `envs_mjx.make` returned."""
-        self._env = env
-        self.observation_size = env.observation_size
-        self.action_size = env.action_size
-        self.episode_length = env.episode_limit
-        self.backend = env.backend
-        self.compiler_options: Mapping[str, bool] = env.compiler_options
+        super().__init__(**facts_of(env))
+        self._env, self.episode_length = env, env.episode_limit
 
     @property
     def unwrapped(self) -> "BraxEnv":
-        """The innermost environment: this one."""
+        """This environment, which is the innermost."""
         return self
 
     def reset(self, rng: jax.Array) -> BraxState:
@@ -51,7 +46,7 @@ class BraxEnv:
         return BraxState(state, state.obs, state.reward, _ended(state), _metrics(state), {})
 
     def step(self, state: BraxState, action: jax.Array) -> BraxState:
-        """Advance by one action [4]; entries that wrappers put into `metrics` or `info` stay."""
+        """Advance by one action [A]; keep the wrappers' entries in `metrics` and `info`."""
         new = self._env.step(state.pipeline_state, action)
         return state.replace(
             pipeline_state=new,

@@ -1,6 +1,6 @@
-"""What the numbers of observations and actions mean: names, units and bounds, in order.
+"""Names, units and bounds of the numbers in observations and actions, in order.
 
-A policy that leaves the simulator needs to know (`farl export`).
+An exported policy carries them in its contract (`farl export`).
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from envs_mjx.robots.robot import Channel
 
 
 class Channels(NamedTuple):
-    """All numbers that an environment gives and takes, and how often it takes an action."""
+    """Channels of observations and actions, and actions per second."""
 
     observation: list[Channel]
     action: list[Channel]
@@ -18,10 +18,10 @@ class Channels(NamedTuple):
 
 
 def channels_of(env: Any) -> Channels:
-    """Return names, units and bounds of `env`, one environment or a batch of it.
+    """Return the channels of `env`, an environment or a batch of it.
 
-    The robot names its own channels. Where there is none that does, a channel is named by its
-    number and has no unit. Actions are in [-1, 1] everywhere. The rate is in simulated time.
+    The robot names its channels. Otherwise a channel is named by its number and has no unit.
+    Actions are in [-1, 1]. The rate is in simulated time.
     """
     env = getattr(env, "env", env)
     model = getattr(env, "model", None)
@@ -35,7 +35,7 @@ def channels_of(env: Any) -> Channels:
 
 
 def _observation(frame: list[Channel], task: Any) -> list[Channel]:
-    """The frame of now, that of one decision ago, and the goal."""
+    """The current frame, the previous frame and the goal."""
     before = [one._replace(name=f"{one.name}, one decision ago") for one in frame]
     places = zip("xyz", task.goal_low, task.goal_high, strict=True)
     goal = [Channel(f"goal {axis}", "m", float(low), float(high)) for axis, low, high in places]

@@ -1,7 +1,8 @@
-"""What every environment here is: a typed `State` and two pure functions, `reset` and `step`."""
+"""An environment: a typed `State`, fixed facts, and two pure functions, `reset` and `step`."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 from flax import struct
@@ -9,10 +10,10 @@ from flax import struct
 
 @struct.dataclass
 class PhysicsState:
-    """All that the simulator needs to continue, under 1 KB per environment.
+    """Everything that the simulator needs to continue, under 1 KB per environment.
 
-    Float32 rows are the truth on every backend: the C engine computes in float64 from them and
-    is rounded back after each environment step, so restoring a row restores the simulation.
+    It is float32 on every backend. The C engine computes in float64 and is rounded after each
+    environment step, so restoring a row restores the simulation.
     """
 
     qpos: jax.Array  # [nq] generalised positions, m and rad
@@ -29,7 +30,7 @@ class State:
     obs: (
         jax.Array
     )  # [2 F + 3] f32: a frame of F now, the one before, 3 goal m; the Sawyer's F is 18
-    object_start: jax.Array  # [3] f32 m, where the object stood at reset
+    object_start: jax.Array  # [3] f32 m, the object's position at reset
     goal: jax.Array  # [3] f32 m
     reward: jax.Array  # [] f32 base_reward, plus 10 x (steps left) on the step that succeeds
     base_reward: jax.Array  # [] f32 MetaWorld's reward of this step, in [0, 10]
@@ -38,12 +39,12 @@ class State:
     failure_margin: jax.Array  # [] f32 m to failure, negative while failing
     terminated: jax.Array  # [] bool: success; never bootstrapped
     truncated: jax.Array  # [] bool: time limit or divergence; bootstrapped
-    diverged: jax.Array  # [] bool: physics or action not finite; last good state kept
+    diverged: jax.Array  # [] bool: physics or action not finite; the last finite state is kept
     step_count: jax.Array  # [] i32 steps since reset
     failing_steps: jax.Array  # [] i32 steps of this episode with failure, this one included
     episode_return: jax.Array  # [] f32 sum of reward since reset
-    noise: jax.Array | None = None  # [2] u32 key of what is drawn during an episode, if anything is
-    queued: jax.Array | None = None  # [action_size] what a late robot will carry out next
+    noise: jax.Array | None = None  # [2] u32 key of the random draws during an episode, if any
+    queued: jax.Array | None = None  # [action_size] the action that a delayed robot executes next
 
     @property
     def done(self) -> jax.Array:
@@ -51,12 +52,9 @@ class State:
         return self.terminated | self.truncated
 
 
-class Env(Protocol):
-    """One environment: pure functions of single states, for `jax.vmap` and `jax.jit`.
-
-    `compiler_options` must be handed to every `jax.jit` that contains `reset` or `step`
-    (empty except for MJX on a CPU). The scripted controllers map one observation to one action.
-    """
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class EnvFacts:
+    """Facts of an environment, shared by all its wrappers as read-only attributes."""
 
     name: str
     backend: str
@@ -65,10 +63,25 @@ class Env(Protocol):
     episode_limit: int
     random_return: float  # normalisation references, measured (docs/tasks.md)
     expert_return: float
-    danger_margin: float  # m, where recovery should begin, and where it has succeeded
-    danger_lead: float  # steps ahead that both count, at the speed of the moment
-    safe_margin: float
-    compiler_options: Mapping[str, bool]
+    danger_margin: float  # m; recovery should begin below it
+    danger_lead: float  # steps ahead at which both margins are predicted, at the current speed
+    safe_margin: float  # m; recovery has succeeded above it
+    compiler_options: Mapping[
+        str, bool
+    ]  # for every jit of `reset` or `step`; MJX on a CPU has some
+
+
+def facts_of(source: Any, **known: Any) -> dict[str, Any]:
+    """Return all `EnvFacts` by name: those in `known`, the others from attributes of `source`."""
+    names = {field.name for field in dataclasses.fields(EnvFacts)} - known.keys()
+    return {name: getattr(source, name) for name in names} | known
+
+
+class Env(Protocol):
+    """One environment: pure functions of single states, for `jax.vmap` and `jax.jit`.
+
+    It has all attributes of `EnvFacts`. Its scripted controllers map one observation to one action.
+    """
 
     def reset(self, key: jax.Array) -> State:
         """Start an episode; the key is the only source of randomness."""

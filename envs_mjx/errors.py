@@ -1,17 +1,17 @@
-"""The exceptions of this package, and names as their messages say them."""
+"""Exceptions of this package, and how their messages show names."""
 
 import difflib
 from collections.abc import Iterable
 
-_LONG = 80  # characters of a name that a message repeats
+_LONG = 80  # most characters of a name in a message
 
 
 class EnvError(ValueError):
-    """An environment was asked for something that it cannot be or do."""
+    """An environment cannot be made or used as asked."""
 
 
 class RenderError(ValueError):
-    """Nothing can be drawn or written. The message is one line and says what would help."""
+    """A picture cannot be drawn or written. The message is one line and says what to do."""
 
 
 def closest(name: str, valid: Iterable[str]) -> str:
@@ -23,5 +23,5 @@ def closest(name: str, valid: Iterable[str]) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name as a message repeats it: quoted, without control characters, not too long."""
+    """Return a name for a message: quoted, escaped and shortened."""
     return repr(name if len(name) <= _LONG else f"{name[:_LONG]}...")

@@ -1,4 +1,4 @@
-"""A fork of a process that uses JAX lacks JAX's threads: it would wait for them for ever."""
+"""A check for forks: a fork of a process that uses JAX lacks JAX's threads and hangs."""
 
 import os
 
@@ -8,16 +8,16 @@ _process: list[int] = []  # the first that made an environment, and so started J
 
 
 def is_fork() -> bool:
-    """Return whether this process is a fork of one that made environments before."""
+    """Return whether this process was forked from one that had made environments."""
     if not _process:
         _process.append(os.getpid())
     return _process[0] != os.getpid()
 
 
 def check_process() -> None:
-    """Refuse to go on in such a process."""
+    """Raise an EnvError in such a process."""
     if is_fork():
         raise EnvError(
-            "this process was forked from one that uses JAX, and would hang; start it afresh, as "
-            'with gymnasium.vector.AsyncVectorEnv(..., context="spawn")'
+            "this process was forked from one that uses JAX and would hang; spawn it instead, "
+            'for example with gymnasium.vector.AsyncVectorEnv(..., context="spawn")'
         )

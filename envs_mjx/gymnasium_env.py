@@ -1,8 +1,8 @@
-"""Any task as a gymnasium environment, for trainers that know nothing of JAX.
+"""Any task through Gymnasium's interface, for trainers without JAX.
 
-`VectorEnv` steps N environments in one compiled call and restarts a finished one within the same
-step; `SingleEnv` is one environment. Both hand out NumPy arrays, each the caller's own to write to.
-A failure is in `info`, as it is no part of the reward and ends nothing.
+`SingleEnv` is one environment. `VectorEnv` steps N environments in one compiled call and restarts
+a finished one within the same step. Both return fresh NumPy arrays. `info` holds the failure, since
+it is not part of the reward and does not end the episode.
 """
 
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ _SEEDS = 2**31
 def _spaces(env: RobotEnv) -> tuple[Box, Box]:
     """Spaces of one observation and one action, both float32."""
     if not isinstance(env, RobotEnv):
-        raise EnvError(f"only what envs_mjx.make returned can be wrapped; got {shown(str(env))}")
+        raise EnvError(f"only what envs_mjx.make returns can be wrapped; got {shown(str(env))}")
     return (
         Box(-np.inf, np.inf, (env.observation_size,), np.float32),
         Box(-1.0, 1.0, (env.action_size,), np.float32),
@@ -33,13 +33,13 @@ def _spaces(env: RobotEnv) -> tuple[Box, Box]:
 
 
 def _info(state: State) -> dict[str, np.ndarray]:
-    """What a step tells besides the reward, with the leading axes of `state`."""
+    """Signals of a step besides the reward, with the leading axes of `state`."""
     names = ("success", "failure", "failure_margin", "diverged", "base_reward")
     return {name: np.array(getattr(state, name)) for name in names}
 
 
 def _checked(action: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """`action` in float32, whatever numbers it holds; one that is not finite ends the episode."""
+    """Return `action` in float32. A value that is not finite is allowed; it ends the episode."""
     try:
         action = np.array(action, np.float32)
     except (TypeError, ValueError) as error:
@@ -72,10 +72,10 @@ class SingleEnv(gymnasium.Env):
         return np.array(self._state.obs), _info(self._state)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one action [4]; call `reset` first and after each end.
+        """Advance by one action [A]; call `reset` first and after each episode.
 
         Raises:
-          EnvError: no four numbers.
+          EnvError: the action has another shape or is not numeric.
         """
         if self._state is None:
             raise gymnasium.error.ResetNeeded("call reset before step")
@@ -88,8 +88,8 @@ class SingleEnv(gymnasium.Env):
 class VectorEnv(gymnasium.vector.VectorEnv):
     """N environments that restart within the step that ends them (autoreset SAME_STEP).
 
-    Where an episode ended, `info["final_obs"]` holds its true last observation; `info`'s other
-    entries are those of the step itself, never of the fresh episode.
+    Where an episode ended, `info["final_obs"]` holds its last observation. The other entries of
+    `info` describe the step, not the new episode.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -120,10 +120,10 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance by actions [N, 4].
+        """Advance by actions [N, A].
 
         Raises:
-          EnvError: of another shape, or no numbers.
+          EnvError: the actions have another shape or are not numeric.
         """
         if self._state is None:
             raise gymnasium.error.ResetNeeded("call reset before step")

@@ -1,4 +1,4 @@
-"""Code of the user's own, named as "module:name": the one way to code in the current folder."""
+"""Import the user's code, named as "module:name", also from the current folder."""
 
 import importlib
 import os
@@ -20,8 +20,8 @@ def load_class(path: str) -> type:
     """Return the class that "module:Class" names.
 
     Raises:
-      EnvError: no such form, module or class, or whatever importing the module raised; one line,
-        which names the line of the module's file.
+      EnvError: the form is wrong, there is no such module or class, or its import failed. The
+        message is one line and names the line of the user's file.
     """
     module, found = _load(path, "module:Class, as my_tasks:MyTask")
     if not isinstance(found, type):
@@ -44,10 +44,10 @@ def load_function(path: str) -> tuple[ModuleType, Callable[..., Any]]:
 
 
 def _load(path: str, form: str) -> tuple[ModuleType, Any]:
-    """The module of a path, imported, and what it has of that name, or None.
+    """Return the imported module of a path, and its attribute of that name or None.
 
-    The current folder is looked in last, and only while the module is imported: an installed module
-    is never shadowed.
+    The current folder is searched last, and only during the import, so it never shadows an
+    installed module.
     """
     name, _, own = path.partition(":")
     if not (all(part.isidentifier() for part in name.split(".")) and own.isidentifier()):
@@ -59,14 +59,14 @@ def _load(path: str, form: str) -> tuple[ModuleType, Any]:
 
 @contextmanager
 def blaming(path: str) -> Iterator[None]:
-    """Turn whatever the code that `path` names raises in the body into one line about it."""
+    """Turn any exception of the code that `path` names into a one-line EnvError."""
     try:
         yield
     except EnvError:
         raise
-    except KeyboardInterrupt:  # a signal, which is no fault of that code
+    except KeyboardInterrupt:  # from the user, not from that code
         raise
-    except BaseException as error:  # SystemExit for one, or a kind of its own
+    except BaseException as error:  # also SystemExit
         said = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
         raise EnvError(f"{shown(path)} does not work: {_place(error)}{said}") from error
 
@@ -76,7 +76,7 @@ def _import(path: str, name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and imports another that is not
+            raise  # the module exists; one of its own imports does not
         raise EnvError(
             f"cannot import {shown(path)}: there is no module {shown(str(error.name))}, installed "
             f"or in {_here() or 'the current folder'}; give module:Class"
@@ -84,7 +84,7 @@ def _import(path: str, name: str) -> ModuleType:
 
 
 def _here() -> str | None:
-    """The current folder; None where it was deleted."""
+    """The current folder, or None if it was deleted."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _current_folder_last() -> Iterator[None]:
 
 
 def _described(module: ModuleType) -> str:
-    """The module and its file, and the current folder's of the same name, which it hides."""
+    """The module and its file, and any file in the current folder that it hides."""
     top = module.__name__.partition(".")[0]
     hidden = PathFinder.find_spec(top, [_here() or os.curdir])
     text = f"module {module.__name__} ({getattr(module, '__file__', None) or 'built in'})"
@@ -113,7 +113,7 @@ def _described(module: ModuleType) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """`FILE, line N: ` of the user's own code; nothing where only ours or a library's ran."""
+    """`FILE, line N: ` of the user's code; empty if only our or library code ran."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: "
     libraries = [os.path.dirname(module.__file__) for module in (importlib, jax, mujoco)]

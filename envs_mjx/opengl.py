@@ -1,4 +1,4 @@
-"""MuJoCo's import, which `MUJOCO_GL` does not disturb: only who draws needs OpenGL."""
+"""Import MuJoCo without OpenGL, whatever `MUJOCO_GL` says: only drawing needs it."""
 
 import importlib
 import os
@@ -9,9 +9,9 @@ _VARIABLE = "MUJOCO_GL"
 
 
 def _import_mujoco() -> None:
-    """Import MuJoCo, but load OpenGL when somebody asks for `mujoco.GLContext` or a `Renderer`.
+    """Import MuJoCo, and load OpenGL at the first use of `mujoco.GLContext` or a `Renderer`.
 
-    MuJoCo itself loads at once what `MUJOCO_GL` names, and its import fails where that is missing.
+    MuJoCo's own import loads the library that `MUJOCO_GL` names, and fails if it is missing.
     """
     theirs = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = "disable"

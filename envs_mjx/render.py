@@ -1,4 +1,4 @@
-"""Pictures of episodes: frames, films and contact sheets. Host only; nothing else needs OpenGL."""
+"""Draw frames of episodes. Host only; nothing else needs OpenGL."""
 
 import functools
 import importlib
@@ -39,16 +39,16 @@ _RED, _AMBER, _WHITE, _STRIP = (224, 32, 32), (255, 176, 0), (255, 255, 255), (2
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """What is written on one frame."""
+    """The caption of one frame."""
 
     step: int
     """Steps since reset."""
     failure_margin: float
     """Distance to failure, m; negative while failing."""
     horizon_cost: float | None = None
-    """C_H as the gate saw it; None where no gate looked."""
+    """C_H, the risk that the gate saw; None without a gate."""
     max_risk: float | None = None
-    """eps_safe, what C_H must not exceed; None where no gate looked."""
+    """eps_safe, the limit of C_H; None without a gate."""
     intervened: bool = False
     """Whether the recovery policy acted; gives the frame a red border."""
     success: bool = False
@@ -57,10 +57,10 @@ class FrameInfo:
 
 @functools.cache
 def find_gl() -> str:
-    """Return the OpenGL backend that works here: "egl" or "osmesa", "glfw" where it is asked for.
+    """Return an OpenGL backend that works here: "egl", "osmesa" or, only if asked for, "glfw".
 
-    Each is tried in a process of its own, since a failed import would spoil this one. A value of
-    `MUJOCO_GL` and a device of `MUJOCO_EGL_DEVICE_ID` are tried first; the answer is left in both.
+    Each is tried in a new process, since a failed import would break this one. The values of
+    `MUJOCO_GL` and `MUJOCO_EGL_DEVICE_ID` are tried first. Both are set to what works.
 
     Raises:
         RenderError: none works.
@@ -86,8 +86,9 @@ def find_gl() -> str:
 
 
 def _draws(name: str, environment: Mapping[str, str]) -> bool:
-    """Whether a process with these variables can draw with a backend."""
-    command = [sys.executable, "-P", "-c", _PROBE.format(name=name)]  # no code from where one is
+    """Return whether a process with these variables can draw."""
+    # -P keeps code in the current folder out.
+    command = [sys.executable, "-P", "-c", _PROBE.format(name=name)]
     try:
         done = subprocess.run(command, capture_output=True, env=dict(environment), timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -107,28 +108,28 @@ def render_frames(
     """Draw one episode with the robot's meshes, its boundary and its goal.
 
     Args:
-        env: whose scene it is; any backend.
-        qpos: [T, nq] positions, as in `State.physics.qpos`; every row is drawn, so thin first.
+        env: its scene is drawn; any backend.
+        qpos: [T, nq] positions, as in `State.physics.qpos`; every row is drawn.
         goal: [3] m, or [T, 3].
-        overlay: T entries to write on the frames; None leaves them bare.
+        overlay: T captions, or None.
         width, height: pixels.
 
     Returns:
         uint8 [T, height, width, 3].
 
     Raises:
-        RenderError: no OpenGL, or arguments that do not fit.
+        RenderError: OpenGL is missing, or an argument has a wrong shape.
     """
     qpos = np.asarray(qpos, np.float64)
     task = env.task
     model = env.robot.visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
     if qpos.ndim != 2 or qpos.shape[1] != model.nq or not len(qpos):
-        raise RenderError(f"qpos must be [T, {model.nq}] with T >= 1, got {list(qpos.shape)}")
+        raise RenderError(f"qpos must be [T, {model.nq}] with T >= 1; got {list(qpos.shape)}")
     if not np.isfinite(qpos).all():
         bad = int(np.argmin(np.isfinite(qpos).all(axis=1)))
         raise RenderError(f"qpos[{bad}] is not finite; draw only the steps before it")
     if overlay is not None and len(overlay) != len(qpos):
-        raise RenderError(f"overlay has {len(overlay)} entries for {len(qpos)} frames")
+        raise RenderError(f"overlay must have {len(qpos)} entries, one a frame; got {len(overlay)}")
     goals = np.broadcast_to(np.asarray(goal, np.float64), (len(qpos), 3))
     radius = float(getattr(task, "success_radius", 0.05))
     frames = np.empty((len(qpos), height, width, 3), np.uint8)
@@ -142,7 +143,7 @@ def render_frames(
 
 
 def annotate(frame: np.ndarray, info: FrameInfo) -> np.ndarray:
-    """Return uint8 [H, W, 3] `frame` with its caption and, where recovery acts, a red border."""
+    """Return uint8 [H, W, 3] `frame` with its caption and, during recovery, a red border."""
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.fromarray(frame)
@@ -180,13 +181,13 @@ class _Canvas:
 
 @contextmanager
 def _canvas(model: mujoco.MjModel, view: Camera, width: int, height: int) -> Iterator[_Canvas]:
-    """Open an off-screen picture, in the OpenGL that is found here."""
+    """Open an off-screen canvas."""
     name = find_gl()
     try:
         window = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
         window.make_current()
-    except Exception as error:  # a driver's, of any kind
-        raise RenderError(f"cannot draw: {name}, which worked before: {error}") from error
+    except Exception as error:  # drivers raise anything
+        raise RenderError(f"cannot draw: {name} worked before and now fails: {error}") from error
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
     model.vis.quality.shadowsize, model.vis.quality.offsamples = _SHADOW_SIZE, _SAMPLES
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -195,7 +196,7 @@ def _canvas(model: mujoco.MjModel, view: Camera, width: int, height: int) -> Ite
     camera.lookat[:] = view.look_at
     camera.distance, camera.azimuth, camera.elevation = view[1:]
     option = mujoco.MjvOption()
-    option.sitegroup[:] = 0  # among them MetaWorld's own goal, which does not move
+    option.sitegroup[:] = 0  # hides MetaWorld's own goal, which does not move
     drawn = mujoco.MjvScene(model, _MAX_GEOMS)
     viewport = mujoco.MjrRect(0, 0, width, height)
     try:

@@ -1,4 +1,4 @@
-"""A task posed to a robot as a pure environment: reset and step."""
+"""One task on one robot as a pure environment: reset and step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_mjx import forks
-from envs_mjx.core import PhysicsState, State
+from envs_mjx.core import EnvFacts, PhysicsState, State, facts_of
 from envs_mjx.errors import EnvError
 from envs_mjx.physics.backends import Control, initial_state, make_physics
 from envs_mjx.physics.scene import sensor_slices
@@ -19,10 +19,10 @@ from envs_mjx.tasks.task import Disturbed, Episode, Task
 _MAX_REWARD = 10.0  # of MetaWorld, per step
 _HAND_MOCAP = 0
 _GOAL_MOCAP = 1  # the body that stands at the goal, where there is one
-_NOISE, _BLUR = 1, 2  # folded into a reset's key for what is drawn later, and into a step's
+_NOISE, _BLUR = 1, 2  # folded into the key of a reset and of a step
 
 
-class RobotEnv:
+class RobotEnv(EnvFacts):
     """One task on one physics backend. Implements `core.Env`.
 
     Holds only constants; `reset`, `reset_at` and `step` are pure functions of single states.
@@ -33,46 +33,45 @@ class RobotEnv:
     ) -> None:
         """Build the model and settle the hand once, on the host (about 20 ms).
 
-        With a `shift` the dynamics are those of another robot; without one, the nominal ones.
+        A `shift` changes the dynamics; without one they are nominal.
         """
         self._built_from = task, backend, threads, shift
         self.shift = shift
         self.task = task
         self.robot = task.robot
-        self.action_size = self.robot.action_size
-        self.observation_size = 2 * self.robot.frame_size + 3
-        self.name = task.name
-        self.backend = backend
-        self.episode_limit = task.episode_limit
-        self.random_return = task.random_return
-        self.expert_return = task.expert_return
-        self.danger_margin = task.danger_margin
-        self.danger_lead = task.danger_lead
-        self.safe_margin = task.safe_margin
         self.expert = task.expert
         self.careless = task.careless
         self.careless_traits = task.careless_traits
         self.recovery = task.recovery
         self._random = isinstance(task, Disturbed) or shift is not None
-        self.compiler_options: Mapping[str, bool] = {}
-        if forks.is_fork():
-            return  # `reset` and `step` say why; gymnasium would lose what is raised here
+        facts = facts_of(
+            task,
+            backend=backend,
+            observation_size=2 * self.robot.frame_size + 3,
+            action_size=self.robot.action_size,
+            # In a fork `reset` and `step` say why it fails; gymnasium would lose an error here.
+            compiler_options={} if forks.is_fork() else self._build(task, backend, threads),
+        )
+        super().__init__(**facts)
+
+    def _build(self, task: Task, backend: str, threads: int | None) -> Mapping[str, bool]:
+        """Compile the model and settle the hand; return the options of `jax.jit`."""
         scene = task.scene_file, task.edit_physics, task.scene_parts
         self.model = self.robot.physics_model(*scene)
-        if shift is not None:
-            shift_model(self.model, shift, self.robot.object_qpos)
+        if self.shift is not None:
+            shift_model(self.model, self.shift, self.robot.object_qpos)
         self._sensors = sensor_slices(self.model)
         self._physics = make_physics(self.model, backend, threads)
-        self.compiler_options = self._physics.compiler_options
         settled = self.robot.settle(self.model, task.hand_start)
         if not np.isfinite(settled.qpos).all():
-            raise EnvError("the hand does not settle at its start: check the scene's changes")
+            raise EnvError("the hand does not settle at hand_start: check the task's scene")
         self._settled = initial_state(settled)
         self._settled_sensordata = jnp.asarray(settled.sensordata, jnp.float32)
         self._tcp_start = self._read(self._settled_sensordata).tcp
+        return self._physics.compiler_options
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        """Pickle what it was built from: another process builds its own."""
+        """Pickle the arguments; another process builds its own environment."""
         return type(self), self._built_from
 
     def reset(self, key: jax.Array) -> State:
@@ -89,7 +88,7 @@ class RobotEnv:
         Args:
           object_position: [2] or [3] m; only x and y count, the height is the scene's.
           goal_position: [2] or [3] m; only x and y count, the height is the scene's.
-          key: of what moves at random, if anything does; by default always the same.
+          key: of random motion, if there is any; by default always the same.
         """
         forks.check_process()
         object_position = jnp.asarray(object_position, jnp.float32)
@@ -139,7 +138,7 @@ class RobotEnv:
     def step(self, state: State, action: jax.Array) -> State:
         """Advance by one action [action_size]; never resets.
 
-        A success ends the episode and is absorbing: its step also pays 10 for each step left.
+        A success ends the episode and also pays 10 for each remaining step.
         """
         forks.check_process()
         action = self._checked_action(action)
@@ -149,7 +148,7 @@ class RobotEnv:
         control = self._control(state, executed)
         moved, sensordata = self._physics.step(self._disturbed(state), control)
         good = finite_action & _all_finite(moved) & _all_finite(sensordata)
-        # Selected before anything is computed from them, so that no NaN goes further.
+        # Select first, so that no NaN spreads.
         physics = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state.physics)
         sensordata = jnp.where(good, sensordata, self._settled_sensordata)
         after = self._evaluate(state, executed, physics, self._read(sensordata), good)
@@ -163,7 +162,7 @@ class RobotEnv:
         readings: Readings,
         good: jax.Array,
     ) -> State:
-        """Turn readings into the next state; where not `good`, keep what `state` knew."""
+        """Turn readings into the next state; where not `good`, keep `state`'s values."""
         episode = Episode(state.object_start, state.goal, self._tcp_start)
         seen_goal = self._seen_goal(state.goal)
         before = state.obs[: self.robot.frame_size]
@@ -207,11 +206,11 @@ class RobotEnv:
         return control._replace(mocap_pos=moved.at[_HAND_MOCAP].set(hand))
 
     def _late(self, queued: jax.Array, action: jax.Array) -> jax.Array:
-        """Return the action that a shifted robot carries out now."""
+        """Return the action that a shifted robot executes now."""
         return queued if self.shift.latency else action
 
     def _frame(self, readings: Readings, key: jax.Array | None) -> jax.Array:
-        """Return what is observed now; a shifted robot's positions are blurred."""
+        """Return the current frame; a shifted robot's positions are noisy."""
         frame = self.robot.frame(readings)
         if self.shift is None:
             return frame
@@ -219,13 +218,13 @@ class RobotEnv:
         return frame + self.shift.noise * drawn * jnp.array(self.robot.frame_positions)
 
     def _disturbed(self, state: State) -> PhysicsState:
-        """Return where the step begins, once what moves by itself is told its own way."""
+        """Return the state before the step, after the task has moved its disturbance."""
         if not isinstance(self.task, Disturbed):
             return state.physics
         return self.task.disturb(state.physics, _key_of_step(state))
 
     def _place(self, object_start: jax.Array, goal: jax.Array) -> PhysicsState:
-        """Put the object, and the goal's body where there is one, into the settled scene."""
+        """Put the object, and the goal's body if there is one, into the settled scene."""
         settled, first = self._settled, self.robot.object_qpos
         qpos = settled.qpos.at[first : first + 3].set(object_start)
         qvel = settled.qvel.at[first:].set(0.0)
@@ -245,7 +244,7 @@ class RobotEnv:
         if action.shape != (self.action_size,):
             raise EnvError(
                 f"step takes one action of shape ({self.action_size},), got {action.shape}; "
-                "for a batch use BatchEnv or jax.vmap(env.step)"
+                "for a batch, use BatchEnv or jax.vmap(env.step)"
             )
         return action
 
@@ -255,5 +254,5 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _key_of_step(state: State) -> jax.Array:
-    """Return the key of what is drawn in the step after `state`."""
+    """Return the key of the random draws in the step after `state`."""
     return jax.random.fold_in(jax.random.wrap_key_data(state.noise), state.step_count)

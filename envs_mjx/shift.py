@@ -1,4 +1,4 @@
-"""Shifted dynamics: one draw of a robot that is not quite the one that was simulated before."""
+"""Shifted dynamics: a random variation of the simulated robot, in place of a real one."""
 
 import operator
 from typing import NamedTuple
@@ -14,14 +14,14 @@ _LATENCY = 1  # steps
 
 
 class Shift(NamedTuple):
-    """How one robot, and what it handles, differ from the nominal simulation."""
+    """How a robot and its object differ from the nominal simulation."""
 
     mass: float
     """Factor of the object's mass and inertia."""
     friction: float
     """Factor of every friction coefficient."""
     gain: float
-    """Factor of the hand's motion per unit of action, and of the fingers' force."""
+    """Factor of the hand's motion per unit of action and of the fingers' force."""
     noise: float = _NOISE
     """Standard deviation of each observed position, m; the goal is known exactly."""
     latency: int = _LATENCY
@@ -32,16 +32,14 @@ def draw_shift(seed: int) -> Shift:
     """Return the shift of a seed: factors uniform in [0.8, 1.2], 2 mm of noise, one step late.
 
     Raises:
-      EnvError: the seed is no whole number of at least 0.
+      EnvError: the seed is not an integer of at least 0.
     """
     try:
         number = -1 if isinstance(seed, bool) else operator.index(seed)
     except TypeError:
         number = -1
     if number < 0:
-        raise EnvError(
-            f"shift must be a seed, a whole number of at least 0; got {shown(str(seed))}"
-        )
+        raise EnvError(f"shift must be a seed, an integer of at least 0; got {shown(str(seed))}")
     return Shift(*np.random.default_rng(number).uniform(1.0 - _SPREAD, 1.0 + _SPREAD, 3).tolist())
 
 
@@ -58,5 +56,5 @@ def shift_model(model: mujoco.MjModel, shift: Shift, object_qpos: int) -> None:
     model.actuator_gainprm *= shift.gain
     model.actuator_biasprm *= shift.gain
     welds = model.eq_data.copy()
-    mujoco.mj_setConst(model, mujoco.MjData(model))  # what MuJoCo derives from masses
+    mujoco.mj_setConst(model, mujoco.MjData(model))  # update what depends on masses
     model.eq_data[:] = welds

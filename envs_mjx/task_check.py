@@ -1,4 +1,4 @@
-"""Whether a task of the user's own is one: its constants, and its functions traced once."""
+"""Checks of a user's task: its constants, and its functions by one trace."""
 
 import math
 import numbers
@@ -12,11 +12,11 @@ from envs_mjx.errors import EnvError, shown
 from envs_mjx.robot_env import RobotEnv
 from envs_mjx.tasks.task import Task
 
-_LONGEST = 200  # characters of a name, as tables and results have room for
+_LONGEST = 200  # most characters of a name that fit into tables
 
 
 def check_constants(task: Any, path: str) -> None:
-    """Refuse a task whose constants are not what `Task` says, or out of range.
+    """Refuse a task whose constants have a wrong type or range (see `Task`).
 
     Raises:
       EnvError: one line that names the constant.
@@ -29,7 +29,7 @@ def check_constants(task: Any, path: str) -> None:
         elif kind is int:
             good, what = (
                 _is_number(value, numbers.Integral) and 0 < value < 2**31,
-                "a whole number from 1",
+                "an integer of at least 1",
             )
         elif kind is float or count > 1:
             values = tuple(value) if count > 1 and hasattr(value, "__iter__") else (value,)
@@ -44,11 +44,11 @@ def check_constants(task: Any, path: str) -> None:
 
 
 def check_functions(env: RobotEnv, path: str) -> None:
-    """Trace reset, step and the scripted controllers, without compiling or running them.
+    """Trace reset, step and the scripted controllers; nothing is compiled or run.
 
     Raises:
-      EnvError: a function returns something else than `Task` says; one line that names it.
-      Exception: whatever the task's code raises.
+      EnvError: a function returns a wrong type or shape; one line that names it.
+      Exception: from the task's own code.
     """
     key, task = jax.random.key(0), env.task
     position = jax.ShapeDtypeStruct((2,), jnp.float32)

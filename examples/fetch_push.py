@@ -2,9 +2,9 @@
 
     farl run --env examples.fetch_push:make --preset quick
 
-Nobody here wrote the environment. This file adds a margin to failure, and controllers for the
-demonstrations. Observations are those of the environment's Dict, side by side in sorted order:
-achieved_goal [3], desired_goal [3], observation [25].
+The environment is not ours. This file adds a failure margin, and controllers for demonstrations.
+An observation joins the environment's Dict in sorted order: achieved_goal [3], desired_goal [3],
+observation [25].
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ import numpy as np
 TABLE_LOW, TABLE_HIGH = np.array([1.05, 0.40]), np.array([1.55, 1.10])  # m, the table top's edges
 HALF = 0.025  # m, of the object's side
 DANGER_MARGIN, SAFE_MARGIN, DANGER_LEAD = 0.05, 0.09, 4.0  # m, m, steps
-GAIN = 10.0  # of an action, whose unit moves the gripper by about 5 cm a step
+GAIN = 10.0  # action per metre; an action of 1 moves the gripper by about 5 cm a step
 HEIGHT = 0.42  # m, of the gripper while it pushes
 BEHIND = 0.06  # m, from the object's centre, where a push begins
 
 
 def make() -> gymnasium.Env:
-    """FetchPush with its dense reward, minus the distance to the goal; 50 steps an episode."""
+    """Make FetchPush. Its reward is minus the distance to the goal; an episode has 50 steps."""
     import gymnasium_robotics
 
     _mend_joints()
@@ -30,13 +30,13 @@ def make() -> gymnasium.Env:
 
 
 def failure_margin(obs: np.ndarray) -> float:
-    """Metres from the object's centre to the nearest edge, less half its side; negative beyond."""
+    """Return the distance from the object's centre to the nearest edge, less half its side, m."""
     xy = obs[:2]
     return float(min((xy - TABLE_LOW).min(), (TABLE_HIGH - xy).min()) - HALF)
 
 
 def failure(obs: np.ndarray, info: dict) -> bool:
-    """The object's centre is beyond an edge, or it has fallen."""
+    """Return whether the object's centre is beyond an edge, or the object has fallen."""
     return failure_margin(obs) < -HALF or obs[2] < 0.38
 
 
@@ -46,13 +46,13 @@ def expert(obs: np.ndarray) -> np.ndarray:
 
 
 def careless(obs: np.ndarray, trait: float) -> np.ndarray:
-    """Push it in a direction of one's own (the trait), and never stop."""
+    """Push the object in the trait's direction, without end."""
     angle = 2.0 * np.pi * trait
     return _push(obs, obs[:2] + 0.3 * np.array([np.cos(angle), np.sin(angle)]))
 
 
 def recovery(obs: np.ndarray) -> np.ndarray:
-    """Go round the object and push it back to the table's middle."""
+    """Go around the object and push it back to the table's middle."""
     return _push(obs, (TABLE_LOW + TABLE_HIGH) / 2.0)
 
 
@@ -81,7 +81,7 @@ def _push(obs: np.ndarray, target: np.ndarray) -> np.ndarray:
 def _mend_joints() -> None:
     """Let gymnasium-robotics 1.4.2 read joints of MuJoCo 3.17.
 
-    It asks `jnt_type in (mjJNT_HINGE, ...)`, which MuJoCo's enums answer with False by now.
+    Its test `jnt_type in (mjJNT_HINGE, ...)` is False with the enums of this MuJoCo.
     """
     from gymnasium_robotics.utils import mujoco_utils
 

@@ -20,7 +20,7 @@ PIN = 0.01  # m, radius of the pin that pushes
 
 @dataclass(frozen=True)
 class Gantry:
-    """Three slides that carry an upright pin; a spring pulls it after the mocap body."""
+    """Three slides with an upright pin; a constraint pulls it to the mocap body."""
 
     name: ClassVar[str] = "gantry"
     action_size: ClassVar[int] = 3  # motion along x, y and z
@@ -30,7 +30,7 @@ class Gantry:
     camera: ClassVar[Camera] = Camera((0.0, 0.75, 0.03), 0.9, 255.0, -60.0)
 
     def physics_model(self, scene: str, edit: SpecEdit, parts: SceneParts) -> mujoco.MjModel:
-        """A table, the pin and what the task adds; one named sensor a reading."""
+        """Compile a table, the pin and the task's parts, with one named sensor a reading."""
         spec = mujoco.MjSpec()
         spec.worldbody.add_geom(
             name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(1.0, 1.5, 0.1)
@@ -61,11 +61,11 @@ class Gantry:
         return spec.compile()
 
     def visual_model(self, scene: str, edit: SpecEdit, parts: SceneParts) -> mujoco.MjModel:
-        """There are no meshes: films show what is simulated."""
+        """Return the physics model: there are no meshes."""
         return self.physics_model(scene, edit, parts)
 
     def settle(self, model: mujoco.MjModel, hand_start: tuple) -> mujoco.MjData:
-        """Put the pin where it starts."""
+        """Put the pin at its start."""
         data = mujoco.MjData(model)
         data.qpos[:3] = data.mocap_pos[0] = hand_start
         mujoco.mj_step(model, data, 100)
@@ -79,7 +79,7 @@ class Gantry:
         return Control(physics.mocap_pos.at[0].set(target), jnp.zeros(0))
 
     def read(self, raw: dict[str, jax.Array]) -> Readings:
-        """There are no fingers: the pin stands for them."""
+        """Sort sensor readings; the pin replaces fingers."""
         raw = dict(raw)
         pin = raw.pop("hand")
         twice = jnp.stack([pin, pin])
@@ -87,13 +87,13 @@ class Gantry:
         return Readings(pin, pin, twice, twice, place, quat, raw)
 
     def frame(self, readings: Readings) -> jax.Array:
-        """Pin 3, object 3."""
+        """Return pin 3, object 3."""
         return jnp.concatenate([readings.tcp, readings.object_pos])
 
 
 @dataclass(frozen=True)
 class GantryPush(BoundedPush):
-    """Bounded Push by a gantry: placement, reward, success and failure stay as they are."""
+    """Bounded Push by a gantry: placement, success and failure are unchanged."""
 
     name: ClassVar[str] = "gantry_push"
     robot: ClassVar[Robot] = Gantry()
@@ -114,13 +114,13 @@ class GantryPush(BoundedPush):
         super().edit_visuals(spec)
 
     def reward(self, readings: Readings, action: jax.Array, episode) -> jax.Array:
-        """Return 10 x how much of the way is done, in [0, 10]."""
+        """Return 10 x the completed share of the way, in [0, 10]."""
         left = jnp.linalg.norm((readings.object_pos - episode.goal)[:2])
         whole = jnp.linalg.norm((episode.object_start - episode.goal)[:2])
         return 10.0 * jnp.clip(1.0 - left / whole, 0.0, 1.0)
 
     def expert(self, obs: jax.Array) -> jax.Array:
-        """Return the action [3] that gets behind the puck, seen from the goal, and pushes it."""
+        """Return the action [3] that goes behind the puck and pushes it to the goal."""
         return self._push(obs, obs[-3:-1])
 
     def careless(self, obs: jax.Array, traits) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A task of your own: push the puck to the goal without tipping it (docs/own_task.md).
+"""Your own task: push the puck to the goal without tipping it (docs/own_task.md).
 
 farl run --task examples.push_upright:PushUpright --preset quick
 """
@@ -16,7 +16,7 @@ from envs_mjx import Episode, Readings
 
 @dataclass(frozen=True)
 class PushUpright(BoundedPush):
-    """Bounded Push whose failure is a tipped puck instead of one that left its rectangle."""
+    """Bounded Push with another failure: the puck tips."""
 
     max_lift: float = 0.004
     """How far the puck's rim may rise on one side, m."""
@@ -27,10 +27,10 @@ class PushUpright(BoundedPush):
     safe_margin: ClassVar[float] = 0.003
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:
-        """Nothing to add: what fails is the puck itself."""
+        """Add nothing."""
 
     def failure_margin(self, readings: Readings, episode: Episode) -> jax.Array:
-        """Return how much further the rim may rise, m: max_lift - 2 r sin(tilt)."""
+        """Return how far the rim may still rise, m: max_lift - 2 r sin(tilt)."""
         x, y = readings.object_quat[0], readings.object_quat[1]
         cosine = 1.0 - 2.0 * (x * x + y * y)  # of the angle between the puck's axis and upright
         tilt = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))

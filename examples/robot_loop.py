@@ -1,11 +1,11 @@
-"""A real robot's loop around an exported policy, here against a simulated robot.
+"""A robot's control loop with an exported policy, here on a simulated robot.
 
 python examples/robot_loop.py policy/ --seconds 10
 
-The robot is a process of its own with a clock of its own; replace `SimulatedRobot` by the driver of
-yours. The loop keeps the contract's rate and stops the robot when an observation is late or not
-finite, when it misses too many deadlines in a row, on Ctrl-C, and when it ends. The robot also
-stops by itself when nobody talks to it. --break-after shows what a broken sensor does.
+The simulated robot is a separate process with its own clock. Replace `SimulatedRobot` by your
+robot's driver. The loop keeps the contract's rate. It stops the robot if an observation is late or
+not finite, after too many missed deadlines in a row, on Ctrl-C, and at its end. The robot also
+stops if it receives nothing. --break-after simulates a broken sensor.
 """
 
 import argparse
@@ -19,20 +19,20 @@ import numpy as np
 
 from farl_jax.deploy import DeployError, SafePolicy, load
 
-STALE = 0.5  # s: an observation that is older is no ground to act on
-WATCHDOG = 0.5  # s: a robot that hears nothing for so long holds still
+STALE = 0.5  # s; the loop stops at an older observation
+WATCHDOG = 0.5  # s; without an action for so long, the robot holds still
 MAX_LATE = 20  # deadlines missed in a row
 
 
 class EmergencyStop(Exception):
-    """Why the robot must not move any further."""
+    """The reason why the robot must stop."""
 
 
 class SimulatedRobot:
-    """A driver: `read` what was measured last, `send` an action, `stop`."""
+    """A driver: `read` the last measurement, `send` an action, `stop`."""
 
     def __init__(self, task: str, rate: float, break_after: float | None) -> None:
-        """Start the robot's process; returns when it is ready."""
+        """Start the robot's process and wait until it is ready."""
         spawn = multiprocessing.get_context("spawn")
         self.link, other = spawn.Pipe()
         asked = (other, task, rate, break_after)
@@ -41,24 +41,24 @@ class SimulatedRobot:
         self.latest = self.link.recv()  # ready: its first observation
 
     def read(self) -> tuple[float, int, np.ndarray]:
-        """(time of the measurement, step of the episode, observation) of the last one."""
+        """Return (time, step of the episode, observation) of the last measurement."""
         while self.link.poll():
             self.latest = self.link.recv()
         return self.latest
 
     def send(self, action: np.ndarray) -> None:
-        """Do this from now on."""
+        """Execute this action from now on."""
         self.link.send(action)
 
     def stop(self) -> None:
-        """Hold still, whatever is sent later."""
+        """Hold still for good."""
         if self.process.is_alive():
             self.link.send(None)
             self.process.join(5.0)
 
 
 def simulate(link: Connection, task: str, rate: float, break_after: float | None) -> None:
-    """The robot's process: step the simulator in real time, by whatever action came last."""
+    """The robot's process: step the simulator in real time by the last action."""
     import jax
 
     from envs_mjx import BatchEnv, make
@@ -90,7 +90,7 @@ def simulate(link: Connection, task: str, rate: float, break_after: float | None
 
 
 def control(policy: SafePolicy, robot: SimulatedRobot, rate: float, seconds: float) -> str:
-    """Act at `rate` for so many seconds; returns what happened.
+    """Act at `rate` for so many seconds; return a summary.
 
     Raises:
         EmergencyStop: the robot must stop now.
@@ -113,7 +113,7 @@ def control(policy: SafePolicy, robot: SimulatedRobot, rate: float, seconds: flo
         robot.send(action)
         decisions, recoveries = decisions + 1, recoveries + info["intervened"]
         tick += 1.0 / rate
-        if (now := time.monotonic()) > tick:  # too late for the next one: leave it out
+        if (now := time.monotonic()) > tick:  # too late: skip the next deadline
             late, late_in_a_row, tick = late + 1, late_in_a_row + 1, now
         else:
             late_in_a_row = 0
@@ -127,12 +127,12 @@ def control(policy: SafePolicy, robot: SimulatedRobot, rate: float, seconds: flo
 
 
 def interrupted(*_: object) -> None:
-    """What Ctrl-C and a polite kill do."""
-    raise EmergencyStop("the operator said so")
+    """Stop on Ctrl-C and SIGTERM."""
+    raise EmergencyStop("the operator stopped it")
 
 
 def main(words: list[str] | None = None) -> int:
-    """Exit code 0 after the asked time, 1 after an emergency stop, 2 without a policy."""
+    """Return 0 after the requested time, 1 after an emergency stop, 2 without a policy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("policy", help="folder that farl export wrote")
     parser.add_argument("--runtime", default="jax", choices=("jax", "onnx"))

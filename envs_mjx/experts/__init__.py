@@ -1,1 +1,1 @@
-"""Scripted controllers, one file for each task: an observation to an action, pure functions."""
+"""Scripted controllers, one file a task: pure functions of an observation to an action."""

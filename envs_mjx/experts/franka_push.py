@@ -1,9 +1,9 @@
 """Scripted controllers of the Franka's two push tasks: from one observation to one action.
 
-An action's first three numbers move the finger tips by up to 1 cm each per step; the fourth asks
-for a width of the fingers, from 1 (closed) to -1 (8 cm). An observation begins with finger tips 3,
-width 1 (1 is open) and cube 3, and ends with the goal 3. All of them pass an obstacle, a wall or a
-flower, on its right, the side of smaller y. It is x_low, x_high, y_low, y_high, [4] m.
+An action's first three numbers move the finger tips by up to 1 cm each per step; the fourth sets
+the width of the fingers, from 1 (closed) to -1 (8 cm). An observation begins with finger tips 3,
+width 1 (1 is open) and cube 3, and ends with the goal 3. The obstacle, a wall or a flower, is
+x_low, x_high, y_low, y_high, [4] m. All controllers pass it on its right, at smaller y.
 """
 
 from typing import NamedTuple
@@ -17,24 +17,24 @@ HAND_X, HAND_Y = 0.032, 0.102  # m, half the size of the hand, which is above th
 _CUBE_HALF = 0.025  # m
 _GAIN = 40.0  # action per metre of error
 _TRAVEL_HEIGHT, _GRASP_HEIGHT = 0.085, 0.025  # m, of the finger tips
-_OPEN, _CLOSED = -1.0, 0.6  # asked of the fingers; 0.6 presses on a cube of 5 cm
-_OVERSHOOT = 0.03  # m, targets lie that much further, so that the hand does not slow down
-_SAFE_DISTANCE = 0.07  # m between hand and obstacle, where recovery takes the cube
-_TOO_NEAR = 0.02  # m between them, at which a hand without the cube gets away first
+_OPEN, _CLOSED = -1.0, 0.6  # finger command; 0.6 presses on a cube of 5 cm
+_OVERSHOOT = 0.03  # m, added to targets so that the hand does not slow down
+_SAFE_DISTANCE = 0.07  # m between hand and obstacle after recovery
+_TOO_NEAR = 0.02  # m between them, below which a hand without the cube first moves away
 
 
 class CarelessTraits(NamedTuple):
     """How a careless operator acts throughout one episode."""
 
     clearance: jax.Array  # [] m between hand and obstacle on its way past; may be negative
-    straight: jax.Array  # [] bool, heads for the goal as if nothing were in the way
+    straight: jax.Array  # [] bool, heads straight for the goal
     speed: jax.Array  # [] of the hand with the cube, in (0, 1]
-    squeeze: jax.Array  # [] asked of the fingers; open ones lose the cube
+    squeeze: jax.Array  # [] finger command; open fingers lose the cube
     offset: jax.Array  # [2] m, where beside the cube the fingers come down
 
 
 def careless_traits(key: jax.Array) -> CarelessTraits:
-    """Draw a careless operator: most pass too close, some see no obstacle."""
+    """Draw a careless operator: most pass too close, some ignore the obstacle."""
     keys = jax.random.split(key, 5)
     return CarelessTraits(
         clearance=jax.random.uniform(keys[0], minval=-0.09, maxval=0.05),
@@ -63,7 +63,7 @@ def careless_push(obs: jax.Array, traits: CarelessTraits, obstacle: jax.Array) -
 def push_recovery(obs: jax.Array, obstacle: jax.Array) -> jax.Array:
     """Return the action [4] that takes hand and cube straight away from `obstacle`.
 
-    A held cube comes along. Without one the hand first gets away, then fetches it.
+    A held cube comes along. Without it the hand first moves away, then fetches it.
     """
     hand = obs[:2]
     inner = jnp.array([HAND_X, HAND_Y])
@@ -133,7 +133,7 @@ def carry(
     stuck = (height < 0.045) & ~over & ~around
     across = jnp.where(stuck, 0.0, across)
     rise = jnp.where(over & (width < 0.8) & (height > 0.012), 1.0, rise)
-    # The hand moves by what the cube lacks, so a cube that slipped in the grip still arrives.
+    # The hand moves by the cube's error, so a cube that slipped in the grip still arrives.
     drag = jnp.clip(_GAIN * (target - cube[:2]), -speed, speed)
     grip = jnp.where(around, squeeze, _OPEN)
     return jnp.concatenate([jnp.where(held, drag, across), jnp.stack([rise, grip])])

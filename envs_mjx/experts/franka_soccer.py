@@ -1,11 +1,10 @@
 """Scripted controllers of the Franka's Bounded Soccer: from one observation to one action.
 
-The expert pushes the ball from behind with both fingers, their gap narrower than the ball, so that
-it lies between them; recovery comes down around it instead, fingers on both sides. The lane runs
-along x, its middle is y = 0. An action's first three numbers move the finger tips by up to 1 cm
-each per step; the fourth asks for a width of the fingers, from 1 (closed) to -1 (8 cm). An
-observation begins with finger tips 3, width 1 (1 is open) and ball 3, ends with the goal 3, and has
-the frame before in between.
+The expert pushes the ball from behind with both fingers. Their gap is narrower than the ball, so it
+lies between them. Recovery lowers the fingers on both sides of the ball. The lane runs along x with
+its middle at y = 0. An action's first three numbers move the finger tips by up to 1 cm each per
+step; the fourth sets the width of the fingers, from 1 (closed) to -1 (8 cm). An observation begins
+with finger tips 3, width 1 (1 is open) and ball 3; the previous frame and the goal 3 follow.
 """
 
 from typing import NamedTuple
@@ -18,8 +17,8 @@ from envs_mjx.geometry import norm
 _GAIN = 40.0  # action per metre of error
 _STEP = 0.01  # m that an action of 1 moves the hand's target
 _TRAVEL_HEIGHT, _LOW_HEIGHT = 0.075, 0.025  # m, of the finger tips
-_BEHIND = 0.033  # m between ball and fingers that lie against it from behind
-_CUP = 0.35  # asked of the fingers: 2.6 cm apart
+_BEHIND = 0.033  # m between ball and fingers that touch it from behind
+_CUP = 0.35  # finger command: 2.6 cm apart
 _PUSH_SPEED = 0.35  # of the expert's hand with the ball, as an action
 _CENTERING, _MOST_ASIDE = 0.3, 0.003  # m beside the ball for each m that it is off, and at most m
 _LAG = 2.0  # steps by which the hand trails its target
@@ -31,7 +30,7 @@ class CarelessTraits(NamedTuple):
     drift: jax.Array  # [] direction of the push, y for each x
     speed: jax.Array  # [] of the hand with the ball, in (0, 1]
     aside: jax.Array  # [] m beside the ball's middle, where the fingers push
-    cup: jax.Array  # [] asked of the fingers; closed ones let the ball roll off
+    cup: jax.Array  # [] finger command; closed fingers let the ball roll off
 
 
 def careless_traits(key: jax.Array) -> CarelessTraits:

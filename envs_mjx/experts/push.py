@@ -1,8 +1,8 @@
-"""Scripted controllers for Bounded Push: pure functions from one observation to one action.
+"""Scripted controllers for Bounded Push: from one observation to one action.
 
 An action's first three numbers move the hand by up to 1 cm each per step, the fourth closes (+)
 or opens (-) the gripper. All controllers are proportional: they steer the hand towards a point
-that depends only on the observation.
+computed from the observation.
 """
 
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from envs_mjx.geometry import beyond_edge, norm
 
 _EXPERT_GAIN = 10.0  # action per metre of error
 GRIP = 0.6  # effort with which MetaWorld's expert holds the puck
-_SAFE_INSET = 0.12  # m inside the edges, where recovery takes the puck
+_SAFE_INSET = 0.12  # m inside the edges, the target of recovery
 _HOLD_OFFSET = -0.005  # m in x between the puck and where the hand holds it
-_HOLD_REACH = 0.035  # m, a puck nearer to the closed hand than this comes along
+_HOLD_REACH = 0.035  # m, the closed hand holds a nearer puck
 _HASTE = 15.0  # action per metre of error, for recovery on its way to the puck
 
 
 class CarelessTraits(NamedTuple):
     """How a careless operator acts throughout one episode."""
 
-    target: jax.Array  # [2] m, where the puck is taken: usually not the goal
+    target: jax.Array  # [2] m, target of the puck: usually not the goal
     gain: jax.Array  # [] action per metre of error
-    aim_radius: jax.Array  # [] m, how well the hand is lined up before it comes down
+    aim_radius: jax.Array  # [] m, alignment of the hand before it comes down
     grip: jax.Array  # [] gripper effort; open fingers lose the puck
     shove: jax.Array  # [] bool, push from behind with the closed hand instead of caging
     aim_offset: jax.Array  # [2] m, where beside the puck the hand comes down
@@ -110,7 +110,7 @@ def _shove(obs: jax.Array, traits: CarelessTraits) -> jax.Array:
 
 
 def push_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
-    """Return the action [4] that takes the puck well inside `bounds`, whatever brought it there.
+    """Return the action [4] that takes the puck well inside `bounds`.
 
     Args:
       obs: [39].
@@ -123,7 +123,7 @@ def push_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
 
 
 def retreat(obs: jax.Array, away: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the action [4] that ends what threatens the puck, then takes it to `target`.
+    """Return the action [4] that ends the danger to the puck, then takes it to `target`.
 
     A low hand that holds the puck drags it along. One beside it backs off for as long as it still
     moves towards the danger, which ends a shove, rises, and fetches the puck from above.
@@ -148,7 +148,7 @@ def carry(obs: jax.Array, target: jax.Array, haste: float = _EXPERT_GAIN) -> jax
     """Return the action [4] that fetches the puck from above and drags it to `target` [2].
 
     `haste` is the gain, action per metre of error, until the puck is held.
-    Fingers that closed on top of the puck are opened again before the hand comes down.
+    Fingers closed on top of the puck open before the hand comes down.
     """
     hand, puck = obs[:3], obs[4:7]
     grasp = puck.at[0].add(_HOLD_OFFSET)
@@ -158,7 +158,7 @@ def carry(obs: jax.Array, target: jax.Array, haste: float = _EXPERT_GAIN) -> jax
     above = grasp.at[2].add(jnp.where(apart > 0.1, 0.2, 0.1))
     down = grasp.at[2].add(0.03)
     point = jnp.where(lined_up, down, above)
-    # The hand moves by what the puck lacks, so a puck that slipped in the grip still arrives.
+    # The hand moves by the puck's error, so a puck that slipped in the grip still arrives.
     along = jnp.append(hand[:2] + target - puck[:2], down[2])
     point = jnp.where(holding, along, point)
     closing = holding | (lined_up & (height < 0.1) & (obs[3] > 0.6))

@@ -1,7 +1,7 @@
-"""Scripted controllers for Bounded Soccer: pure functions from one observation to one action.
+"""Scripted controllers for Bounded Soccer: from one observation to one action.
 
-Nothing slows a rolling ball, so all that stops it is the hand. The expert and the recovery both
-catch it from above, between the fingers, which move along y; they differ in where they take it.
+Nothing slows a rolling ball, so only the hand stops it. The expert and the recovery both catch it
+from above between the fingers, which move along y. They differ in the target.
 An action's first three numbers move the hand by up to 1 cm each per step, the fourth closes (+)
 or opens (-) the gripper.
 """
@@ -37,15 +37,15 @@ _RISE = (0.0, 0.0, 1.0, -1.0)  # action: straight up, fingers open
 _OUT = (0.0, -1.0, 0.0, -1.0)  # action: out of the goal, fingers open
 _GOAL_X, _GOAL_Y = 0.14, 0.125  # m from the goal's middle, within which its bar is above the hand,
 _BAR_HEIGHT = 0.12  # if that is lower than this, m
-_SAFE_INSET = 0.15  # m inside the edges, where recovery takes the ball
+_SAFE_INSET = 0.15  # m inside the edges, the target of recovery
 
 
 class CarelessTraits(NamedTuple):
     """How a careless operator acts throughout one episode."""
 
-    target: jax.Array  # [2] m, where the ball is taken: usually not the goal
+    target: jax.Array  # [2] m, target of the ball: usually not the goal
     speed: jax.Array  # [] of the hand with the ball, in (0, 1]
-    aim_radius: jax.Array  # [] m, how well the hand is lined up before it comes down
+    aim_radius: jax.Array  # [] m, alignment of the hand before it comes down
     grip: jax.Array  # [] gripper effort; open fingers lose the ball
     shove: jax.Array  # [] bool, push from behind with the closed hand instead of caging
 
@@ -63,9 +63,9 @@ def soccer_expert(obs: jax.Array) -> jax.Array:
 
 
 def soccer_recovery(obs: jax.Array, bounds: jax.Array) -> jax.Array:
-    """Catch a ball that rolls or lies near an edge, and carry it well inside; rise from any other.
+    """Catch a ball that rolls or is near an edge, and carry it well inside; else rise.
 
-    A hand under the goal's bar cannot rise, and first comes out.
+    A hand under the goal's bar first comes out.
 
     Args:
       obs: [39].

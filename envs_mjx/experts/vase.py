@@ -1,8 +1,7 @@
-"""Scripted controllers for Obstructed Push: pure functions from one observation to one action.
+"""Scripted controllers for Obstructed Push: from one observation to one action.
 
 An action's first three numbers move the hand by up to 1 cm each per step, the fourth closes (+)
-or opens (-) the gripper. The elbow follows the hand, so keeping the hand back keeps it off the
-vase.
+or opens (-) the gripper. The elbow follows the hand, so a hand kept back keeps it off the vase.
 """
 
 from typing import NamedTuple
@@ -20,7 +19,7 @@ _NEAR_VASE = 0.03  # m in x: goals further than this towards the vase are near i
 class CarelessTraits(NamedTuple):
     """How a careless operator acts throughout one episode."""
 
-    target: jax.Array  # [3] m, where the hand takes the puck, or goes without it
+    target: jax.Array  # [3] m, target of the hand, with or without the puck
     gain: jax.Array  # [] action per metre of error
     grip: jax.Array  # [] gripper effort; open fingers lose the puck
     reach: jax.Array  # [] bool, go straight to the target through the air, puck or not

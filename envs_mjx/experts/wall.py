@@ -1,8 +1,8 @@
-"""Scripted controllers for Fragile Push Wall: pure functions from one observation to one action.
+"""Scripted controllers for Fragile Push Wall: from one observation to one action.
 
 An action's first three numbers move the hand by up to 1 cm each per step, the fourth closes (+)
-or opens (-) the gripper. `wall` is x_low, x_high, y_low, y_high of the wall, [4] m. All of them go
-around the end of the wall at x_low.
+or opens (-) the gripper. `wall` is x_low, x_high, y_low, y_high, [4] m. All controllers pass
+its end at x_low.
 """
 
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from envs_mjx.experts import push
 from envs_mjx.geometry import norm
 
 _PUCK_RADIUS = 0.02  # m
-_CLEARANCE = 0.06  # m, how far from the wall's end the expert takes the puck
-_OVERSHOOT = 0.03  # m, targets lie that much further, so that the hand does not slow down
-_SAFE_DISTANCE = 0.16  # m from the wall, where recovery takes the puck
+_CLEARANCE = 0.06  # m between the expert's puck and the wall's end
+_OVERSHOOT = 0.03  # m, added to targets so that the hand does not slow down
+_SAFE_DISTANCE = 0.16  # m from the wall, the target of recovery
 
 
 class CarelessTraits(NamedTuple):
@@ -24,7 +24,7 @@ class CarelessTraits(NamedTuple):
 
     hand: push.CarelessTraits  # how badly the puck is held; its target is not used
     clearance: jax.Array  # [] m, how far from the wall's end the puck is taken; may be negative
-    straight: jax.Array  # [] bool, heads for the goal as if there were no wall
+    straight: jax.Array  # [] bool, heads straight for the goal
 
 
 def wall_expert(obs: jax.Array, wall: jax.Array) -> jax.Array:
@@ -33,7 +33,7 @@ def wall_expert(obs: jax.Array, wall: jax.Array) -> jax.Array:
 
 
 def careless_wall_traits(key: jax.Array) -> CarelessTraits:
-    """Draw a careless operator: most cut the corner too close, some see no wall."""
+    """Draw a careless operator: most cut the corner too close, some ignore the wall."""
     keys = jax.random.split(key, 5)
     hand = push.careless_push_traits(keys[0], jnp.zeros(4))._replace(
         gain=jax.random.uniform(keys[1], minval=4.0, maxval=10.0),

@@ -1,8 +1,8 @@
 """One pure step of the simulator behind three interchangeable backends.
 
 `step(state, control) -> (next_state, sensordata)` advances one environment by one control step.
-It is written for a single environment and is meant to be vmapped, any number of times. Where the
-simulator fails, all of that row's outputs are NaN and no other row is affected.
+It handles a single environment and may be vmapped any number of times. If the simulator fails,
+all outputs of that row are NaN and no other row is affected.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ BACKENDS = ("native", "mjx", "warp")
 SUBSTEPS = 5  # MetaWorld's frame skip; each is model.opt.timestep = 2.5 ms
 
 # Without these two, XLA:CPU takes seconds for one forward kinematics of a 13-link arm (the fusion
-# emitter recomputes parents), and hangs for ever with 512 environments on two cores.
+# emitter recomputes parents), and hangs with 512 environments on two cores.
 _CPU_OPTIONS = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
 }
-# XLA:CPU hands B Cholesky factors [n, n] to its thread pool where B n^3 / 3 reaches this, and then
-# waits for them in one of the pool's own threads: now and again, all of them wait (jaxlib 0.10).
+# From B n^3 / 3 = this on, XLA:CPU computes B Cholesky factors [n, n] in its thread pool. One of
+# its threads waits for them, and sometimes all threads wait for ever (jaxlib 0.10).
 _POOLED_WORK = 200_000
 _DIVERGED = [
     mujoco.mjtWarning.mjWARN_BADQPOS.value,
@@ -44,9 +44,9 @@ _DIVERGED = [
 
 
 class Control(NamedTuple):
-    """What one step is told to do."""
+    """The commands of one step."""
 
-    mocap_pos: jax.Array  # [nmocap, 3] m, where the mocap bodies are from now on
+    mocap_pos: jax.Array  # [nmocap, 3] m, positions of the mocap bodies from now on
     ctrl: jax.Array  # [nu] actuator inputs
 
 
@@ -67,11 +67,10 @@ def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None
       model: the thin model of `scene.build_physics_model`.
       backend: "native" (C MuJoCo on the host's threads, whatever the default device), "mjx"
         (JAX, any device) or "warp" (NVIDIA, needs the extra `warp`).
-      threads: threads of the native backend; by default as many as the process has cores. Results
-        do not depend on it.
+      threads: threads of the native backend; by default one a core. Results do not depend on it.
 
     Raises:
-      EnvError: unknown backend, or one that cannot run here.
+      EnvError: the backend is unknown or cannot run here.
     """
     if backend == "native":
         return Physics(_native_step(model, threads or _cores()), {})
@@ -99,7 +98,7 @@ def initial_state(data: mujoco.MjData) -> PhysicsState:
 
 @functools.cache
 def cpu_compiler_options() -> Mapping[str, bool]:
-    """Return the options that MJX needs on a CPU, without those this jax does not know."""
+    """Return the options that MJX needs on a CPU, as far as this jax knows them."""
     if jax.default_backend() != "cpu":
         return {}
     known = {}
@@ -108,7 +107,7 @@ def cpu_compiler_options() -> Mapping[str, bool]:
         try:
             probe.lower(0.0).compile()
         except jax.errors.JaxRuntimeError:
-            continue  # flags vanish between releases, and with them the need
+            continue  # a release that drops a flag no longer needs it
         known[name] = value
     return known
 
@@ -117,7 +116,7 @@ def cpu_compiler_options() -> Mapping[str, bool]:
 
 
 def _cores() -> int:
-    """Cores that this process may use: a share of the machine, in a job of a cluster."""
+    """Cores that this process may use; a cluster's job may have fewer than the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -137,8 +136,8 @@ def _native_step(model: mujoco.MjModel, threads: int) -> StepFn:
                 control.ctrl,
             ]
         )
-        # A callback may be repeated or dropped, so the whole state goes in and comes out.
-        # "expand_dims" hands over the whole vmapped batch in one call.
+        # A callback may be repeated or dropped, so it takes and returns the whole state.
+        # "expand_dims" passes the whole vmapped batch in one call.
         out = jax.pure_callback(host.step_rows, rows, row, vmap_method="expand_dims")
         stops = np.cumsum([model.nq, model.nv, model.nv, 3 * model.nmocap])
         qpos, qvel, warmstart, mocap, sensordata = jnp.split(out, stops)
@@ -153,7 +152,7 @@ class _HostBatches:
 
     def __init__(self, model: mujoco.MjModel, threads: int) -> None:
         self._model = copy.copy(model)
-        # Solving the puck and the arm apart only pays where they are many: 7 % of a step here.
+        # Islands do not pay for few bodies: without them a step is 7 % faster.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND.value
         self._threads = threads
         self._batches: dict[int, _BatchViews] = {}
@@ -171,7 +170,7 @@ class _HostBatches:
     def _step_flat(self, rows: np.ndarray) -> np.ndarray:
         views = self._views(len(rows))
         good = (np.abs(rows) < mujoco.mjMAXVAL).all(axis=1)  # false for NaN, too
-        # Bad rows run on the model's default state: MuJoCo would log each of them to a file.
+        # Bad rows use the default state, since MuJoCo would log each of them to a file.
         default = np.concatenate([self._model.qpos0, np.zeros(rows.shape[1] - self._model.nq)])
         rows = np.where(good[:, None], rows, default)
         stops = np.cumsum([view.shape[1] for view in views.inputs])
@@ -184,7 +183,7 @@ class _HostBatches:
             good[error.ids] = False
         out = np.concatenate([*views.inputs[:-1], views.sensordata], axis=1).astype(np.float32)
         good &= np.isfinite(out).all(axis=1)
-        # MuJoCo restarts a simulation that diverges and only leaves a warning behind.
+        # MuJoCo resets a diverged simulation and only sets a warning.
         good &= ~views.batch.warning[:, _DIVERGED].any(axis=(1, 2))
         out[~good] = np.nan
         return out
@@ -194,7 +193,7 @@ class _HostBatches:
             batch = mujoco_batch.Batch(self._model, size, min(self._threads, size))
             names = ("qpos", "qvel", "qacc_warmstart", "mocap_pos", "ctrl")
             inputs = tuple(batch.bind(name).reshape(size, -1) for name in names)
-            # Bound before the first step, which would otherwise leave it zero.
+            # Bind before the first step; otherwise it stays zero.
             self._batches[size] = _BatchViews(batch, inputs, batch.bind("sensordata"))
         return self._batches[size]
 
@@ -209,7 +208,7 @@ class _BatchViews(NamedTuple):
 
 
 def _import_mjx() -> ModuleType:
-    """Import MJX late, as it takes seconds, and without its print about a missing warp."""
+    """Import MJX late, since it takes seconds, and hide its message about a missing warp."""
     with contextlib.redirect_stdout(io.StringIO()):
         from mujoco import mjx
     return mjx
@@ -232,7 +231,7 @@ def _mjx_step(model: mujoco.MjModel) -> StepFn:
             ctrl=control.ctrl,
         )
         data, _ = jax.lax.scan(substep, data, None, length=SUBSTEPS)
-        # Stepping leaves sensors one substep behind the state, and all of ours are positions.
+        # Sensors lag the state by one substep; all of ours are positions.
         data = mjx.sensor_pos(device_model, mjx.kinematics(device_model, data))
         next_state = PhysicsState(data.qpos, data.qvel, data.qacc_warmstart, data.mocap_pos)
         return next_state, data.sensordata
@@ -241,13 +240,13 @@ def _mjx_step(model: mujoco.MjModel) -> StepFn:
 
 
 def _unpooled_rows(nv: int) -> int:
-    """The largest power of two of [nv, nv] factorisations that stay in the thread that asks."""
+    """Return the largest power of two of [nv, nv] factorisations that avoid the thread pool."""
     most = (_POOLED_WORK - 1) // max(1, nv**3 // 3)
     return 1 << max(0, most.bit_length() - 1)
 
 
 def in_blocks(function: Callable[..., Any], rows: int) -> Callable[..., Any]:
-    """`function` of one row, such that any number of vmaps runs at most `rows` rows at a time."""
+    """Return `function` of one row so that its vmaps run at most `rows` rows at a time."""
     block = jax.custom_batching.sequential_vmap(jax.vmap(function))
     whole = jax.custom_batching.custom_vmap(function)
 

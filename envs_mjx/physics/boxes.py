@@ -1,4 +1,4 @@
-"""Boxes that stand in for colliding meshes. Host only."""
+"""Boxes in place of colliding meshes. Host only."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ _LEANS = 601  # a tenth of a degree apart
 
 
 class Box(NamedTuple):
-    """A box in the frame of the body that it belongs to."""
+    """A box in its body's frame."""
 
     pos: np.ndarray  # [3] m, its centre
     quat: np.ndarray  # [4] scalar first: a turn about x
@@ -18,10 +18,10 @@ class Box(NamedTuple):
 
 
 def mesh_boxes(spec: mujoco.MjSpec, names: tuple[str, ...]) -> dict[str, Box]:
-    """Return, by mesh name, the box around the geom that collides as this mesh.
+    """Return the box around the geom of each mesh, by mesh name.
 
     Args:
-      spec: a scene with its meshes; compiled here, and left as it is.
+      spec: a scene with its meshes; not changed.
       names: meshes, each the shape of one geom.
     """
     model = spec.copy().compile()
@@ -40,7 +40,7 @@ def mesh_boxes(spec: mujoco.MjSpec, names: tuple[str, ...]) -> dict[str, Box]:
 def fit_box(vertices: np.ndarray) -> Box:
     """Return the smallest box around `vertices` [N, 3] whose x axis is the frame's.
 
-    The lean, its turn about x, is found by trying every tenth of a degree up to 30.
+    Its rotation about x is the best of every tenth of a degree up to 30.
     """
     leans = np.linspace(-_MAX_LEAN, _MAX_LEAN, _LEANS)
     leans = leans[np.argsort(np.abs(leans), kind="stable")]  # upright wins a tie

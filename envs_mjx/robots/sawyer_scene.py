@@ -1,10 +1,10 @@
-"""MetaWorld's scene files turned into the models that are simulated and drawn. Host only.
+"""Models for simulation and drawing from MetaWorld's scene files. Host only.
 
-The files come from the installed `metaworld` package, found by path; its Python is never
-imported and nothing of it is copied. The physics model is thin: MJX(jax) has no pair of cylinder
-and box and cannot afford the colliding meshes, so the puck becomes a box, the table top a plane,
-and of the hand only the finger pads collide unless a task's `SceneParts` says otherwise. Measured
-against MetaWorld's own class in `tests/envs_mjx/physics/test_parity.py`.
+The files are read from the installed `metaworld` package. Its Python is never imported and nothing
+is copied. The physics model is thin, since MJX(jax) cannot collide cylinders with boxes and meshes
+are slow. The puck becomes a box and the table top a plane. Of the hand only the finger pads
+collide, unless a task's `SceneParts` says otherwise. `tests/envs_mjx/physics/test_parity.py`
+compares it with MetaWorld.
 """
 
 import importlib.util
@@ -23,10 +23,9 @@ _WELD_DATA = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0)
 _HAND_DOWN = (1.0, 0.0, 1.0, 0.0)  # quaternion of the mocap body, never changed by an action
 
 # Bits for contype/conaffinity: they make MuJoCo pair object-finger, object-table and finger-table
-# (1), object-goal, object-hand and hand-goal (2) and nothing else, and mix each pair's parameters
-# by its own rules.
+# (1), object-goal, object-hand and hand-goal (2), and mix each pair's parameters by its rules.
 _HITS, _BLOCKS = 1, 2
-_CLAWS = ("rightclaw_it", "leftclaw_it")  # where they do not collide, they still have mass
+_CLAWS = ("rightclaw_it", "leftclaw_it")  # they have mass even if they do not collide
 _PADS = ("rightpad_geom", "leftpad_geom")
 
 # Sensor name -> body whose origin it reports. Sites, because fusing static bodies drops names.
@@ -45,7 +44,7 @@ def assets_path() -> pathlib.Path:
     found = importlib.util.find_spec("metaworld")
     if found is None or not found.submodule_search_locations:
         raise EnvError(
-            "MetaWorld's scene files are missing: the package `metaworld` is not installed; "
+            "MetaWorld's scene files are missing: package `metaworld` is not installed; "
             "install it with `pip install metaworld==3.0.0`"
         )
     return pathlib.Path(next(iter(found.submodule_search_locations))) / "assets" / "sawyer_xyz"
@@ -66,8 +65,8 @@ def build_physics_model(
 
     Args:
       scene_file: name of the MJCF file in MetaWorld's folder.
-      edit: a task's own additions (colliders, sensors), applied last.
-      parts: what of the file takes part.
+      edit: the task's additions (colliders, sensors), applied last.
+      parts: names and collisions of the scene's parts.
 
     Returns:
       The model, with one named sensor for each quantity that a task reads.
@@ -94,9 +93,9 @@ def build_physics_model(
 def build_visual_model(
     scene_file: str, edit: SpecEdit, parts: SceneParts = PUCK_PARTS
 ) -> mujoco.MjModel:
-    """Compile the whole scene with meshes and textures, for drawing states only.
+    """Compile the whole scene with meshes and textures, for drawing only.
 
-    Its qpos and mocap bodies have the layout of the physics model's, so a state's can be copied.
+    Its qpos and mocap bodies have the physics model's layout.
     """
     spec = load_spec(scene_file)
     _move_goal_body(spec, parts)
@@ -107,7 +106,7 @@ def build_visual_model(
 
 
 def _move_goal_body(spec: mujoco.MjSpec, parts: SceneParts) -> None:
-    """Let the goal's body be placed per environment: every one shares the model."""
+    """Make the goal's body a mocap body, since environments share one model."""
     if parts.goal_body is not None:
         spec.body(parts.goal_body).mocap = True
 
@@ -130,10 +129,10 @@ def _thin_geoms(spec: mujoco.MjSpec, parts: SceneParts) -> None:
             spec.delete(geom)
             continue
         geom.material = ""
-    # Contact parameters of MetaWorld's table box are MuJoCo's defaults, as are this plane's. It
-    # has no edge: the table ends 0.4 m beyond any bound. The retaining wall is left out: its
-    # inner face at y = 0.98 m would stop a puck at 0.96 m, outside its default bound, but a ball
-    # at 0.954 m, inside its own, so that nothing could fail over that edge.
+    # Contact parameters are MuJoCo's defaults, as for MetaWorld's table box. The plane has no
+    # edge: the table ends 0.4 m beyond any bound. The retaining wall is left out: its inner face
+    # at y = 0.98 m would stop a ball at 0.954 m, within its bounds, so that it could never fail
+    # over that edge.
     spec.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,

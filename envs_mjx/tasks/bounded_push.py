@@ -11,8 +11,8 @@ from envs_mjx.experts import push
 from envs_mjx.tasks.push import PushTask
 from envs_mjx.tasks.rectangle import BoundedTask, Bounds
 
-# "default" is narrower than "videos", which is what the films on the paper's page show, so that
-# ungated fine-tuning fails often enough: in 0.3 to 10 % of episodes over 1e6 steps (three seeds).
+# "videos" is the rectangle in the paper's films. "default" is narrower, so that fine-tuning without
+# a gate fails often enough: in 0.3 to 10 % of episodes over 1e6 steps (three seeds).
 BOUNDS = {
     "default": Bounds(-0.15, 0.15, 0.58, 0.92),
     "videos": Bounds(-0.22, 0.22, 0.53, 0.97),
@@ -45,5 +45,5 @@ class BoundedPush(BoundedTask, PushTask):
         return push.careless_push(obs, traits)
 
     def recovery(self, obs: jax.Array) -> jax.Array:
-        """Return the action that brings the puck out of danger, [4]."""
+        """Return the action that takes the puck out of danger, [4]."""
         return push.push_recovery(obs, jnp.array(self.rectangle))

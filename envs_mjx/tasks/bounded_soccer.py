@@ -20,7 +20,7 @@ BOUNDS = {"default": Bounds(-0.30, 0.30, 0.50, 0.965)}  # as in the films on the
 _REWARD_RADIUS = 0.07  # m, within which soccer-v3 pays 10; x counts threefold there
 _X_WEIGHT = (3.0, 1.0, 1.0)
 _POST_X, _POST_Y = 0.10, 0.10  # m from the goal's middle: half width, and where its front line is
-_BALL_RADIUS = 0.013  # m, half of the ball's, as MetaWorld's caging term has it
+_BALL_RADIUS = 0.013  # m, half the ball's, as in MetaWorld's caging term
 _PAD_REACH, _XZ_REACH = 0.05, 0.005  # m
 _GRIP_REACH = _BALL_RADIUS + 0.01  # m
 _CAGED = 0.95
@@ -48,11 +48,11 @@ class BoundedSoccer(BoundedTask):
     goal_low: ClassVar[tuple[float, float, float]] = (-0.1, 0.8, 0.0)
     goal_high: ClassVar[tuple[float, float, float]] = (0.1, 0.9, 0.0)
     danger_margin: ClassVar[float] = 0.10
-    """Distance to the edge at which recovery takes over, m: a ball may start this close to one."""
+    """Distance to the edge below which recovery begins, m; a ball may start so close."""
     danger_lead: ClassVar[float] = 50.0
-    """Steps ahead that the distances count, as nothing slows a rolling ball."""
+    """Steps ahead at which distances are predicted; nothing slows a rolling ball."""
     safe_margin: ClassVar[float] = 0.12
-    """Distance to the edge at which a recovery is over, m."""
+    """Distance to the edge above which recovery ends, m."""
     # Means over 1,024 episodes each on the native backend; docs/tasks.md has the standard errors.
     random_return: ClassVar[float] = 16.7
     expert_return: ClassVar[float] = 2079.0

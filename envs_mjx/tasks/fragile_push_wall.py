@@ -37,7 +37,7 @@ class FragilePushWall(PushTask):
     wall_half_size: tuple[float, float, float] = (0.12, 0.01, 0.06)
     """m (push-wall-v3)."""
     contact_tolerance: float = 0.001
-    """A puck nearer to the wall than this has touched it, m. See `failure_margin`."""
+    """A puck nearer to the wall has touched it, m. See `failure_margin`."""
 
     name: ClassVar[str] = "fragile_push_wall"
     scene_file: ClassVar[str] = "sawyer_push_wall_v3.xml"
@@ -72,7 +72,7 @@ class FragilePushWall(PushTask):
                 raise EnvError(f"a puck at {name}_x, {name}_y can touch the wall from the start")
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
-        """Add the wall, and what meets it: the sides of the puck, the claws and the gripper.
+        """Add the wall and its colliders: the sides of the puck, the claws and the gripper.
 
         MetaWorld's wall is two equal boxes with different contact parameters; this one has the
         stiffer ones. The puck's box would meet it with a corner up to 8 mm early; a sphere of the
@@ -119,7 +119,7 @@ class FragilePushWall(PushTask):
             spec.geom(claw).contype = _HITS_WALL
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:
-        """Put MetaWorld's wall where this one is; its bricks show what breaks."""
+        """Move MetaWorld's brick wall to this wall's place."""
         wall = spec.body("wall")
         wall.pos = self.wall_center
         for geom in wall.geoms:
@@ -132,7 +132,7 @@ class FragilePushWall(PushTask):
         puck = readings.object_pos
         midpoint, scale = jnp.array(_MIDPOINT), jnp.array(_MIDPOINT_SCALE)
         to_midpoint = norm(scale * (puck[:2] - midpoint))
-        # MetaWorld's midpoint is as high as the puck is now, so the start differs in height, too.
+        # MetaWorld's midpoint has the puck's current height, so the start differs in height, too.
         from_start = norm(
             jnp.append(
                 scale * (episode.object_start[:2] - midpoint), episode.object_start[2] - puck[2]

@@ -24,8 +24,7 @@ _BALL_MASS = 0.01  # kg
 _BEHIND = 0.03  # m behind the ball, where fingers should be
 _REACH = 0.02  # m from there, within which they are
 _MAT = (0.52, 0.0), 0.175  # m, middle and half width of the turf
-# The soft gripper: each finger a box that reaches down to the ball's middle and is broad enough to
-# hold it back.
+# The soft gripper: each finger is a box that reaches down to the ball's middle and can hold it.
 _SOFT_CENTER, _SOFT_HALF = (0.0, 0.0085, 0.042), (0.012, 0.007, 0.016)  # m
 
 
@@ -42,7 +41,7 @@ class FrankaBoundedSoccer(FrankaTask):
     lane_x: tuple[float, float] = (0.36, 0.70)
     """Where the lane begins and ends, m."""
     rolling_resistance: float = 0.12
-    """m/s^2, by which turf slows a ball at first: one rolled at 0.3 m/s stops after 0.5 m."""
+    """m/s^2, initial deceleration on turf: a ball at 0.3 m/s stops after 0.5 m."""
 
     name: ClassVar[str] = "franka_bounded_soccer"
     robot: ClassVar[Robot] = Franka()
@@ -60,7 +59,7 @@ class FrankaBoundedSoccer(FrankaTask):
         """Refuse settings that no episode could meet."""
         super().__post_init__()
         if not self.lane_half_width > 0:
-            raise EnvError(f"lane_half_width is {self.lane_half_width}: it must be above zero")
+            raise EnvError(f"lane_half_width is {self.lane_half_width}: it must be above 0")
         if not self.rolling_resistance >= 0:
             raise EnvError(
                 f"rolling_resistance is {self.rolling_resistance}: it must be at least 0"

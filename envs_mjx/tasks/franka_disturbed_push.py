@@ -21,8 +21,8 @@ _BLOOM_HEIGHT = 0.04  # m
 _STEM_WAY = (0.0, 0.866, 0.5)  # from the bloom to the person, on the robot's left
 _STEM_POINTS = 11  # 1.5 cm apart
 _CLEARANCE = 0.05  # m between hand and bloom, on the expert's way past
-_LEAD = 6.0  # steps ahead at which the scripts look at the flower
-_QPOS, _QVEL = slice(16, 18), slice(15, 17)  # of the flower's slides: they follow the cube's joint
+_LEAD = 6.0  # steps ahead at which the controllers predict the flower
+_QPOS, _QVEL = slice(16, 18), slice(15, 17)  # of the flower's slides, after the cube's joint
 _STEP = 0.02  # s
 
 
@@ -35,11 +35,11 @@ class FrankaDisturbedPush(FrankaPush):
     """Where the bloom may be, m."""
     flower_high: tuple[float, float] = (0.54, 0.14)
     flower_rate: float = 2.0
-    """How fast it swings about the middle of that, rad/s."""
+    """Frequency of its swing about the middle of that range, rad/s."""
     flower_speed: float = 0.10
     """Root mean square of each component of its velocity, m/s, but for the bounds."""
     flower_damping: float = 0.3
-    """Damping ratio: how soon a swing is forgotten."""
+    """Damping ratio of the swing."""
 
     name: ClassVar[str] = "franka_disturbed_push"
     robot: ClassVar[Robot] = Franka(sees=(("object_quat", 4), ("flower", 2)))
@@ -56,8 +56,7 @@ class FrankaDisturbedPush(FrankaPush):
         pairs = zip(self.flower_low, self.flower_high, strict=True)
         if not all(low <= high for low, high in pairs):
             raise EnvError(
-                f"flower_low {self.flower_low} must not be larger than flower_high "
-                f"{self.flower_high}"
+                f"flower_low {self.flower_low} must not exceed flower_high {self.flower_high}"
             )
         for name in ("flower_rate", "flower_speed", "flower_damping"):
             if not getattr(self, name) >= 0:

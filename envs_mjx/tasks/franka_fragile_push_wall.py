@@ -26,7 +26,7 @@ class FrankaFragilePushWall(FrankaPush):
     wall_half_size: tuple[float, float, float] = (0.04, 0.10, 0.06)
     """m: 8 x 20 x 12 cm."""
     contact_tolerance: float = 0.001
-    """Whatever is nearer to the wall than this has touched it, m: contact is soft."""
+    """Hand or cube nearer to the wall has touched it, m: contact is soft."""
 
     name: ClassVar[str] = "franka_fragile_push_wall"
     danger_margin: ClassVar[float] = 0.03

@@ -1,4 +1,4 @@
-"""What the Franka's two push tasks share: a cube on a table, dragged to a goal past an obstacle."""
+"""Common part of the Franka's two push tasks: drag a cube past an obstacle to a goal."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,7 +23,7 @@ _HELD_REACH = 0.03  # m between cube and finger tips
 
 @dataclass(frozen=True)
 class FrankaTask:
-    """Where object and goal stand on the Franka's table, and when the one reached the other."""
+    """Placement and success of object and goal on the Franka's table."""
 
     object_x: tuple[float, float] = (0.35, 0.38)
     """Where the object may start, m; the robot's base is at 0, and x points away from it."""
@@ -48,12 +48,14 @@ class FrankaTask:
         for name in ("object_x", "object_y", "goal_x", "goal_y"):
             low, high = getattr(self, name)
             if not low <= high:
-                raise EnvError(f"{name} is {(low, high)}: its first number must not be larger")
+                raise EnvError(
+                    f"{name} is {(low, high)}: its first number must not exceed its second"
+                )
         if not isinstance(self.episode_limit, int):
-            raise EnvError(f"episode_limit is {self.episode_limit!r}: it must be a whole number")
+            raise EnvError(f"episode_limit is {self.episode_limit!r}: it must be an integer")
         for name in ("success_radius", "episode_limit"):
             if not getattr(self, name) > 0:
-                raise EnvError(f"{name} is {getattr(self, name)}: it must be above zero")
+                raise EnvError(f"{name} is {getattr(self, name)}: it must be above 0")
         if self.goal_x[0] - self.object_x[1] <= self.success_radius:
             raise EnvError(
                 f"goal_x {self.goal_x} must be further than success_radius {self.success_radius} "

@@ -23,8 +23,8 @@ class _Mark(NamedTuple):
     position: tuple[float, float, float]  # m, in the link's frame
 
 
-# Ends of the capsules along the arm, and below their radii: the smallest that keep all but the
-# screw heads of MetaWorld's meshes inside, read off the meshes' vertices.
+# Ends of the capsules along the arm, and below their radii: the smallest that hold the vertices of
+# MetaWorld's meshes, except for screw heads.
 _MARKS = {
     "arm_forearm": _Mark("right_l4", (0.0, 0.0, 0.05)),
     "arm_elbow": _Mark("right_l5", (0.0, 0.0, 0.0)),
@@ -40,13 +40,13 @@ class ObstructedPush(PushTask):
     """MetaWorld's push-v3 beside a vase. Every number that shapes difficulty is a field."""
 
     episode_limit: int = 80
-    """Steps (the films' episodes are no longer)."""
+    """Steps; enough for the paper's films."""
     vase_base: tuple[float, float] = (0.38, 0.68)
-    """Where the vase's axis meets the table, m (films)."""
+    """Position of the vase's axis on the table, m (films)."""
     vase_radius: float = 0.16
     """m (films)."""
     vase_height: float = 0.45
-    """m (films); the top is round, as an upright capsule's."""
+    """m (films); the top is a half sphere."""
 
     name: ClassVar[str] = "obstructed_push"
     danger_margin: ClassVar[float] = 0.05
@@ -57,7 +57,7 @@ class ObstructedPush(PushTask):
     expert_return: ClassVar[float] = 381.6
 
     def __post_init__(self) -> None:
-        """Refuse a vase that is none."""
+        """Refuse an impossible vase."""
         super().__post_init__()
         if not self.vase_radius > 0:
             raise EnvError(f"vase_radius is {self.vase_radius}: it must be above 0")
@@ -68,7 +68,7 @@ class ObstructedPush(PushTask):
             )
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
-        """Add sensors of the arm's links. The vase is sensed, not touched: it is no body."""
+        """Add sensors of the arm's links. The vase has no body and touches nothing."""
         for name, mark in _MARKS.items():
             spec.body(mark.body).add_site(name=name, pos=mark.position)
             spec.add_sensor(
@@ -79,7 +79,7 @@ class ObstructedPush(PushTask):
             )
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:
-        """Stand the vase on the table, see-through, just as it is sensed."""
+        """Add the transparent vase."""
         axis_top = self.vase_height - self.vase_radius
         shape = {"rgba": (0.55, 0.75, 0.95, 0.6), "contype": 0, "conaffinity": 0}
         spec.worldbody.add_geom(
@@ -118,7 +118,7 @@ class ObstructedPush(PushTask):
         return vase.careless_vase(obs, traits)
 
     def recovery(self, obs: jax.Array) -> jax.Array:
-        """Return the action that takes the arm away from the vase, [4]."""
+        """Return the action that moves the arm away from the vase, [4]."""
         return vase.vase_recovery(obs, jnp.array(self.vase_base))
 
 

@@ -1,4 +1,4 @@
-"""Where an episode's object and goal stand, and when the one has reached the other."""
+"""Placement of an episode's object and goal, and the success of bringing them together."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,7 +17,7 @@ Range = tuple[float, float]
 
 
 def check_apart(object_y: Range, goal_y: Range, min_distance: float) -> None:
-    """Refuse ranges whose every draw could not be `min_distance` apart, with an EnvError."""
+    """Raise an EnvError unless every start and goal are at least `min_distance` apart."""
     if goal_y[1] - object_y[1] < min_distance:
         raise EnvError(
             f"min_distance {min_distance} cannot always be met: the far edge of goal_y "
@@ -53,7 +53,7 @@ def draw_apart(
 
 @dataclass(frozen=True)
 class TableTask:
-    """What all tasks share that bring an object on the table to a goal."""
+    """Common part of all tasks that bring an object on the table to a goal."""
 
     object_x: tuple[float, float] = (-0.1, 0.1)
     """Where the object may start, m. This and the next three are those of push-v3 and soccer-v3."""
@@ -66,7 +66,7 @@ class TableTask:
     success_radius: float = 0.05
     """Distance between object and goal that ends the episode, m (push-v3)."""
     episode_limit: int = 250
-    """Steps (half of MetaWorld's 500; the films' episodes are no longer)."""
+    """Steps (half of MetaWorld's 500, and enough for the paper's films)."""
 
     robot: ClassVar[Robot] = SAWYER
     hand_start: ClassVar[tuple[float, float, float]] = (0.0, 0.6, 0.2)
@@ -78,13 +78,15 @@ class TableTask:
         for name in ("object_x", "object_y", "goal_x", "goal_y"):
             low, high = getattr(self, name)
             if not low <= high:
-                raise EnvError(f"{name} is {(low, high)}: its first number must not be larger")
+                raise EnvError(
+                    f"{name} is {(low, high)}: its first number must not exceed its second"
+                )
         check_apart(self.object_y, self.goal_y, self.min_distance)
         if not isinstance(self.episode_limit, int):
-            raise EnvError(f"episode_limit is {self.episode_limit!r}: it must be a whole number")
+            raise EnvError(f"episode_limit is {self.episode_limit!r}: it must be an integer")
         for name in ("success_radius", "episode_limit"):
             if not getattr(self, name) > 0:
-                raise EnvError(f"{name} is {getattr(self, name)}: it must be above zero")
+                raise EnvError(f"{name} is {getattr(self, name)}: it must be above 0")
 
     def place(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Draw the starts of object and goal, both [2] m, at least `min_distance` apart."""

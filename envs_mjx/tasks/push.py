@@ -1,4 +1,4 @@
-"""What every task that slides MetaWorld's puck shares: its scene and its reward."""
+"""Common part of all tasks with MetaWorld's puck: scene and reward."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -52,6 +52,6 @@ def caged(readings: Readings, action: jax.Array, episode: Episode) -> jax.Array:
 def held(readings: Readings) -> jax.Array:
     """Return whether the puck is between the finger tips, [] bool.
 
-    MetaWorld also asks that the gripper is not fully closed, which it cannot be.
+    MetaWorld also checks that the gripper is not fully closed; here it never is.
     """
     return norm(readings.object_pos - readings.tcp) < 0.02

@@ -1,4 +1,4 @@
-"""The rectangle on the table that an object must stay in, shared by the bounded tasks."""
+"""The rectangle in which the bounded tasks keep their object."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,9 @@ def checked_bounds(
         raise EnvError(f"bounds {tuple(bounds)} must be x_low, x_high, y_low, y_high in m")
     area = Bounds(*bounds)
     if not (area.x_low < area.x_high and area.y_low < area.y_high):
-        raise EnvError(f"bounds {tuple(area)} enclose nothing; give x_low, x_high, y_low, y_high")
+        raise EnvError(
+            f"bounds {tuple(area)} enclose nothing; give x_low < x_high and y_low < y_high"
+        )
     return area
 
 
@@ -91,7 +93,7 @@ class BoundedTask(TableTask):
         return checked_bounds(self.bounds, self.named_bounds)
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
-        """The thin scene is complete as it is: the boundary is no body."""
+        """Add nothing: the boundary has no body."""
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:
         """Outline the rectangle on the table with four thin red strips."""

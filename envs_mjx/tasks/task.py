@@ -1,4 +1,4 @@
-"""What a task must offer to become an environment. One file per task implements this."""
+"""The interface of a task. One file per task implements it."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ __all__ = ["Disturbed", "Episode", "Readings", "Task"]
 
 
 class Episode(NamedTuple):
-    """What stays the same throughout one episode."""
+    """Constants of one episode."""
 
     object_start: jax.Array  # [3] m
     goal: jax.Array  # [3] m
@@ -21,12 +21,12 @@ class Episode(NamedTuple):
 
 
 class Task(Protocol):
-    """A scene, a reward, a success, a failure and scripted controllers, all pure."""
+    """A scene, a reward, success, failure and scripted controllers; all pure."""
 
     name: str
-    robot: Robot  # who does it
-    scene_file: str  # which of the robot's scenes, for the Sawyer a file in MetaWorld's folder
-    scene_parts: SceneParts  # what the file calls its parts, and which of them collide
+    robot: Robot
+    scene_file: str  # the robot's scene; for the Sawyer, a file of MetaWorld
+    scene_parts: SceneParts  # names of its parts, and which of them collide
     episode_limit: int  # steps
     hand_start: tuple[float, float, float]  # m, where the hand settles before each episode
     hand_low: tuple[float, float, float]  # m, limits of the mocap body
@@ -35,16 +35,16 @@ class Task(Protocol):
     goal_high: tuple[float, float, float]
     random_return: float  # mean episode return of uniform random actions
     expert_return: float  # mean episode return of `expert`
-    danger_margin: float  # m; demonstrations of recovery begin when the margin sinks below this
-    danger_lead: float  # steps ahead, at the present speed, at which both margins count
-    safe_margin: float  # m; they end here
+    danger_margin: float  # m; recovery demonstrations begin below it
+    danger_lead: float  # steps ahead at which both margins are predicted, at the current speed
+    safe_margin: float  # m; recovery demonstrations end above it
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
         """Add colliders and sensors to the thin scene."""
         ...
 
     def edit_visuals(self, spec: mujoco.MjSpec) -> None:
-        """Add what only a viewer sees to the full scene."""
+        """Add visual parts to the full scene."""
         ...
 
     def place(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -82,14 +82,14 @@ class Task(Protocol):
 
 @runtime_checkable
 class Disturbed(Protocol):
-    """What a task has besides in which something moves by itself, at random."""
+    """The additional interface of a task with a randomly moving disturbance."""
 
     def enter(
         self, physics: PhysicsState, key: jax.Array
     ) -> tuple[PhysicsState, dict[str, jax.Array]]:
-        """Put what moves into a fresh episode; return its sensors' readings by name, too."""
+        """Place the disturbance in a new episode; also return its sensor readings by name."""
         ...
 
     def disturb(self, physics: PhysicsState, key: jax.Array) -> PhysicsState:
-        """Move it on, before a step."""
+        """Move the disturbance before a step."""
         ...

@@ -1,1 +1,1 @@
-"""Speed and the scripted controllers' floors, measured on this machine."""
+"""Measurements on this machine: speed, and scores of the scripted controllers."""

@@ -1,7 +1,7 @@
-"""`farl bench compare REV`: this checkout's gated online loop beside another commit's.
+"""`farl bench compare REV`: speed of the gated online loop, here and in another commit.
 
-Machines differ and change by the hour, so only ratios of one run mean anything. The two checkouts
-take turns, each measurement in a process of its own, through `farl bench train`.
+Machines differ and change by the hour, so only ratios within one run count. The two checkouts take
+turns. Each measurement is a new process of `farl bench train`.
 """
 
 import json
@@ -26,10 +26,10 @@ _START = "import sys; from experiments.cli import main; sys.exit(main())"
 
 
 def run(args: BenchCompareArgs, console: Console) -> dict[str, Any]:
-    """Measure both checkouts `args.rounds` times in turn; prints and returns the ratio."""
+    """Measure both checkouts `args.rounds` times in turn; print and return the ratio."""
     from envs_mjx import task_class
 
-    task_class(args.task)  # refuses an unknown one
+    task_class(args.task)  # raises on an unknown task
     check_output("--out", args.out)
     here = Path(__file__).resolve().parents[2]
     commit = commit_of(here, args.rev)
@@ -40,8 +40,8 @@ def run(args: BenchCompareArgs, console: Console) -> dict[str, Any]:
             ours.append(_seconds(here, args))
             theirs.append(_seconds(other, args))
             console.print(
-                f"{turn + 1} of {args.rounds}: here {ours[-1]:.3f} s an update, "
-                f"{args.rev} {theirs[-1]:.3f} s",
+                f"round {turn + 1} of {args.rounds}: {ours[-1]:.3f} s an update here, "
+                f"{theirs[-1]:.3f} s at {args.rev}",
                 style="dim",
             )
     row = {"task": args.task, "rev": commit} | compare(ours, theirs)
@@ -58,9 +58,9 @@ def run(args: BenchCompareArgs, console: Console) -> dict[str, Any]:
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """How many times as fast we are, from seconds of turns [R] each.
+    """Return our speed-up from seconds of R turns each.
 
-    `ratio` is their median over ours; `lowest` and `highest` are the ratios of single turns.
+    `ratio` is their median over ours; `lowest` and `highest` are over single turns.
     """
     pairs = np.asarray(theirs) / np.asarray(ours)
     medians = float(np.median(ours)), float(np.median(theirs))
@@ -74,10 +74,10 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 
 
 def commit_of(repository: Path, rev: str) -> str:
-    """The full hash of the commit that `rev` names.
+    """Return the full hash of the commit that `rev` names.
 
     Raises:
-        UserError: it names none here, or this is no git checkout.
+        UserError: there is no such commit, or this is not a git checkout.
     """
     words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}")
     done = _git(repository, *words)
@@ -90,13 +90,13 @@ def commit_of(repository: Path, rev: str) -> str:
 
 @contextmanager
 def worktree(repository: Path, commit: str) -> Iterator[Path]:
-    """A checkout of `commit` in a temporary folder; gone afterwards."""
+    """Check out `commit` into a temporary folder and remove it afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "checkout")
         done = _git(repository, "worktree", "add", "--detach", str(path), commit)
         if done.returncode:
             reason = (done.stderr.strip() or "git failed").splitlines()[-1]
-            raise UserError(f"{commit} cannot be checked out: {reason}")
+            raise UserError(f"commit {commit} cannot be checked out: {reason}")
         try:
             yield path
         finally:
@@ -104,15 +104,15 @@ def worktree(repository: Path, commit: str) -> Iterator[Path]:
 
 
 def _git(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Git's own variables do not count: within a hook, they name somebody else's checkout."""
+    """Run git without its own variables: within a hook, they name another checkout."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(repository), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=ours)
 
 
 def _seconds(checkout: Path, args: BenchCompareArgs) -> float:
-    """Seconds of one policy update of the whole loop in `checkout`."""
-    # By the environment: a commit may start processes of its own, which must find it, too.
+    """Return the seconds of one policy update of the whole loop in `checkout`."""
+    # Set by environment, since a commit may start processes that must import it, too.
     path = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
     variables = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryDirectory() as folder:

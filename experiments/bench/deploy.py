@@ -1,9 +1,9 @@
-"""`farl bench deploy`: how long one decision of an exported policy takes, on one CPU core.
+"""`farl bench deploy`: time of one decision of an exported policy, on one CPU core.
 
-Each program is loaded and timed in a process of its own that may use a single core. The clock runs
-over `SafePolicy.act`: checks, copies and the program. `preemptions` counts how often another
-process took the core away meanwhile: then the slowest decisions are not the program's own. On a
-busy machine `chrt -f 50 farl bench deploy ...` goes before all others, as a robot's loop would.
+Each program is loaded and timed in a new process with a single core. The time is that of
+`SafePolicy.act`: checks, copies and the program. `preemptions` counts how often another process
+took the core, which slows single decisions. On a busy machine, `chrt -f 50 farl bench deploy ...`
+gives it real-time priority, as in a robot's loop.
 """
 
 import json
@@ -26,7 +26,7 @@ from experiments.process.outputs import check_output, write_json
 from farl_jax import deploy
 
 AIMS_MS = {"median": 2.0, "p99": 5.0}
-"""A decision of at most 2 ms is 500 Hz; the paper's robot decides 10 to 20 times a second."""
+"""2 ms a decision is 500 Hz; the paper's robot decides 10 to 20 times a second."""
 _WORKER = """
 import sys
 sys.path[:] = {path}
@@ -36,10 +36,10 @@ sys.exit(main())
 
 
 def run(args: BenchDeployArgs, console: Console) -> list[dict[str, Any]]:
-    """Measure every program of the folder `args.policy`; prints a table, may write JSON.
+    """Measure every program in the folder `args.policy`; print a table, optionally write JSON.
 
     Raises:
-        DeployError, UserError: no exported policy, or it cannot act here.
+        DeployError, UserError: the folder has no exported policy, or it cannot run here.
     """
     contract = deploy.read_contract(args.policy)
     check_output("--out", args.out)
@@ -54,7 +54,7 @@ def run(args: BenchDeployArgs, console: Console) -> list[dict[str, Any]]:
     for row in rows:
         missed = [name for name, aim in AIMS_MS.items() if row[f"{name}_ms"] > aim]
         for name in missed:
-            console.print(f"{row['runtime']}: {name} above the aim of {AIMS_MS[name]} ms")
+            console.print(f"{row['runtime']}: {name} is above the aim of {AIMS_MS[name]} ms")
     if args.out is not None:
         environment = describe_environment() | {"processor": _processor()}
         write_json(args.out, {"rows": rows, "environment": environment})
@@ -62,7 +62,7 @@ def run(args: BenchDeployArgs, console: Console) -> list[dict[str, Any]]:
 
 
 def _in_own_process(folder: Path, runtime: str, steps: int) -> dict[str, Any]:
-    """Time one program in a process that this machine gives a single core."""
+    """Time one program in a new process with a single core."""
     ask = json.dumps({"folder": str(folder), "runtime": runtime, "steps": steps})
     done = subprocess.run(
         [sys.executable, "-c", _WORKER.format(path=sys.path), ask],
@@ -78,10 +78,10 @@ def _in_own_process(folder: Path, runtime: str, steps: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Time what the command line asks for; the worker's own process."""
+    """Time one program; runs in the worker process."""
     ask = json.loads(sys.argv[1])
     core = min(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})  # before a runtime counts the cores
+    os.sched_setaffinity(0, {core})  # before any runtime counts the cores
     began = time.perf_counter()
     policy = deploy.load(ask["folder"], ask["runtime"])
     seconds = time.perf_counter() - began
@@ -97,10 +97,10 @@ def main() -> int:
 
 
 def measure(policy: deploy.SafePolicy, steps: int, seed: int = 0) -> tuple[np.ndarray, float]:
-    """(Seconds [steps] of each decision, share in which recovery acted), in one long episode.
+    """Return (seconds [steps] of each decision, share with recovery) of one long episode.
 
-    Observations are uniform within the contract's bounds, normal where it has none; each is held
-    for 10 decisions. A tenth as many decisions go before, untimed.
+    Observations are uniform within the contract's bounds, or normal without bounds. Each is held
+    for 10 decisions. A tenth as many untimed decisions go before.
     """
     rng, warm = np.random.default_rng(seed), steps // 10
     observations = [_draw(policy.contract["observation"], rng) for _ in range(1 + steps // 10)]
@@ -115,7 +115,7 @@ def measure(policy: deploy.SafePolicy, steps: int, seed: int = 0) -> tuple[np.nd
 
 
 def latencies(times: np.ndarray) -> dict[str, float]:
-    """Median, 99th percentile and maximum in ms of seconds [T]."""
+    """Return median, 99th percentile and maximum, in ms, of seconds [T]."""
     ms = 1e3 * times
     found = {"median": np.median(ms), "p99": np.quantile(ms, 0.99), "max": ms.max()}
     return {name: round(float(value), 4) for name, value in found.items()}
@@ -136,7 +136,7 @@ def _processor() -> str | None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="one decision at batch 1 on one CPU core")
+    table = Table(title="time of one decision, batch 1, one CPU core")
     heads = (
         "runtime",
         "median ms",

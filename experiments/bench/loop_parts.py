@@ -1,4 +1,4 @@
-"""The online loop and its parts as programs of their own, and how long each takes."""
+"""Times of the online loop and of its parts, each compiled alone."""
 
 import dataclasses
 import time
@@ -25,16 +25,16 @@ from farl_jax.types import Normalizer
 from farl_jax.world_model.windows import to_windows
 
 PARTS = ("physics", "policy", "gate", "update", "world_model", "rest")
-"""physics: steps with reward and resets; policy: its action; gate: C_H and the recovery's action;
-update: PPO and the choice of windows; world_model: its learning online; rest: all of the loop that
-the parts, each run alone, do not explain; below 0 if they are quicker together than alone."""
+"""physics: steps, rewards and resets; policy: its action; gate: C_H and the recovery action;
+update: PPO and the choice of windows; world_model: its online learning; rest: the loop's time minus
+the parts' times. It is below 0 if the parts are faster together than alone."""
 ROUNDS = 5
 NEVER = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """An online phase of FARL with random weights, and what it starts from."""
+    """An online phase of FARL with random weights, and its inputs."""
 
     task: str
     backend: str
@@ -42,7 +42,7 @@ class Setup:
 
     @cached_property
     def config(self) -> FarlConfig:
-        """The paper preset's, with this many environments."""
+        """The paper preset with this many environments."""
         config = preset("paper", self.task)
         online = dataclasses.replace(config.online, num_envs=self.num_envs)
         return dataclasses.replace(config, online=online)
@@ -61,7 +61,7 @@ class Setup:
 
     @cached_property
     def phase(self) -> OnlinePhase:
-        """The compiled functions that are measured."""
+        """The measured functions."""
         return make_online(self.env, self.nets, self.config, METHODS["farl"])
 
     @cached_property
@@ -75,7 +75,7 @@ class Setup:
 
     @cached_property
     def gate(self) -> Gate:
-        """The configured gate; whatever it decides costs the same."""
+        """The configured gate; its cost does not depend on its decisions."""
         safety = self.config.safety
         return Gate.create(safety.horizon, safety.gamma_risk, safety.max_risk or 0.01)
 
@@ -88,9 +88,9 @@ def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 
 def usual(function: Callable[..., Any], *args: Any, seconds: float) -> float:
-    """Median seconds of ROUNDS calls, or as many as fit, after one that compiles.
+    """Return the median seconds of ROUNDS calls, or fewer if time is short, after one to compile.
 
-    As in `loop`: a part's quickest call beside the loop's usual one would leave `rest` too large.
+    Medians here as in `loop`: best times would inflate `rest`.
     """
     timed(function, *args)
     taken: list[float] = []
@@ -100,13 +100,13 @@ def usual(function: Callable[..., Any], *args: Any, seconds: float) -> float:
 
 
 def rehearsal(setup: Setup, steps: Any) -> Any:
-    """Windows of a rollout in the demonstrations' place."""
+    """Return windows of a rollout, in place of demonstrations."""
     data = normalize_rows(from_rollout(jax.device_get(steps)), setup.frozen.normalizer)
     return to_windows(data, setup.config.world_model)[0]
 
 
 def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str, Any]:
-    """Env steps per second of the loop, and the seconds of its parts, all per policy update."""
+    """Return env steps per second of the loop, and seconds of its parts per policy update."""
     state, steps, demos = begun
     phase, every = setup.phase, max(setup.config.adaptation.every, 1)
     taken = {k: usual(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
@@ -132,7 +132,7 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
 
 
 def loop(setup: Setup, number: int, demos: Any, seconds: float) -> float:
-    """Seconds of a policy update of `number` seeds in step, with what the world model learns."""
+    """Return seconds of one policy update of `number` seeds together, with world-model learning."""
     seeds, every = Seeds(number), max(setup.config.adaptation.every, 1)
     phase = seeds.lift_phase(setup.phase)
     copies = lambda tree: seeds.join([tree] * number)
@@ -148,7 +148,7 @@ def loop(setup: Setup, number: int, demos: Any, seconds: float) -> float:
 
 
 def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, ...]]:
-    """Parts of a rollout [T, N] as programs of their own, on what it had seen: (function, args)."""
+    """Return parts of a rollout [T, N] as (compiled function, its recorded arguments)."""
     (state, steps, _), nets = begun, setup.nets
     env, config, frozen = setup.env, setup.config, setup.frozen
 
@@ -180,7 +180,7 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
 
 
 def gate_flop(setup: Setup) -> int:
-    """Floating-point operations of C_H and of the recovery's action for one env step.
+    """Return floating-point operations of C_H and of the recovery action for one env step.
 
     2 for each weight of each matrix product: h once, F H + 1 times, d H times, decoder and task
     policy once for each held action, and the recovery policy.
@@ -195,7 +195,7 @@ def gate_flop(setup: Setup) -> int:
 
 
 def roofline(setup: Setup, gate_seconds: float) -> dict[str, float]:
-    """What the gate takes beside what its arithmetic would take at the speed of one big matmul."""
+    """Compare the gate's arithmetic speed with that of one big matrix product."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     square = jnp.ones((size, size))
     peak = 2 * size**3 / usual(jax.jit(jnp.matmul), square, square, seconds=5.0)
@@ -209,6 +209,6 @@ def roofline(setup: Setup, gate_seconds: float) -> dict[str, float]:
 
 
 def device_memory_gb() -> float | None:
-    """The most memory of the device so far, None where it is the host's."""
+    """Return the device's peak memory, or None if it shares the host's."""
     stats = jax.devices()[0].memory_stats() or {}
     return stats["peak_bytes_in_use"] / 1e9 if "peak_bytes_in_use" in stats else None

@@ -1,4 +1,4 @@
-"""`farl bench`: env steps per second of a jitted rollout with a policy, on this machine, now."""
+"""`farl bench`: env steps per second of a jitted rollout with a policy, on this machine."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ from farl_jax.data.rollout import policy_controller, unroll
 from farl_jax.types import Normalizer
 
 ROUNDS = 5
-MAX_SECONDS = 30.0  # of rollouts for one row; two at least
+MAX_SECONDS = 30.0  # of rollouts a row; at least two run
 
 
 def run(
@@ -39,23 +39,23 @@ def run(
 ) -> list[dict[str, Any]]:
     """Measure one task, a suite or `all`, on every backend at every batch size.
 
-    `metaworld` is a Python that has MetaWorld's own environments: they are measured in the same
-    run, by tests/oracle/bench_metaworld.py. `out` is a JSON file, `figure` a picture.
+    `metaworld` is a Python with MetaWorld, which tests/oracle/bench_metaworld.py then measures in
+    the same run. `out` is a JSON file, `figure` a picture.
 
-    The best of ROUNDS rollouts counts (of fewer where they take MAX_SECONDS together). A rollout is
-    one program: policy network 3 x 256, sampling, physics, reward, automatic resets. A backend that
-    cannot run here is said and passed over.
+    The best of ROUNDS rollouts counts, or of fewer once they took MAX_SECONDS. A rollout is one
+    program: policy network 3 x 256, sampling, physics, reward, automatic resets. A backend that
+    cannot run here is reported and skipped.
     """
     rows = []
     names = tasks_named(task)
     for name in names:
-        make(name)  # refuses an unknown task before anything is measured
+        make(name)  # raises on an unknown task before any measurement
     check_output("--figure", figure, FIGURES)
     check_output("--out", out)
     reference = _metaworld(metaworld) if metaworld is not None else {}
     for processes, rate in reference.items():
         console.print(
-            f"MetaWorld itself, {processes} process(es): {rate:,.0f} env steps/s", highlight=False
+            f"MetaWorld, {processes} process(es): {rate:,.0f} env steps/s", highlight=False
         )
     for name, backend, size in itertools.product(names, backends, num_envs):
         try:
@@ -84,7 +84,7 @@ def run(
 
 
 def _metaworld(python: Path) -> dict[str, float]:
-    """Processes -> env steps per second of MetaWorld's push-v3."""
+    """Return env steps per second of MetaWorld's push-v3, by number of processes."""
     script = Path(__file__).parents[2] / "tests" / "oracle" / "bench_metaworld.py"
     reason = "it printed nothing"
     try:
@@ -96,16 +96,13 @@ def _metaworld(python: Path) -> dict[str, float]:
     except (OSError, IndexError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else reason
         raise UserError(
-            f"--metaworld {python} could not measure MetaWorld ({reason}): name a Python with "
+            f"--metaworld {python} could not measure MetaWorld ({reason}): give a Python with "
             "metaworld 3.1.1, and run from a checkout"
         ) from None
 
 
 def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
-    """One row: steps_per_second (the best and the median), compile_seconds, bytes_per_env, and
-
-    reset_microseconds per environment.
-    """
+    """Return one row: best and median steps per second, and times of compiling and resetting."""
     env = BatchEnv(make(task, backend), num_envs)
     nets = Networks.create(FarlConfig(), env.observation_size, env.action_size)
     options = dict(env.compiler_options)

@@ -1,4 +1,4 @@
-"""`farl tasks --sheet`: one picture of every task: start, expert's success, failure, recovery."""
+"""`farl tasks --sheet`: four frames a task: start, expert success, failure, recovery."""
 
 import functools
 from pathlib import Path
@@ -20,16 +20,16 @@ ENVS = 64
 
 
 def draw(path: Path, task: str, console: Console) -> None:
-    """Write a contact sheet: a row of four frames for each task that `task` stands for."""
+    """Write a contact sheet with a row of four frames for each task of `task`."""
     check_output("--sheet", path, (".png",))
-    render.find_gl()  # without it, nothing below is worth the time
+    render.find_gl()  # fails at once without OpenGL
     rows = [_row(make(name, "native")) for name in tasks_named(task)]
     contact_sheet(path, np.concatenate(rows), columns=4)
     console.print(f"sheet: {path}", highlight=False, soft_wrap=True)
 
 
 def _row(env: Any) -> np.ndarray:
-    """Start, expert's success, careless failure and recovery of one task: [4, H, W, 3]."""
+    """Return start, expert success, careless failure and recovery of a task: [4, H, W, 3]."""
     expert = _roll(env, start_expert)
     failing = _roll(env, start_careless)
     saved = _roll(env, functools.partial(start_careless, danger_margin=env.danger_margin))
@@ -44,7 +44,7 @@ def _row(env: Any) -> np.ndarray:
 
 
 def _roll(env: Any, start: MakeController) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Transition [T, N], qpos [T, N, nq] and goal [T, N, 3] after each step."""
+    """Return transitions [T, N], and qpos [T, N, nq] and goal [T, N, 3] after each step."""
     batch = BatchEnv(env, ENVS)
 
     def roll(key: jax.Array) -> Any:
@@ -60,11 +60,11 @@ def _roll(env: Any, start: MakeController) -> tuple[Any, np.ndarray, np.ndarray]
 
 
 def _first(rolled: Any, flag: np.ndarray, skip: int = 0) -> tuple[int, int]:
-    """(step, environment) of the first flag, plus `skip` flags on, in some first episode."""
+    """Return (step, environment) of flag number `skip` + 1 in some first episode."""
     count = np.cumsum(flag & np.asarray(first_episodes(rolled[0])), axis=0)
     found = np.argwhere((count == skip + 1) & flag)
     if not len(found):
-        raise UserError("no such moment in the rollouts: the task's controllers never bring it")
+        raise UserError("the rollouts lack a success, failure or recovery: check the controllers")
     step, row = found[0]
     return int(step), int(row)
 

@@ -28,10 +28,10 @@ takeover: takeover, recovered, takeover_failed [N] bool."""
 
 
 def run(task: str, episodes: int, out: Path | None, console: Console) -> list[dict[str, Any]]:
-    """Measure one task, a suite or `all`; prints a line each and writes `out`, a JSON file."""
+    """Measure one task, a suite or `all`; print a line each and write the JSON file `out`."""
     names = tasks_named(task)
     for name in names:
-        task_class(name)  # refuses an unknown one before anything is measured
+        task_class(name)  # raises on an unknown task before any measurement
     check_output("--out", out)
     rows = []
     for name in names:
@@ -44,13 +44,12 @@ def run(task: str, episodes: int, out: Path | None, console: Console) -> list[di
 
 
 def measure(task: Any, episodes: int, seed: int = 0) -> dict[str, Any]:
-    """What the controllers of `task` (a name or an object) do in `episodes` episodes each.
+    """Measure each controller of `task` (a name or an object) in `episodes` episodes.
 
-    Rates are {"rate", "low", "high", "count"} with a 95 % interval (Wilson), returns are {"mean",
-    "standard_error"}; a number that does not exist is None. `recovery` is the share of takeovers,
-    the first of an episode, that reach the safe margin within `DemosConfig.recovery_length` steps
-    and without a failure; takeovers that the episode's end cuts short count only if they failed
-    before.
+    Rates are {"rate", "low", "high", "count"} with a 95 % interval (Wilson); returns are {"mean",
+    "standard_error"}. A number that does not exist is None. `recovery` is the share of first
+    takeovers that reach the safe margin within `DemosConfig.recovery_length` steps and without a
+    failure. A takeover cut short by the episode's end counts only if it failed before.
     """
     started = time.perf_counter()
     env = make(task, "native")
@@ -81,7 +80,7 @@ def measure(task: Any, episodes: int, seed: int = 0) -> dict[str, Any]:
 
 
 def rate(flags: np.ndarray) -> dict[str, Any]:
-    """The share of `flags` [N] with Wilson's 95 % interval; where N is 0, None in [0, 1]."""
+    """Return the share of `flags` [N] with Wilson's 95 % interval; if N is 0, None in [0, 1]."""
     low, high = wilson_interval(float(np.sum(flags)), len(flags))
     share = float(np.mean(flags)) if len(flags) else None
     return {"rate": share, "low": low, "high": high, "count": len(flags)}
@@ -98,13 +97,13 @@ def recoveries(
 
     Args:
         intervened, failure: [T, N] bool, both False after the episode's end.
-        margin: [T, N] m, foreseen after the step.
+        margin: [T, N] m, predicted after the step.
         safe_margin: m.
-        recovery_length: steps that a recovery may take.
+        recovery_length: most steps of a recovery.
 
     Returns:
-        takeover [N]: there was one, and the episode lasted until it was decided. recovered [N]: it
-        reached the safe margin, and none of its steps failed. failed [N]: one of its steps did.
+        takeover [N]: there was a takeover with an outcome. recovered [N]: it reached the safe
+        margin without a failing step. failed [N]: one of its steps failed.
     """
     first = first_runs(intervened)
     first &= np.cumsum(first, axis=0) <= recovery_length
@@ -123,14 +122,14 @@ def _random(env: Any, size: int, key: jax.Array) -> tuple[Any, Controller]:
 
 
 def start_expert(env: Any, size: int, key: jax.Array) -> tuple[Any, Controller]:
-    """Memory and controller of `size` experts without noise."""
+    """Return memory and controller of `size` experts without noise."""
     return None, noisy_expert(env, jnp.zeros(size))
 
 
 def start_careless(
     env: Any, size: int, key: jax.Array, danger_margin: float = -np.inf
 ) -> tuple[Any, Controller]:
-    """Memory and controller of `size` careless operators; recovery takes over at the margin, m."""
+    """Return memory and controller of `size` careless operators; recovery begins at a margin, m."""
     traits = jax.vmap(env.careless_traits)(jax.random.split(key, size))
     margin = jnp.float32(danger_margin)
     config = DemosConfig(recovery_noise=0.0)
@@ -147,7 +146,7 @@ MakeController = Callable[[Any, int, jax.Array], tuple[Any, Controller]]
 def _run_first_episodes(
     env: Any, make_controller: MakeController, episodes: int, key: jax.Array
 ) -> Episodes:
-    """Run `episodes` whole episodes at once, in one compiled program."""
+    """Run `episodes` whole episodes in one compiled program."""
     batch = BatchEnv(env, episodes)
 
     def roll(key: jax.Array) -> tuple[jax.Array, ...]:

@@ -1,7 +1,7 @@
-"""`farl bench train`: env steps per second of FARL's whole online loop, and where its time goes.
+"""`farl bench train`: env steps per second of FARL's online loop, and the shares of its parts.
 
-Each row is measured in processes of its own, so that compile seconds and peak memory are the row's.
-Networks have random weights: their values change neither the gate's cost nor the update's.
+Each row is measured in new processes, so that compile time and peak memory belong to the row.
+Networks have random weights, which do not change the cost of gate or update.
 """
 
 import json
@@ -43,15 +43,15 @@ sys.exit(main())
 
 
 def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
-    """Measure every task, backend and batch size; prints a table and writes what `args` name.
+    """Measure every task, backend and batch size; print a table and write the files in `args`.
 
-    A row that cannot be measured here is said and passed over.
+    A row that cannot be measured here is reported and skipped.
     """
     from envs_mjx import task_class, tasks_named
 
     tasks = tasks_named(args.task)
     for task in tasks:
-        task_class(task)  # refuses an unknown one; to make it would start JAX beside the workers
+        task_class(task)  # raises on an unknown task; making it would start JAX here
     check_output("--figure", args.figure, FIGURES)
     check_output("--out", args.out)
     if min(args.num_envs, default=0) < 1 or args.seeds < 1 or args.seconds <= 0:
@@ -79,7 +79,7 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
 def _in_own_processes(
     task: str, backend: str, num_envs: int, args: BenchTrainArgs
 ) -> dict[str, Any]:
-    """One row; with `cold`, an empty compile cache is filled first, then found full."""
+    """Measure one row; with `cold`, first with an empty compile cache, then with a full one."""
     ask = {"task": task, "backend": backend, "num_envs": num_envs}
     ask |= {"seconds": args.seconds, "seeds": args.seeds}
     if not args.cold:
@@ -106,10 +106,10 @@ def _worker(ask: dict[str, Any], **variables: str) -> dict[str, Any]:
 
 
 def measure(ask: dict[str, Any]) -> dict[str, Any]:
-    """What one worker finds: first calls always; parts and rates if it has `seconds` to spend.
+    """Return a worker's measurements: first calls always, parts and rates if `seconds` > 0.
 
-    `warm` is {start_seconds: from the process's begin to the end of the first update;
-    compile_seconds: what first calls took beyond second ones}, with the cache as it was.
+    `warm` is {start_seconds: from the process's start to the end of the first update;
+    compile_seconds: time of first calls minus second ones}, with the current cache.
     """
     setup = Setup(ask["task"], ask["backend"], ask["num_envs"])
     phase, frozen, gate = setup.phase, setup.frozen, setup.gate
@@ -140,7 +140,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     parts = (name.removeprefix("world_") for name in PARTS)
     names = ("task", "backend", "envs", "steps/s", *parts, "compile s", "GB", "gate/matmul")
     names += ("seeds",)
-    title = "online loop of FARL; parts in % of its time"
+    title = "FARL's online loop; parts in % of its time"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in names:
         table.add_column(name, no_wrap=True, justify="left" if name in names[:2] else "right")
@@ -158,7 +158,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def main() -> int:
-    """A worker: the row on stdout's last line, or one line on stderr."""
+    """Run a worker: print the row as stdout's last line, or an error as one line on stderr."""
     from envs_mjx import EnvError
 
     prepare_jax()

@@ -1,1 +1,1 @@
-"""Demonstrations of others, and ours for others."""
+"""Import and export of demonstrations."""

@@ -1,9 +1,9 @@
 """Plain npz and HDF5 files of logged steps: flat arrays [M, ...], episode after episode.
 
-Names, the first that is there: observations (or observations/NAME, sorted and joined), actions,
-rewards, next_observations, terminals | terminations | terminated, timeouts | truncations |
-truncated, episode. Everything else of M rows is a signal of its step, so failure or cost, success,
-margin and next_margin. Names inside a group `infos` count as if they stood outside it.
+Names (of alternatives the first counts): observations (or observations/NAME, sorted and joined),
+actions, rewards, next_observations, terminals | terminations | terminated, timeouts | truncations |
+truncated, episode. Any other array of M rows is a signal of the step, such as failure or cost,
+success, margin and next_margin. A group `infos` is flattened.
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ def read(path: Path) -> list[Episode]:
     """Return the episodes of a file.
 
     Raises:
-        UserError: reading HDF5 needs h5py, which is not installed.
-        DatasetError: it is damaged, or an array is missing or of another length.
+        UserError: HDF5 needs h5py, which is not installed.
+        DatasetError: the file is damaged, or an array is missing or has a wrong length.
     """
     source = str(path)
     try:
         arrays = _npz(path) if path.suffix == ".npz" else _hdf5(path)
     except UserError:
         raise
-    except Exception as error:  # who wrote the bytes chooses how the libraries fail
+    except Exception as error:  # damaged bytes make the libraries raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DatasetError(f"{source} cannot be read: {reason}") from error
     arrays = {name.removeprefix("infos/"): value for name, value in arrays.items()}
@@ -51,7 +51,7 @@ def read(path: Path) -> list[Episode]:
     for name, value in (("observations", obs), ("next_observations", following)):
         if value is not None and value.ndim != 2:
             raise DatasetError(
-                f"{source}: {name} have shape {value.shape}; flat vectors, (M, D), are needed"
+                f"{source}: {name} must be flat vectors, (M, D); got shape {value.shape}"
             )
     return _episodes(source, arrays, obs, following, found)
 
@@ -72,7 +72,7 @@ def _episodes(
     }
     rows = (following, *found.values())
     if any(value is not None and len(value) != length for value in rows):
-        raise DatasetError(f"{source}: arrays differ in length; all must have {length} rows")
+        raise DatasetError(f"{source}: arrays differ in length: all must have {length} rows")
     zero = np.zeros(length, bool)
     flags = {
         k: zero if found[k] is None else found[k].reshape(length).astype(bool)
@@ -83,7 +83,7 @@ def _episodes(
         last = np.append(np.diff(found["episode"].reshape(length)) != 0, True)
     elif not last.any():
         raise DatasetError(
-            f"{source}: nothing says where episodes end; add terminals and timeouts, or episode"
+            f"{source}: nothing says where episodes end: add terminals and timeouts, or episode"
         )
     cuts = np.unique(np.append(np.flatnonzero(last) + 1, length))
     parts = [slice(a, b) for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
@@ -91,7 +91,7 @@ def _episodes(
 
 
 def _one(part, obs, following, found, flags, signals) -> Episode:
-    """The episode that lies in the rows `part`."""
+    """Return the episode in the rows `part`."""
     seen, margin, own = obs[part], None, {k: v[part] for k, v in signals.items()}
     if following is not None:
         seen = np.concatenate([seen, following[part][-1:]])
@@ -105,7 +105,7 @@ def _one(part, obs, following, found, flags, signals) -> Episode:
 
 
 def _joined(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
-    """An array by one of its names, or its parts NAME/KEY side by side in sorted order."""
+    """Return an array by one of its names, or its parts NAME/KEY joined in sorted order."""
     for name in names:
         if name in arrays:
             return arrays[name]

@@ -1,4 +1,4 @@
-"""Demonstrations brought from elsewhere into a run, and a run's own written for others."""
+"""Import demonstrations into a run, and export a run's demonstrations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,24 +20,23 @@ from farl_jax.data.dataset import KINDS, Dataset
 
 FILES = (".npz", ".h5", ".hdf5")
 _MISSING = {
-    "task": "episodes that do the task, however weakly",
-    "failure": "episodes that fail; the world model learns from them what to foresee",
-    "recovery": "episodes in which somebody gets the object out of danger; they are not invented "
-    "from the others",
+    "task": "episodes that do the task, even poorly",
+    "failure": "episodes with failures, from which the world model learns to predict them",
+    "recovery": "episodes in which a controller or person takes the object out of danger",
 }
 
 
 def bring(run: Run, sources: Mapping[str, str | None], *, overwrite: bool) -> None:
-    """Read all kinds, check them, and write them as the run's demonstrations.
+    """Read and check all kinds, then write them as the run's demonstrations.
 
     Args:
-        run: whose folder they are for.
+        run: gets the demonstrations.
         sources: kind -> Minari ID or folder, or an npz or HDF5 file.
-        overwrite: put aside what the run has, once all was read.
+        overwrite: put aside the run's demonstrations, once all is read.
 
     Raises:
-        DatasetError, UserError: the run has demonstrations, or a kind is missing or is not what it
-            should be; nothing is written.
+        DatasetError, UserError: the run has demonstrations, or a kind is missing or invalid.
+            Nothing is written.
     """
     for kind in KINDS:
         if sources[kind] is None:
@@ -63,14 +62,14 @@ def bring(run: Run, sources: Mapping[str, str | None], *, overwrite: bool) -> No
         dataset.save_dataset(run.path / "demos" / f"{kind}.npz", data, {**about, **own})
         run.say(f"  {kind}: " + "  ".join(f"{k} {v}" for k, v in counts.items()))
     if not all("margin" in data for data in found.values()):
-        run.say("  no margins to failure: recovery is judged by its failing steps alone")
+        run.say("  no failure margins: recovery is judged by failing steps only")
 
 
 def _read(source: str, env: Any, run: Run) -> Dataset:
     config, path = run.settings.config.env, Path(source)
     if path.suffix in FILES:
         if not path.is_file():
-            raise UserError(f"no dataset at {source}")
+            raise UserError(f"no dataset at {source}: give a file, or a Minari ID or folder")
         episodes, bounds = arrays.read(path), _bounds(env)
     else:
         episodes, *bounds = minari_sets.read(source)
@@ -88,7 +87,7 @@ def _read(source: str, env: Any, run: Run) -> Dataset:
 
 
 def _bounds(env: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The environment's bounds of actions, [A] each; FailureBench's are [-1, 1]."""
+    """Return the environment's bounds of actions, [A] each; FailureBench's are [-1, 1]."""
     space = getattr(env, "action_space", None)
     if space is None:
         return -np.ones(env.action_size), np.ones(env.action_size)
@@ -96,9 +95,9 @@ def _bounds(env: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _references(run: Run, found: Mapping[str, Dataset]) -> tuple[float, float]:
-    """Returns that stand for 0 and 100: those given, else means of the failure and task episodes.
+    """Return the returns for scores 0 and 100: configured, or means of failure and task episodes.
 
-    No random policy acts for that: on a robot it could not.
+    A random policy is not used, since a robot could not run it.
     """
     config = run.settings.config.env
     given = config.random_return, config.expert_return
@@ -114,12 +113,12 @@ def give(folder: Path, out: Path | None, console: Console) -> None:
     """Write a run's demonstrations as Minari datasets.
 
     Args:
-        folder: of the run.
-        out: a store of Minari's; None takes `<run>/minari`.
-        console: what is told where.
+        folder: the run's.
+        out: a Minari store; None takes `<run>/minari`.
+        console: prints where they are.
 
     Raises:
-        DatasetError, UserError: there are none, or they were written before.
+        DatasetError, UserError: there are no demonstrations, or they were exported before.
     """
     store = out or folder / "minari"
     loaded = {
@@ -129,8 +128,8 @@ def give(folder: Path, out: Path | None, console: Console) -> None:
         for kind, (data, about) in loaded.items():
             try:
                 name = minari_sets.write(store, str(about["task"]), kind, data)
-            except ValueError as error:  # Minari's, of an ID that it has
+            except ValueError as error:  # Minari's, if the ID exists
                 said = " ".join(str(error).split())[:200]
-                raise UserError(f"{store}: {said}; name another --out") from error
+                raise UserError(f"{store}: {said}: give another --out") from error
             console.print(f"{kind}: {name}  {dataset.num_episodes(data)} episodes", soft_wrap=True)
-    console.print(f"{minari_sets.STORE}={store} shows them to Minari", soft_wrap=True)
+    console.print(f"set {minari_sets.STORE}={store} so that Minari finds them", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Episodes of whatever source as a dataset of ours: flat, scaled to [-1, 1], checked."""
+"""Episodes of any source as our dataset: flat, checked, actions scaled to [-1, 1]."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ FAILURES = ("failure", "failures", "cost", "costs")
 SUCCESSES = ("success", "successes", "is_success")
 INTENDED, MARGIN = "intended", "margin"
 TOLERANCE = 1e-3
-"""How far beyond their bounds, in units of [-1, 1], actions may lie to be clipped."""
+"""Actions up to this far beyond [-1, 1] are clipped."""
 
 
 class Episode(NamedTuple):
-    """T steps as they were logged; actions in the units of `low` and `high`."""
+    """T logged steps; actions in the units of `low` and `high`."""
 
-    obs: np.ndarray  # [T + 1, D], or [T, D] where the last next observation is unknown
+    obs: np.ndarray  # [T + 1, D], or [T, D] without the last next observation
     action: np.ndarray  # [T, A]
     reward: np.ndarray  # [T]
     terminated: np.ndarray  # [T] bool
@@ -28,13 +28,13 @@ class Episode(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What the run's environment says of its numbers."""
+    """How the run's environment interprets the numbers."""
 
     observation_size: int
     low: np.ndarray  # [A] bounds of actions
     high: np.ndarray
     failure_key: str | None = None
-    success_key: str | None = None  # None, and none of the usual ones: nothing succeeds
+    success_key: str | None = None  # None takes a usual one; without any, nothing succeeds
     failure: Callable[[np.ndarray, dict], Any] | None = None  # (obs after the step, signals)
     margin: Callable[[np.ndarray], Any] | None = None  # obs -> m
 
@@ -43,7 +43,7 @@ def to_dataset(source: str, episodes: Iterable[Episode], meaning: Meaning) -> Da
     """Return the steps of all episodes, in their order.
 
     Raises:
-        DatasetError: something is missing, of another size, or not finite; it names the source.
+        DatasetError: data is missing, not finite or of a wrong size; the message names the source.
     """
     parts = [_steps(source, i, own, meaning) for i, own in enumerate(episodes)]
     parts = [own for own in parts if len(own["reward"])]
@@ -62,25 +62,24 @@ def check_kind(source: str, kind: str, data: Dataset) -> None:
     """Refuse failure demonstrations without a failure.
 
     Raises:
-        DatasetError: they are.
+        DatasetError: no step fails.
     """
     if kind == "failure" and not data["failure"].any():
         raise DatasetError(
-            f"{source} holds no failing step: the world model learns from them what to foresee; "
-            "record some, in simulation or with a soft object, or name the key that says failure "
-            "by --env.failure-key"
+            f"{source} holds no failing step, which the world model needs: record some, in "
+            "simulation or with a soft object, or name the key of failure with --env.failure-key"
         )
 
 
 def _steps(source: str, number: int, own: Episode, meaning: Meaning) -> Dataset:
-    """One episode's steps, FIELDS but `episode` -> [T, ...]."""
+    """Return one episode's steps: all FIELDS except `episode` -> [T, ...]."""
     where = f"{source}, episode {number}"
     length = len(own.action)
     obs, action = np.asarray(own.obs, np.float32), np.asarray(own.action)
     if obs.ndim != 2 or action.ndim != 2 or len(obs) not in (length, length + 1):
         raise DatasetError(
-            f"{where}: observations are {obs.shape} and actions {action.shape}; flat vectors, "
-            "(T + 1, D) and (T, A), are needed"
+            f"{where}: observations and actions must be flat vectors, (T + 1, D) and (T, A); got "
+            f"{obs.shape} and {action.shape}"
         )
     sizes = obs.shape[1], action.shape[1]
     wanted = meaning.observation_size, len(meaning.low)
@@ -104,7 +103,9 @@ def _steps(source: str, number: int, own: Episode, meaning: Meaning) -> Dataset:
     }
     success = _named(signals, meaning.success_key, SUCCESSES)
     if success is None and meaning.success_key:
-        raise DatasetError(f"{where}: no {meaning.success_key!r} of each step")
+        raise DatasetError(
+            f"{where}: no {meaning.success_key!r} of each step: give another --env.success-key"
+        )
     data["success"] = np.zeros(count, bool) if success is None else _flag(where, success)
     margin = own.margin
     if margin is None and meaning.margin is not None:
@@ -116,7 +117,7 @@ def _steps(source: str, number: int, own: Episode, meaning: Meaning) -> Dataset:
 
 
 def _scaled(where: str, action: np.ndarray, meaning: Meaning) -> np.ndarray:
-    """Actions [T, A] in [-1, 1] f32; exactly as they are where those are their bounds."""
+    """Return actions [T, A] in [-1, 1] f32; bounds of -1 and 1 leave them exactly equal."""
     low, high = (np.asarray(bound, np.float64) for bound in (meaning.low, meaning.high))
     scaled = ((action - (high + low) / 2.0) / ((high - low) / 2.0)).astype(np.float32)
     if (np.abs(scaled) > 1.0 + TOLERANCE).any():
@@ -135,7 +136,7 @@ def _extreme(action: np.ndarray) -> float:
 def _failure(
     where: str, signals: Mapping[str, np.ndarray], after: np.ndarray, meaning: Meaning
 ) -> np.ndarray:
-    """C(s, a) of each step, [T] bool: as logged, else as the environment's function says."""
+    """Return C(s, a) of each step, [T] bool: logged, or from the environment's function."""
     logged = _named(signals, meaning.failure_key, FAILURES)
     if logged is not None:
         return _flag(where, logged)
@@ -145,8 +146,8 @@ def _failure(
     wanted = repr(meaning.failure_key) if meaning.failure_key else "'failure' or 'cost'"
     has = ", ".join(map(repr, sorted(signals))) or "nothing"
     raise DatasetError(
-        f"{where}: no {wanted} of each step, only {has}: name the key by --env.failure-key, add it "
-        "to the data, or write a function failure(obs, info) in the environment's module"
+        f"{where}: no {wanted} of each step, only {has}: name the key with --env.failure-key, add "
+        "it to the data, or write a function failure(obs, info) in the environment's module"
     )
 
 
@@ -158,7 +159,7 @@ def _named(
 
 
 def _flag(where: str, values: np.ndarray) -> np.ndarray:
-    """Numbers [T] or [T, 1] as flags, true above 0."""
+    """Return numbers [T] or [T, 1] as flags, true above 0."""
     if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
         raise DatasetError(f"{where}: failure and success must be numbers; got {values.dtype}")
     if not np.isfinite(values).all():

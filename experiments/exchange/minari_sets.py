@@ -1,4 +1,4 @@
-"""Minari datasets: read as episodes, and written from ours."""
+"""Read Minari datasets as episodes, and write ours as Minari datasets."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from experiments.exchange.episodes import INTENDED, MARGIN, Episode
 from farl_jax.data.dataset import Dataset, DatasetError
 
 STORE = "MINARI_DATASETS_PATH"
-"""Variable of the environment that names Minari's local store."""
+"""Environment variable of Minari's local store."""
 
 
 def _minari(what: str) -> Any:
@@ -35,7 +35,7 @@ def read(source: str) -> tuple[list[Episode], np.ndarray, np.ndarray]:
 
     Raises:
         UserError: minari is not installed.
-        DatasetError: there is none, it is damaged, or it holds images or discrete actions.
+        DatasetError: it does not exist, is damaged, or holds images or discrete actions.
     """
     minari = _minari(source)
     try:
@@ -50,22 +50,22 @@ def read(source: str) -> tuple[list[Episode], np.ndarray, np.ndarray]:
         episodes = [_episode(own) for own in found.iterate_episodes()]
     except DatasetError:
         raise
-    except Exception as error:  # who wrote the bytes chooses how the libraries fail
+    except Exception as error:  # damaged bytes make the libraries raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DatasetError(
-            f"{source} is no file, and no Minari dataset that can be read: {reason}"
+            f"{source} is neither a file nor a readable Minari dataset: {reason}"
         ) from error
     if low is None or low.ndim != 1 or not np.isfinite([low, high]).all():
         told = " ".join(str(space).split())[:80]
-        raise DatasetError(f"{source}: its actions are {told}; a flat Box with bounds is needed")
+        raise DatasetError(f"{source}: its actions must be a flat Box with bounds; got {told}")
     return episodes, low, high
 
 
 def write(folder: Path, task: str, kind: str, data: Dataset) -> str:
-    """Write one kind of demonstrations below `folder` as a store of Minari's; return its ID.
+    """Write one kind of demonstrations into the Minari store `folder`; return the dataset's ID.
 
-    Infos of each step, the first of the reset: cost (1.0 where it fails), success, intended, and
-    margin where there is one. Actions lie in [-1, 1].
+    Infos of each step, after one of the reset: cost (1.0 at a failure), success, intended, and
+    margin if known. Actions are in [-1, 1].
 
     Raises:
         UserError: minari is not installed.
@@ -84,7 +84,7 @@ def write(folder: Path, task: str, kind: str, data: Dataset) -> str:
     parts = [{k: v[rows] for k, v in data.items()} for rows in _ranges(cuts, len(data["episode"]))]
     buffers = [EpisodeBuffer(id=i, **_buffer(own)) for i, own in enumerate(parts)]
     with _store(folder), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that authors and reference scores are not said
+        warnings.simplefilter("ignore")  # missing authors and reference scores
         minari.create_dataset_from_buffers(
             name,
             buffers,
@@ -135,14 +135,14 @@ def _episode(own: Any) -> Episode:
 
 
 def _observations(found: Any) -> np.ndarray:
-    """[T + 1, D] of a Box, or of a Dict of boxes in sorted order of their keys."""
+    """Return [T + 1, D] of a Box, or of a Dict of boxes in sorted order of keys."""
     if isinstance(found, dict):
         return np.concatenate([np.asarray(found[k], np.float32) for k in sorted(found)], axis=-1)
     return np.asarray(found)
 
 
 def _flat(infos: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays of numbers, of groups inside infos by NAME/KEY."""
+    """Return numeric arrays; those in groups are named NAME/KEY."""
     flat: dict[str, np.ndarray] = {}
     for name, value in infos.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a run says of its policy to whoever acts with it: the contract of `farl_jax.deploy`."""
+"""The contract (`farl_jax.deploy`) of a run's policy: what its user must know."""
 
 import dataclasses
 from typing import Any
@@ -28,9 +28,9 @@ def make_contract(
     newest: tuple[int, Agent, Gate],
     memory: list[Variable],
 ) -> Contract:
-    """The contract of `method`'s policy on `env`; no files yet.
+    """Return the contract of `method`'s policy on `env`, still without files.
 
-    `newest` is (online steps, what was learnt in them, the gate then).
+    `newest` is (online steps, networks, gate).
     """
     (step, learnt, gate), spec = newest, find_method(method)
     channels, about = channels_of(env), describe_environment()
@@ -56,7 +56,7 @@ def make_contract(
 
 
 def signed(contract: Contract) -> Contract:
-    """The contract with the hash of what it now says."""
+    """Return the contract with the hash of its content."""
     return {**contract, "sha256": digest(contract)}
 
 

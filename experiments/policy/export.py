@@ -1,7 +1,7 @@
 """`farl export`: a method's whole decision as programs in a folder, with their contract.
 
-The folder appears whole, after every program in it was loaded and has decided like the training
-code (`TOLERANCE`).
+The folder appears only after every program was loaded and agreed with the training code
+(`TOLERANCE`).
 """
 
 import hashlib
@@ -29,21 +29,21 @@ STEPS = 200
 def export(
     trained: TrainedRun, method: str, out: Path, formats: Sequence[str], rate_hz: float | None
 ) -> Contract:
-    """Write the newest policy of `method` into `out`, a folder that is not there yet, or empty.
+    """Write the newest policy of `method` into `out`, a new or empty folder.
 
     Args:
         trained: the run.
         method: see `farl_jax.methods`.
-        out: becomes the policy's folder.
-        formats: of `PROGRAMS`; none means all that can be written here, and what cannot is said.
-        rate_hz: decisions a second; None takes the environment's own.
+        out: the policy's folder.
+        formats: of `PROGRAMS`; none means all that can be written here. Others are reported.
+        rate_hz: decisions a second; None takes the environment's.
 
     Raises:
-        UserError: `out` holds something.
-        DeployError: a format cannot be written, or its program decides otherwise.
+        UserError: `out` is not empty.
+        DeployError: a format cannot be written, or its program disagrees.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already; choose another -o, or remove it")
+        raise UserError(f"{out} exists already: choose another -o, or remove it")
     step, learnt, _ = trained.newest(method)
     decide, say = trained.decide(method), trained.run.say
     contract = trained.contract(method, decide)
@@ -52,7 +52,7 @@ def export(
     programs = make_programs(decide, f"{contract['task']}_{method}", formats, say)
     contract, apart = write(out, decide, contract, programs, typical_observations(learnt))
     for name, data in programs.items():
-        say(f"{PROGRAMS[name]}: {len(data):,} bytes, differs by {apart[name]:.1e}")
+        say(f"{PROGRAMS[name]}: {len(data):,} bytes, largest difference {apart[name]:.1e}")
     say(f"{out}: {method} of step {step:,}, sha256 {contract['sha256']}")
     return contract
 
@@ -60,7 +60,7 @@ def export(
 def write(
     out: Path, decide: Decide, contract: Contract, programs: dict[str, bytes], obs: np.ndarray
 ) -> tuple[Contract, dict[str, float]]:
-    """Write a policy's folder, after each program has decided like `decide` on obs [T, D].
+    """Write a policy's folder, after each program agreed with `decide` on obs [T, D].
 
     Returns:
         The contract with its files, and each program's `difference`.
@@ -86,7 +86,7 @@ def write(
 def make_programs(
     decide: Decide, name: str, formats: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, bytes]:
-    """The decision in each of `formats`; `say` is told what is left out where there are none."""
+    """Return the decision in each of `formats`; without any, in all, and `say` reports failures."""
     writers = {"jax": lambda: to_stablehlo(decide), "onnx": lambda: to_onnx(decide, name)}
     programs = {}
     for kind in formats or PROGRAMS:
@@ -95,22 +95,22 @@ def make_programs(
         except DeployError as error:
             if formats:
                 raise
-            say(f"{PROGRAMS[kind]}: left out; {error}")
+            say(f"{PROGRAMS[kind]} is left out: {error}")
     return programs
 
 
 def typical_observations(learnt: Agent, seed: int = 0) -> np.ndarray:
-    """[STEPS, D] normal with the normaliser's mean and deviation, held for 10 decisions each."""
+    """Return [STEPS, D]: normal by the normaliser's mean and deviation, held for 10 decisions."""
     mean, std = np.asarray(learnt.normalizer.mean), np.asarray(learnt.normalizer.std)
     noise = np.random.default_rng(seed).normal(size=(STEPS // 10, len(mean)))
     return np.repeat((mean + std * noise).astype(np.float32), 10, axis=0)
 
 
 def difference(reference: SafePolicy, other: SafePolicy, obs: np.ndarray) -> float:
-    """The largest difference of action, risk (above 1 relative) and memory on obs [T, D].
+    """Return the largest difference of action, risk (above 1 relative) and memory on obs [T, D].
 
-    Both decide from the reference's memory. Left out are risks within TOLERANCE of eps_safe, where
-    rounding may decide who acts.
+    Both decide from the reference's memory. Actions and memory do not count if the risk is within
+    TOLERANCE of eps_safe, where rounding may decide who acts.
     """
     gate, worst, memory = reference.contract["gate"], 0.0, reference.start()
     for row in obs:
@@ -128,6 +128,6 @@ def difference(reference: SafePolicy, other: SafePolicy, obs: np.ndarray) -> flo
 def _check(worst: float, name: str) -> None:
     if not worst <= TOLERANCE:
         raise DeployError(
-            f"{PROGRAMS[name]} decides otherwise than the training code, by {worst:.1e}; nothing "
-            "was written: please report it"
+            f"{PROGRAMS[name]} differs from the training code by {worst:.1e}, so nothing was "
+            "written: please report it"
         )

@@ -1,4 +1,4 @@
-"""A run as a Python object, for notebooks and scripts: it reads, and writes nothing."""
+"""A run as a read-only Python object, for notebooks and scripts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,12 @@ from farl_jax.safety.gate import Gate
 from farl_jax.storage import checkpoint
 
 Newest = tuple[int, Agent, Gate]
-"""(online step, what was learnt until then, the gate as it then is)."""
+"""(online step, networks, gate) of a checkpoint."""
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run's folder holds, read when it is asked for. Get one from `experiments.load_run`."""
+    """The content of a run's folder, read on demand. Get one from `experiments.load_run`."""
 
     run: Run
     found: dict[str, Newest] = field(default_factory=dict, repr=False)
@@ -55,7 +55,7 @@ class TrainedRun:
         return read_curve(self.path / method)
 
     def newest(self, method: str = "farl") -> Newest:
-        """(online step, networks, gate) of the newest checkpoint, 0 for the offline phase's."""
+        """(online step, networks, gate) of the newest checkpoint; the offline phase's step is 0."""
         if method not in self.found:
             spec = find_method(method)
             critic = self.path / "risk_critic"
@@ -77,26 +77,26 @@ class TrainedRun:
         return np.asarray(nets.policy.apply(learnt.policy, learnt.normalizer(obs))[0])
 
     def decide(self, method: str = "farl") -> Decide:
-        """The whole decision of a method, traced nowhere yet; `farl export` writes it."""
+        """The whole decision of a method, not yet traced; `farl export` writes it."""
         _, learnt, gate = self.newest(method)
         nets, config = self.run.networks(), self.settings.config
         return make_decide(nets, config, find_method(method), learnt, gate)
 
     def safe_policy(self, method: str = "farl") -> SafePolicy:
-        """The policy behind its gate, as evaluation uses it; it acts like an exported one."""
+        """The policy behind its gate, as in evaluation; it acts like an exported one."""
         decide = self.decide(method)
         return SafePolicy(self.contract(method, decide), jax.jit(decide.program))
 
     def contract(self, method: str, decide: Decide) -> Contract:
-        """What whoever acts with `decide` must know; without files."""
+        """The contract of `decide`, without files."""
         env, config = self.run.env(1), self.settings.config
         return make_contract(env, config, method, self.newest(method), decide.memory)
 
 
 def load_run(path: Path | str, task: str | None = None) -> TrainedRun:
-    """The run in a folder; `task` again, where its task is code of your own (module:Class).
+    """Return the run in a folder; give `task` again if it is your own code (module:Class).
 
     Raises:
-        UserError, SchemaError: there is none, or its settings are not readable; one line.
+        UserError, SchemaError: there is no run, or its settings cannot be read; one line.
     """
     return TrainedRun(read_run(Path(path), task))

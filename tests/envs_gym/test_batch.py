@@ -157,7 +157,7 @@ def test_a_margin_of_ones_own():
         ({"bad": "reward"}, "reward is not finite"),
         ({"bad": "shape"}, r"part 'x' has shape \(2,\), its space says \(1,\)"),
         ({"info": {"speed": 1}}, "no 'failure' or 'cost', only 'speed': .*--env.failure-key"),
-        ({"info": {"cost": "much"}}, "'cost', which is no number"),
+        ({"info": {"cost": "much"}}, "'cost', which is not a number"),
     ],
 )
 def test_what_goes_wrong_in_mid_run_is_one_line(how, words):

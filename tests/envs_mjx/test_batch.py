@@ -1,12 +1,17 @@
 """Automatic resets and independence of rows, on the native backend."""
 
+import dataclasses
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from envs_mjx import BatchEnv, RobotEnv, State, make
+from envs_mjx.core import EnvFacts, facts_of
+from tests.toy import CliffWalker
 
 
 @functools.cache
@@ -110,3 +115,14 @@ def test_batch_vmaps_over_seeds() -> None:
     for index in range(2):
         same(row(together, index), alone[index])
     np.testing.assert_array_equal(done.sum(axis=(1, 2)), [3, 3])
+
+
+def test_a_batch_shares_its_environments_facts_read_only():
+    walker = CliffWalker()
+    batch = BatchEnv(walker, 2)
+    for field in dataclasses.fields(EnvFacts):
+        assert getattr(batch, field.name) == getattr(walker, field.name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        batch.random_return = 1.0
+    first, again = short(), pickle.loads(pickle.dumps(short()))
+    assert all(v == getattr(again, k) for k, v in facts_of(first).items())

@@ -153,7 +153,7 @@ def test_arrays_of_one_step_share_no_memory(vector):
 @pytest.mark.parametrize("number", [0, -1, 2.5, True, None, "2", float("nan"), np.array([1, 2])])
 def test_a_number_of_environments_that_is_none(env, number):
     for kind in (BatchEnv, VectorEnv):
-        with pytest.raises(EnvError, match="num_envs must be a whole number of at least 1; got"):
+        with pytest.raises(EnvError, match="num_envs must be an integer of at least 1; got"):
             kind(env, number)
 
 

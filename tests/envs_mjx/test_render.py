@@ -60,7 +60,7 @@ def test_an_episode_is_drawn(gl):
     np.testing.assert_array_equal(written[0, :140], plain[0, :140])
     np.testing.assert_array_equal(written[1, 0, 0], render._RED)
     refused(r"qpos must be \[T, 16\]", render.render_frames, env, qpos[:, :5], state.goal)
-    refused("2 frames", render.render_frames, env, qpos, state.goal, info[:1])
+    refused("must have 2 entries", render.render_frames, env, qpos, state.goal, info[:1])
     qpos[1, 0] = np.nan
     refused(r"qpos\[1\] is not finite", render.render_frames, env, qpos, state.goal)
     assert jax.devices()  # JAX is alive beside OpenGL
@@ -125,7 +125,7 @@ def test_contact_sheet_puts_frames_in_reading_order(frames, tmp_path):
 
 
 def test_refusals(frames, tmp_path):
-    refused("film is .mp4 or .gif, not '.avi'", write_video, tmp_path / "a.avi", frames)
+    refused("must end in .mp4 or .gif; got '.avi'", write_video, tmp_path / "a.avi", frames)
     refused("uint8", write_video, tmp_path / "a.mp4", frames / 255.0)
     refused("T >= 1", contact_sheet, tmp_path / "a.png", frames[:0])
     refused("columns must be", contact_sheet, tmp_path / "a.png", frames, 0)

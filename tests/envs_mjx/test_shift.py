@@ -52,7 +52,7 @@ def test_a_seed_draws_factors_within_a_fifth() -> None:
 
 @pytest.mark.parametrize("bad", [-1, 0.5, True, "1"])
 def test_what_is_no_seed_is_refused(bad: object) -> None:
-    with pytest.raises(EnvError, match="shift must be a seed, a whole number of at least 0; got"):
+    with pytest.raises(EnvError, match="shift must be a seed, an integer of at least 0; got"):
         make(TASK, "native", shift=bad)
 
 

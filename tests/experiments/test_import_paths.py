@@ -251,7 +251,7 @@ def test_it_never_shadows_an_installed_module(folder, tmp_path):
         ("raise ValueError('two\\nlines')", r"broken.py, line 1: ValueError: two lines"),
         ("x = 1", "has no such class"),
         ("Own = 3", "has something else of that name"),
-        ("class Own: ...", "is no task: it has no 'careless'"),
+        ("class Own: ...", "is not a task: it has no 'careless'"),
         (OWN + "    def __init__(self, x): ...", "does not work: TypeError: .*argument: 'x'"),
         (OWN + "    def edit_physics(self, spec):\n        1 / 0", "line 5: ZeroDivisionError"),
     ],

@@ -110,7 +110,7 @@ def test_the_margin_of_the_flower_is_to_its_bloom() -> None:
     ("task", "setting", "message"),
     [
         ("franka_fragile_push_wall", {"object_x": (0.4, 0.44)}, "can touch the wall"),
-        ("franka_disturbed_push", {"flower_low": (0.6, 0.0)}, "must not be larger"),
+        ("franka_disturbed_push", {"flower_low": (0.6, 0.0)}, "must not exceed"),
         ("franka_bounded_soccer", {"lane_x": (0.5, 0.7)}, "must hold object_x"),
         ("franka_bounded_soccer", {"goal_x": (0.44, 0.45)}, "further than success_radius"),
     ],

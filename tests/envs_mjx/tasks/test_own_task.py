@@ -46,7 +46,7 @@ def test_a_puck_on_its_side_has_failed():
         ("nowhere.at.all:Task", "cannot import"),
         ("examples.push_upright:Missing", "cannot import"),
         (":PushUpright", "cannot import"),
-        ("examples.push_upright:Readings", "is no task"),
+        ("examples.push_upright:Readings", "is not a task"),
     ],
 )
 def test_what_is_no_task_is_one_line(path, said):
@@ -64,8 +64,8 @@ class Mine(BoundedPush):
     {}
 """
 FAULTS = {
-    "episode_limit: int = True": "episode_limit must be a whole number from 1; got 'True'",
-    "episode_limit: int = 10**30": "episode_limit must be a whole number",
+    "episode_limit: int = True": "episode_limit must be an integer of at least 1; got 'True'",
+    "episode_limit: int = 10**30": "episode_limit must be an integer",
     "name = None": "name must be printable text",
     "name = 'a\\nb'": "name must be printable text",
     "name = 'a' * 5000": "name must be printable text of 1 to 200 characters",

@@ -123,8 +123,8 @@ def test_boxes_fit_the_goals_meshes() -> None:
         ({"bounds": (0.0, 0.0, 0.0, 1.0)}, "enclose nothing"),
         ({"bounds": (0.0, 1.0, 0.0)}, "must be x_low, x_high, y_low, y_high"),
         ({"object_x": (0.1, -0.1)}, r"object_x is \(0.1, -0.1\): its first number"),
-        ({"success_radius": 0.0}, "success_radius is 0.0: it must be above zero"),
-        ({"episode_limit": 0}, "episode_limit is 0: it must be above zero"),
+        ({"success_radius": 0.0}, "success_radius is 0.0: it must be above 0"),
+        ({"episode_limit": 0}, "episode_limit is 0: it must be above 0"),
         ({"min_distance": 0.3}, "cannot always be met"),
     ],
 )

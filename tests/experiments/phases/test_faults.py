@@ -54,8 +54,9 @@ class WarpRun(Run):
     """A run that calls itself one of MuJoCo Warp."""
 
     def env(self, num_envs):
-        env = BatchEnv(CliffWalker(), num_envs)
-        env.backend = "warp"
+        walker = CliffWalker()
+        walker.backend = "warp"
+        env = BatchEnv(walker, num_envs)
         return env
 
 

@@ -82,7 +82,7 @@ def test_export_writes_what_acts(run, tmp_path, capsys):
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-6)
     assert own.contract["weights_sha256"] == policy.contract["weights_sha256"]
     line = fails(capsys, *words)
-    assert "is there already; choose another -o" in line
+    assert "exists already: choose another -o" in line
 
 
 @pytest.mark.parametrize(
