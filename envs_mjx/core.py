@@ -66,9 +66,7 @@ class EnvFacts:
     danger_margin: float  # m; recovery should begin below it
     danger_lead: float  # steps ahead at which both margins are predicted, at the current speed
     safe_margin: float  # m; recovery has succeeded above it
-    compiler_options: Mapping[
-        str, bool
-    ]  # for every jit of `reset` or `step`; MJX on a CPU has some
+    compiler_options: Mapping[str, bool]  # for every jit of `reset` or `step`
 
 
 def facts_of(source: Any, **known: Any) -> dict[str, Any]:
