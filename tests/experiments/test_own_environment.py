@@ -138,7 +138,7 @@ def test_a_file_alone_runs_no_code(capsys, robot):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--task", "a", "--failure", "b"], "needs --recovery: .* not invented from the others"),
+        (["--task", "a", "--failure", "b"], "needs --recovery: .* out of danger"),
         (["--failure", "b", "--recovery", "c"], "needs --task"),
         (["--task", "a.npz", "--failure", "b", "--recovery", "c"], "no dataset at a.npz"),
     ],
