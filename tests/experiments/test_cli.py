@@ -213,7 +213,7 @@ def test_a_run_goes_on_in_a_folder_of_any_name_and_knows_its_own_parts(copy, cap
     changed = json.loads((seed / "config.json").read_text()) | {"seed": 1}
     (seed / "config.json").write_text(json.dumps(changed))
     assert "seed 0" in fails(capsys, "online", str(seed), "--resume")
-    assert "says seed 1, its result 0" in fails(capsys, "evaluate", str(seed))
+    assert "seed is 1 in config.json and 0 in the result" in fails(capsys, "evaluate", str(seed))
 
 
 @pytest.mark.timeout(900)

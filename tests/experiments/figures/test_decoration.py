@@ -156,10 +156,10 @@ def test_rows_that_were_measured_are_kept_without_their_figure(
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("/nonexistent", "does not run: No such file"),
-        ("/etc/passwd", "does not run: Permission denied"),
-        ("/bin/false", "failed: without a word"),
-        ("/bin/true", "failed: without a word"),
+        ("/nonexistent", "cannot run: No such file"),
+        ("/etc/passwd", "cannot run: Permission denied"),
+        ("/bin/false", "failed: it printed nothing"),
+        ("/bin/true", "failed: it printed nothing"),
         ("/bin/ls", "failed: "),
     ],
 )
