@@ -1,5 +1,6 @@
 """Many environments at once, each restarted as soon as its episode ends."""
 
+import copy
 import operator
 
 import jax
@@ -11,6 +12,8 @@ from envs_mjx.errors import EnvError
 
 ROWS = "envs"
 """Axis of a mesh (`jax.set_mesh`) along which rows are shared out among devices."""
+ROWS_OF_SHARE = 64
+"""Rows for which a thread of its own pays; 128 rows on two cores (docs/experiments.md, row 100)."""
 
 
 class BatchEnv:
@@ -46,11 +49,34 @@ class BatchEnv:
         self.danger_lead = env.danger_lead
         self.safe_margin = env.safe_margin
         self.compiler_options = env.compiler_options
+        self._first_row: int | jax.Array = 0
+
+    @property
+    def shares(self) -> int:
+        """Return how many equal shares of the rows are best stepped by threads of their own.
+
+        It is 1 where a device steps them, and where there are few rows or one thread.
+        """
+        most = min(getattr(self.env, "host_threads", 0), self.num_envs // ROWS_OF_SHARE)
+        return max((n for n in range(1, most + 1) if self.num_envs % n == 0), default=1)
+
+    def share(self, number: int) -> "BatchEnv":
+        """Return the first of `number` equal shares of rows, with its share of the threads."""
+        env = self.env
+        threads = max(1, env.host_threads // number)
+        return BatchEnv(env.with_threads(threads), self.num_envs // number)
+
+    def at_row(self, first: int | jax.Array) -> "BatchEnv":
+        """Return the same number of rows from row `first` [] on, which may be traced."""
+        moved = copy.copy(self)
+        moved._first_row = first
+        return moved
 
     def reset(self, key: jax.Array) -> State:
         """Return N fresh episodes, [N] in every field. Row i depends on (key, i) alone."""
         # Folding in the row's number, unlike splitting, makes a row the same for every N.
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(self.num_envs))
+        rows = self._first_row + jnp.arange(self.num_envs)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
         return jax.vmap(self.env.reset)(keys)
 
     def recovery(self, obs: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """MetaWorld's Sawyer arm as a pure environment: actions, observations, reset and step."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +65,18 @@ class SawyerEnv:
         self._settled = initial_state(settled)
         self._settled_sensordata = jnp.asarray(settled.sensordata, jnp.float32)
         self._tcp_start = self._read(self._settled_sensordata).tcp
+
+    @property
+    def host_threads(self) -> int:
+        """Threads of the host that a batch of steps keeps busy, 0 on a device."""
+        return self._physics.host_threads
+
+    def with_threads(self, threads: int) -> "SawyerEnv":
+        """Return the same environment, stepped by `threads` threads of the host."""
+        other = copy.copy(self)
+        other._built_from = self.task, self.backend, threads
+        other._physics = make_physics(self.model, self.backend, threads)
+        return other
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Pickle what it was built from: another process builds its own."""

@@ -58,6 +58,7 @@ class Physics(NamedTuple):
 
     step: StepFn
     compiler_options: Mapping[str, bool]  # for every `jax.jit` that contains `step`
+    host_threads: int = 0  # threads of the host that `step` keeps busy, 0 where it runs on a device
 
 
 def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None) -> Physics:
@@ -74,7 +75,8 @@ def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None
       EnvError: unknown backend, or one that cannot run here.
     """
     if backend == "native":
-        return Physics(_native_step(model, threads or _cores()), {})
+        threads = threads or _cores()
+        return Physics(_native_step(model, threads), {}, threads)
     if backend == "mjx":
         step = _mjx_step(model)
         if jax.default_backend() == "cpu":
@@ -156,20 +158,23 @@ class _HostBatches:
         # Solving the puck and the arm apart only pays where they are many: 7 % of a step here.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND.value
         self._threads = threads
-        self._batches: dict[int, _BatchViews] = {}
-        self._lock = threading.Lock()  # XLA may run two callbacks at once
+        self._idle: dict[int, list[_BatchViews]] = {}
+        self._lock = threading.Lock()  # several callbacks may run at once, each on its own batch
         self.row_size = model.nq + 2 * model.nv + 3 * model.nmocap
 
     def step_rows(self, row: jax.Array) -> np.ndarray:
         """Map rows [..., row_size + nu] to next rows [..., row_size + nsensordata]."""
         rows = np.asarray(row)
         flat = rows.reshape(-1, rows.shape[-1])
-        with self._lock:
-            out = self._step_flat(flat)
+        views = self._take(len(flat))
+        try:
+            out = self._step_flat(flat, views)
+        finally:
+            with self._lock:
+                self._idle[len(flat)].append(views)
         return out.reshape(*rows.shape[:-1], out.shape[-1])
 
-    def _step_flat(self, rows: np.ndarray) -> np.ndarray:
-        views = self._views(len(rows))
+    def _step_flat(self, rows: np.ndarray, views: "_BatchViews") -> np.ndarray:
         good = (np.abs(rows) < mujoco.mjMAXVAL).all(axis=1)  # false for NaN, too
         # Bad rows run on the model's default state: MuJoCo would log each of them to a file.
         default = np.concatenate([self._model.qpos0, np.zeros(rows.shape[1] - self._model.nq)])
@@ -189,14 +194,17 @@ class _HostBatches:
         out[~good] = np.nan
         return out
 
-    def _views(self, size: int) -> "_BatchViews":
-        if size not in self._batches:
-            batch = mujoco_batch.Batch(self._model, size, min(self._threads, size))
-            names = ("qpos", "qvel", "qacc_warmstart", "mocap_pos", "ctrl")
-            inputs = tuple(batch.bind(name).reshape(size, -1) for name in names)
-            # Bound before the first step, which would otherwise leave it zero.
-            self._batches[size] = _BatchViews(batch, inputs, batch.bind("sensordata"))
-        return self._batches[size]
+    def _take(self, size: int) -> "_BatchViews":
+        """A batch of `size` rows that nobody else steps meanwhile."""
+        with self._lock:
+            idle = self._idle.setdefault(size, [])
+            if idle:
+                return idle.pop()
+        batch = mujoco_batch.Batch(self._model, size, min(self._threads, size))
+        names = ("qpos", "qvel", "qacc_warmstart", "mocap_pos", "ctrl")
+        inputs = tuple(batch.bind(name).reshape(size, -1) for name in names)
+        # Bound before the first step, which would otherwise leave it zero.
+        return _BatchViews(batch, inputs, batch.bind("sensordata"))
 
 
 class _BatchViews(NamedTuple):

@@ -22,7 +22,7 @@ from experiments.errors import UserError
 from experiments.process.machine import describe_environment
 from experiments.process.outputs import check_output, write_json
 
-_START = "import sys; sys.path[:] = {path}; from experiments.cli import main; sys.exit(main())"
+_START = "import sys; from experiments.cli import main; sys.exit(main())"
 
 
 def run(args: BenchCompareArgs, console: Console) -> dict[str, Any]:
@@ -112,13 +112,14 @@ def _git(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def _seconds(checkout: Path, args: BenchCompareArgs) -> float:
     """Seconds of one policy update of the whole loop in `checkout`."""
-    path = [str(checkout), *(p for p in sys.path if p and not Path(p, "farl_jax").is_dir())]
+    # By the environment: a commit may start processes of its own, which must find it, too.
+    path = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
+    variables = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "row.json")
-        command = [sys.executable, "-c", _START.format(path=path), "bench", "train", "--no-cold"]
+        command = [sys.executable, "-c", _START, "bench", "train", "--no-cold"]
         command += ["--task", args.task, "--num-envs", str(args.num_envs)]
         command += ["--seconds", str(args.seconds), "--out", str(out)]
-        variables = os.environ | {"PYTHONSAFEPATH": "1"}
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=folder, env=variables
         )

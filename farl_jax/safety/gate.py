@@ -17,6 +17,7 @@ from flax import struct
 from farl_jax.agent import Agent
 from farl_jax.config import SafetyConfig
 from farl_jax.nn import distributions
+from farl_jax.nn.distributions import Draw
 from farl_jax.nn.networks import GaussianPolicy
 from farl_jax.types import Controller, Decision, Params
 
@@ -161,6 +162,7 @@ def gated_controller(
     config: SafetyConfig,
     *,
     explore: bool,
+    draw: Draw = jax.random.normal,
 ) -> Controller:
     """The safety-filtered policy: a_task if its cost is at most eps_safe, else the recovery's.
 
@@ -172,12 +174,13 @@ def gated_controller(
         max_risk: [] eps_safe, traced.
         config: lengths of recoveries and alarms.
         explore: sample the task action (training) or take its mean.
+        draw: where the sample's noise comes from.
     """
 
     def act(memory: GateMemory, state: Any, key: jax.Array) -> tuple[GateMemory, Decision]:
         obs = learnt.normalizer(state.obs)
         mean, log_std = policy.apply(learnt.policy, obs)
-        wanted = distributions.sample(key, mean, log_std) if explore else mean
+        wanted = distributions.sample(key, mean, log_std, draw) if explore else mean
         cost = risk(obs, wanted)
         memory = forget(memory, state.step_count == 0)
         risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN is a risk, too

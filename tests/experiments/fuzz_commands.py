@@ -42,6 +42,7 @@ ENDLESS = {
     "reproduce": ["--runs", "a_file", "--out", "a_file"],
     "bench": ["--out", "a_folder"],
     "bench train": ["--out", "a_folder"],
+    "bench compare": ["--out", "a_folder"],
     "tasks": ["--out", "a_folder", "--sheet", "a_folder"],
 }
 """Commands that could work for minutes -> words that stop them before they do."""
