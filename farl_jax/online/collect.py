@@ -7,7 +7,8 @@ gets the random numbers that its rows have in the whole, so numbers differ by ro
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 from typing import Any
 
 import jax
@@ -44,14 +45,18 @@ def make_collect(
         return at_once
     roll = _make_roll(env.share(shares), nets, config, method, of=env.num_envs)
     roll, join = jax.jit(roll, compiler_options=options), jax.jit(finish, donate_argnums=0)
-    workers = ThreadPoolExecutor(shares, "share")
+    workers, compiled = ThreadPoolExecutor(shares, "share"), Event()
 
     def collect(state: OnlineState, frozen: Agent, gate: Gate):
         if devices.active() or isinstance(state.key, jax.core.Tracer):
             return at_once(state, frozen, gate)  # one program for all devices, or all seeds
         ask = lambda share: jax.block_until_ready(roll(state, frozen, gate, jnp.asarray(share)))
-        rolled = [workers.submit(ask, share) for share in range(shares)]
-        return join(state, gate, [future.result() for future in rolled])
+        first = workers.submit(ask, 0)
+        if not compiled.is_set():  # two threads would both compile
+            wait([first])
+            compiled.set()
+        others = [workers.submit(ask, share) for share in range(1, shares)]
+        return join(state, gate, [future.result() for future in (first, *others)])
 
     return collect
 
