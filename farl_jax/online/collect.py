@@ -7,8 +7,7 @@ gets the random numbers that its rows have in the whole, so numbers differ by ro
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from threading import Event
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from farl_jax.config import FarlConfig
 from farl_jax.data.rollout import unroll
 from farl_jax.methods import Method
 from farl_jax.nn.distributions import draw_rows
+from farl_jax.online.side_by_side import SideBySide, possible
 from farl_jax.online.state import PER_ENV, OnlineState, current
 from farl_jax.safety.behaviour import make_controller
 from farl_jax.safety.gate import Gate, GateMemory, adjust
@@ -45,18 +45,13 @@ def make_collect(
         return at_once
     roll = _make_roll(env.share(shares), nets, config, method, of=env.num_envs)
     roll, join = jax.jit(roll, compiler_options=options), jax.jit(finish, donate_argnums=0)
-    workers, compiled = ThreadPoolExecutor(shares, "share"), Event()
+    threads = SideBySide(shares)
 
     def collect(state: OnlineState, frozen: Agent, gate: Gate):
-        if devices.active() or isinstance(state.key, jax.core.Tracer):
+        if not possible(state.key):
             return at_once(state, frozen, gate)  # one program for all devices, or all seeds
-        ask = lambda share: jax.block_until_ready(roll(state, frozen, gate, jnp.asarray(share)))
-        first = workers.submit(ask, 0)
-        if not compiled.is_set():  # two threads would both compile
-            wait([first])
-            compiled.set()
-        others = [workers.submit(ask, share) for share in range(1, shares)]
-        return join(state, gate, [future.result() for future in (first, *others)])
+        calls = [partial(roll, state, frozen, gate, jnp.asarray(i)) for i in range(shares)]
+        return join(state, gate, threads.run(calls))
 
     return collect
 

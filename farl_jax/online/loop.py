@@ -20,6 +20,7 @@ from farl_jax.methods import Method
 from farl_jax.nn.training import OnlineLearning, finite
 from farl_jax.online.collect import make_collect
 from farl_jax.online.counters import Counters
+from farl_jax.online.side_by_side import SideBySide, pays, possible
 from farl_jax.online.state import PER_ENV, OnlineState, current
 from farl_jax.safety.behaviour import start_memory
 from farl_jax.safety.gate import Gate
@@ -87,8 +88,6 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         )
         return devices.settle(state, PER_ENV)
 
-    # Jitted apart from the rest of the state: the same program for every method.
-    update_learners = jax.jit(update_learners, donate_argnums=0)
     observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
 
     def update(state: OnlineState, frozen: Agent, steps: Transition):
@@ -123,10 +122,33 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 def _make_update(
     nets: Networks, config: FarlConfig, method: Method
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The learners' init and update: PPO's, or those of the method's constraint."""
-    if method.constraint == "none":
-        return ppo.make_update(nets.policy, nets.value, config.online)
-    return constrained.make_update(nets.policy, nets.value, config, method.constraint)
+    """The learners' init and compiled update: PPO's, or those of the method's constraint.
+
+    Jitted apart from the rest of the state: the same program for every method.
+    """
+    if method.constraint != "none":
+        init, update = constrained.make_update(nets.policy, nets.value, config, method.constraint)
+        return init, jax.jit(update, donate_argnums=0)
+    init, update = ppo.make_update(nets.policy, nets.value, config.online)
+    whole = jax.jit(update, donate_argnums=0)
+    if not pays():
+        return init, whole
+    parts, threads = ppo.make_parts(nets.policy, nets.value, config.online), SideBySide(2)
+    prepare = jax.jit(parts.prepare)
+    actor, critic = (jax.jit(part, donate_argnums=0) for part in (parts.actor, parts.critic))
+
+    def halves(learners: ppo.ActorCritic, normalizer: Any, steps: Transition, key: Any, rest: Any):
+        if not possible(key):
+            return whole(learners, normalizer, steps, key, rest)
+        batch = prepare(learners.critic.params, normalizer, steps)
+        calls = (
+            lambda: actor(learners.actor, batch, key, rest),
+            lambda: critic(learners.critic, batch, key),
+        )
+        (policy, metrics), (value, more) = threads.run(calls)
+        return ppo.ActorCritic(policy, value), metrics | more
+
+    return init, halves
 
 
 def train(
