@@ -12,6 +12,7 @@ Draw = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 def draw_rows(total: int, first: jax.Array) -> Draw:
     """Draw rows `first` on of what all `total` rows would get: the numbers of a share of them."""
+    chex.assert_rank(first, 0)
 
     def draw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         whole = jax.random.normal(key, (total, *shape[1:]))
