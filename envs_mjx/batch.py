@@ -42,6 +42,7 @@ class BatchEnv:
         self.episode_limit = env.episode_limit
         self.random_return = env.random_return
         self.expert_return = env.expert_return
+        self.success_reward = env.success_reward
         self.danger_margin = env.danger_margin
         self.danger_lead = env.danger_lead
         self.safe_margin = env.safe_margin

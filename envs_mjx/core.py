@@ -61,6 +61,7 @@ class Env(Protocol):
     episode_limit: int
     random_return: float  # normalisation references, measured (docs/tasks.md)
     expert_return: float
+    success_reward: float  # reward of one step spent in success
     danger_margin: float  # m, where recovery should begin, and where it has succeeded
     danger_lead: float  # steps ahead that both count, at the speed of the moment
     safe_margin: float

@@ -46,6 +46,7 @@ class SawyerEnv:
         self.episode_limit = task.episode_limit
         self.random_return = task.random_return
         self.expert_return = task.expert_return
+        self.success_reward = _MAX_REWARD
         self.danger_margin = task.danger_margin
         self.danger_lead = task.danger_lead
         self.safe_margin = task.safe_margin

@@ -23,7 +23,7 @@ from experiments.phases.judge import Judge
 from experiments.phases.online import all_phases
 from experiments.process.outputs import check_output_folder, write_json, write_rows
 from experiments.runs.folder import ENVIRONMENT
-from experiments.runs.presets import RunSettings, preset
+from experiments.runs.presets import RetiredSetting, RunSettings, preset
 from experiments.runs.records import Environment, MainRow, Row
 from experiments.runs.run import Run, start_runs
 from farl_jax.methods import MAIN, METHODS
@@ -35,6 +35,7 @@ FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
     *("causes", "max_risk", "wall_seconds", "backend"),
+    *("offline_steps", "offline_episodes", "offline_failure_episodes"),
 )
 
 
@@ -131,12 +132,14 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
 
 
 def _settings_in(path: Path) -> dict[str, RunSettings]:
-    """Fingerprint -> settings of a settings.json; none where there is no file."""
+    """Fingerprint -> settings of a settings.json that this version knows; none without a file."""
     saved = json_files.read(path, dict[str, dict[str, Any]]) if path.exists() else {}
     made = {}
     for mark, settings in saved.items():
         try:
             made[mark] = RunSettings.from_json(settings)
+        except RetiredSetting:
+            continue  # its rows are of other settings than this version's
         except (SchemaError, UserError) as error:
             raise UserError(f"{path}: {mark}: {error}") from error
     return made

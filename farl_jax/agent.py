@@ -14,14 +14,6 @@ from farl_jax.world_model.latent import LatentModel
 
 
 @struct.dataclass
-class FailureCalibration:
-    """What turns the failure head's logits into probabilities, and C_H into a choice."""
-
-    logit_shift: jax.Array  # [] prior-shift correction added to every failure logit
-    max_risk: jax.Array  # [] eps_safe
-
-
-@struct.dataclass
 class Agent:
     """All that was learnt so far: what the offline phase hands on, and what online learning makes
 
@@ -33,7 +25,7 @@ class Agent:
     recovery: Params  # recovery policy
     world_model: Params
     normalizer: Normalizer
-    calibration: FailureCalibration
+    max_risk: jax.Array  # [] eps_safe as calibrated on held-out episodes
     risk_critic: Params | None = None  # Recovery RL's critic, for methods that gate by it
 
 
@@ -69,14 +61,13 @@ class Networks:
 
         def build() -> Agent:
             key, obs, action = jax.random.key(0), jnp.zeros((1, self.sizes[0])), self.sizes[1]
-            number = jnp.zeros(())
             return Agent(
                 policy=self.policy.init(key, obs),
                 value=self.value.init(key, obs),
                 recovery=self.recovery.init(key, obs),
                 world_model=self.latent.init(key, obs, jnp.zeros((1, action))),
                 normalizer=Normalizer(obs[0], obs[0]),
-                calibration=FailureCalibration(number, number),
+                max_risk=jnp.zeros(()),
             )
 
         return jax.eval_shape(build)

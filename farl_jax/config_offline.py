@@ -17,6 +17,7 @@ from farl_jax.schema import (
 )
 
 Encoder = Literal["mlp", "identity"]
+Interaction = Literal["practice", "none"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class DemosConfig(Checked):
     safe_margin: float | None = None
     """m: it has succeeded, and ends, here; None takes the task's own."""
     num_envs: Count = 64
+    interaction: Interaction = "practice"
+    """practice: in the offline phase the cloned policies act in the environment, too, which the
+    rows count (`policy_episodes`, `dagger_rounds`); none: they learn from demonstrations alone."""
 
 
 @dataclass(frozen=True)

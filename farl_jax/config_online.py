@@ -32,6 +32,9 @@ class AdaptationConfig(Checked):
     windows_per_rollout: Annotated[
         int, Range(1, "adaptation.windows"), Range(1, "adaptation.failing_windows")
     ] = 64
+    memory: Annotated[int, Range(2)] = 32
+    """Rollouts. A window that is this old counts 1/e of what a new one does, in what is drawn and
+    in the rate of failing windows."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,10 @@ class SafetyConfig(Checked):
     max_risk: NonNegative | None = 1e-2
     """eps_safe; None takes the value calibrated on held-out episodes, mostly more cautious."""
     failure_limit: Fraction | None = None
-    """Share of episodes that may fail: while more do, eps_safe falls, to `min_risk` at least, and
-    while fewer do it rises, to `max_risk` at most. None leaves it at `max_risk`."""
-    limit_rate: Positive = 0.03
-    """How far each episode that fails lowers log eps_safe; each that ends raises it by
-    `failure_limit` times as much."""
+    """Share of episodes that may fail: where twice as many do, eps_safe is half of `max_risk`, and
+    so on, down to `min_risk`. None leaves it at `max_risk`."""
+    limit_memory: Annotated[int, Range(2)] = 1000
+    """Episodes. One that ended this many ago counts 1/e of a new one in the share that fails."""
     min_risk: Positive = 1e-2
     min_recovery_steps: Count = 1
     """A recovery, once begun, lasts at least this long."""
@@ -89,6 +91,8 @@ class RiskCriticConfig(Checked):
     transitions_per_rollout: Annotated[
         int, Range(1, "risk_critic.transitions"), Range(1, "risk_critic.failing_transitions")
     ] = 1024
+    memory: Annotated[int, Range(2)] = 32
+    """Rollouts, as `adaptation.memory`."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +139,6 @@ class OnlineConfig(Checked):
     critic_warmup: Natural = 40_000
     """Steps before the actor moves: the offline V judged other behaviour than the task policy's."""
     reward_scale: Positive = 0.01
-    success_bonus: NonNegative = 0.0
-    """Reward that the learner, not the score, adds to a success. A time-out is bootstrapped, so
-    staying beside the goal is worth 1 / (1 - discount) rewards of nearly 10, however short the
-    episodes: where they are shorter than that, success must pay the difference to be wanted."""
     treatment: Treatment = "relabelled"
     """What PPO's policy loss sees of a recovered step."""
     log_prob_floor: float = -10.0

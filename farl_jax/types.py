@@ -22,6 +22,7 @@ class BatchedEnv(Protocol):
     episode_limit: int
     random_return: float
     expert_return: float
+    success_reward: float
     danger_margin: float
     danger_lead: float
     safe_margin: float
@@ -49,6 +50,7 @@ class Decision:
     task_action: jax.Array  # [..., A] what the task policy wanted
     task_log_prob: jax.Array  # [...] its log density
     intervened: jax.Array  # [...] bool, the recovery policy acted
+    risky: jax.Array  # [...] bool, the gate judged `task_action` too risky
     horizon_cost: jax.Array  # [...] C_H that the gate saw, 0 without a gate
     alarm: jax.Array  # [...] i32 what the gate has done lately, an index of `gate.ALARMS`
 

@@ -75,12 +75,11 @@ PRESETS: dict[str, FarlConfig] = {
 
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "obstructed_push": {
-        "online": {"success_bonus": 1000.0},
         "safety": {"max_risk": 1.0, "failure_limit": 0.015, "min_risk": 0.03},  # rows 65, 73
     },
     "fragile_push_wall": {
         "demos": {"task_episodes": 6},  # row 79, as what follows; eps_safe also 67
-        "safety": {"max_risk": 0.1, "failure_limit": 0.002, "limit_rate": 0.1, "min_risk": 0.01},
+        "safety": {"max_risk": 0.1, "failure_limit": 0.002, "min_risk": 0.01},
     },
     "bounded_soccer": {
         "network": {"recovery_motion": 30.0},  # row 80
@@ -114,6 +113,23 @@ BUDGETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
 """(Preset, task) -> group -> settings in which the task differs from that preset alone."""
 
 
+RETIRED = ("online.success_bonus", "safety.limit_rate")
+"""Settings of older versions. Their runs learnt by other rules, so none of them goes on here."""
+
+
+class RetiredSetting(UserError):
+    """The settings are those of an older version, which learnt by other rules."""
+
+
+def _retired(saved: Any) -> str | None:
+    """The first setting of `RETIRED` in a config.json, dotted."""
+    config = saved.get("config") if isinstance(saved, dict) else None
+    config = config if isinstance(config, dict) else {}
+    split = (name.split(".") for name in RETIRED)
+    found = (f"{g}.{f}" for g, f in split if isinstance(config.get(g), dict) and f in config[g])
+    return next(found, None)
+
+
 @dataclass(frozen=True)
 class RunSettings(Checked):
     """Everything that decides a run's numbers."""
@@ -136,6 +152,11 @@ class RunSettings(Checked):
         A setting that a later version added takes its default.
         """
         found = saved.get("protocol") if isinstance(saved, dict) else None
+        if retired := _retired(saved):
+            raise RetiredSetting(
+                f"config.json names {retired}, which an older version had and this one does "
+                "without: start a new run with another --out"
+            )
         if found != PROTOCOL:
             raise UserError(
                 f"config.json is of protocol {shown(found)}, this version runs {PROTOCOL}: "

@@ -122,12 +122,12 @@ def demo_sources(folder: Path) -> dict[str, str]:
 def sources_of(start: Agent, method: Method) -> dict[str, str]:
     """SHA-256 of what a method starts from: the offline phase's result, and a critic of failures.
 
-    Without a gate nothing reads its calibration, which may then differ.
+    Without a gate nothing reads its max_risk, which may then differ.
     """
     from farl_jax.storage.leaves import digest
 
     offline = start.replace(risk_critic=None)
-    offline = offline if method.gated else offline.replace(calibration=None)
+    offline = offline if method.gated else offline.replace(max_risk=None)
     named = {"offline": offline, "risk_critic": start.risk_critic}
     return {name: digest(tree) for name, tree in named.items() if tree is not None}
 

@@ -55,7 +55,9 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
             f"{name}: AUROC step 1 {shown(auroc[0], '.3f')}, step {config.safety.horizon} "
             f"{shown(auroc[-1], '.3f')}; at eps_safe {max_risk:.2g} recall {recall}, precision "
             f"{precision}, trigger rate {shown(acts['trigger_rate'], '.3f')}, lead "
-            f"{shown(acts['lead'], '.0f')} steps; {report['failure_episodes']} failure episodes"
+            f"{shown(acts['lead'], '.0f')} steps; C_H off by at most a factor of "
+            f"{shown(report['worst_factor'], '.2f')} in deciles with 50 events; "
+            f"{report['failure_episodes']} failure episodes"
         )
     folder: Path = run.path / method
     rows = {"max_risk": max_risk, "pairs": jax.tree.map(known, reports)}
@@ -117,11 +119,13 @@ def _judge(run: Run, config: Any, learnt: Agent, watch: Any, max_risk: float) ->
     foretold = *diagnosis.within(labels, known, window), labels[0]
     cost = steps.decision.horizon_cost
     report = lambda eps: diagnosis.gate_report(cost, labels, done, eps, gate.lead_time)
+    bins = diagnosis.reliability(cost, *foretold, gate.gamma_risk)
     return {
         "episodes": int(done.sum()),
         "failure_episodes": int(steps.first_failure.sum()),
         "foresight": diagnosis.foresight(probability, *foretold),
-        "reliability": diagnosis.reliability(cost, *foretold, gate.gamma_risk),
+        "reliability": bins,
+        "worst_factor": diagnosis.worst_factor(bins),
         "gate": report(max_risk),
         "thresholds": [report(eps) for eps in THRESHOLDS],
         "decoder_m": diagnosis.decoder_errors(

@@ -83,16 +83,31 @@ def reliability(
     gamma_risk: float,
     bins: int = 10,
 ) -> dict[str, list[float]]:
-    """Predicted C_H [T, N] against the realised sum gamma^i c_{t+i}, in bins of equal size."""
+    """Predicted C_H [T, N] against the realised sum gamma^i c_{t+i}, in bins of equal size.
+
+    `events` are the steps of a bin that a failure follows within H steps.
+    """
     use = ~failing & known.all(0)
     weight = gamma_risk ** np.arange(len(labels))
     realised = np.tensordot(weight, labels, axes=1)[use]
+    followed = labels.any(0)[use]
     order = np.argsort(cost[use], kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return {
         "predicted": [float(cost[use][part].mean()) for part in parts],
         "realised": [float(realised[part].mean()) for part in parts],
+        "events": [float(followed[part].sum()) for part in parts],
     }
+
+
+def worst_factor(bins: dict[str, list[float]], least: int = 50) -> float:
+    """By what factor prediction and truth differ at most, >= 1, in bins of `least` events or more.
+
+    NaN where no bin has so many. Less than 1e-9 is taken for that.
+    """
+    rows = zip(bins["predicted"], bins["realised"], bins["events"], strict=True)
+    pairs = [(max(p, 1e-9), q) for p, q, events in rows if events >= least]
+    return max((max(p / q, q / p) for p, q in pairs), default=float("nan"))
 
 
 def in_time_order(done: np.ndarray, *steps: np.ndarray) -> tuple[np.ndarray, ...]:

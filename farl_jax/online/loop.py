@@ -16,15 +16,16 @@ from flax import struct
 
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
-from farl_jax.config import FarlConfig
+from farl_jax.config import FarlConfig, OnlineConfig, WorldModelConfig
+from farl_jax.data.rewards import learner_reward
 from farl_jax.data.rollout import unroll
 from farl_jax.methods import Method
 from farl_jax.nn.training import OnlineLearning, finite
 from farl_jax.online.counters import Counters
 from farl_jax.safety.behaviour import make_controller, start_memory
-from farl_jax.safety.gate import Gate, GateMemory, adjust
+from farl_jax.safety.gate import Gate, GateMemory, failing_share
 from farl_jax.safety.risk_critic import RiskData, RiskLearning, make_risk_learning
-from farl_jax.types import BatchedEnv, Params, Transition
+from farl_jax.types import BatchedEnv, Normalizer, Params, Transition
 from farl_jax.updates import constrained, ppo
 from farl_jax.world_model.adaptation import Adaptation, make_adaptation
 from farl_jax.world_model.windows import Windows
@@ -38,7 +39,7 @@ class OnlineState:
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
     adaptation: Adaptation | RiskLearning | None  # None: what the gate asks is frozen, or no gate
-    slack: jax.Array  # [] in (0, 1], eps_safe now over `Gate.max_risk`; see `gate.adjust`
+    failing: jax.Array  # [] share of episodes that failed lately; see `Gate.tightened`
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32
@@ -102,7 +103,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             env_state=env.reset(key_reset),
             memory=start_memory(config, method, env),
             adaptation=learning.init(getattr(own, learning.part)) if learning else None,
-            slack=jnp.ones(()),
+            failing=jnp.asarray(config.safety.failure_limit or 0.0, jnp.float32),
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
@@ -110,8 +111,9 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         return devices.settle(state, PER_ENV)
 
     # Jitted apart from the rest of the state: the same program for every method.
-    update_learners = jax.jit(update_learners, donate_argnums=0)
-    observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
+    update_learners = jax.jit(_paid(update_learners, env, config.online), donate_argnums=0)
+    seen = _paid(learning.observe, env, config.world_model) if learning else None
+    observe = jax.jit(seen, donate_argnums=0) if learning else None
 
     def update(state: OnlineState, frozen: Agent, steps: Transition):
         key, key_update, key_observe = jax.random.split(state.key, 3)
@@ -120,11 +122,11 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             state.learners, frozen.normalizer, steps, key_update, rest
         )
         metrics["horizon_cost"] = steps.decision.horizon_cost.mean()
-        metrics["slack"] = jnp.copy(state.slack)  # the state is donated at the next step
+        metrics["failing"] = jnp.copy(state.failing)  # the state is donated at the next step
         state = state.replace(learners=learners, key=key)
         if learning:
-            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
-            state = state.replace(adaptation=seen)
+            learnt = observe(state.adaptation, frozen.normalizer, steps, key_observe)
+            state = state.replace(adaptation=learnt)
         return state, metrics
 
     def adapt(state: OnlineState, demos: Windows | RiskData) -> OnlineState:
@@ -145,6 +147,18 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
     )
 
 
+def _paid(
+    learn: Callable[..., Any], env: BatchedEnv, config: OnlineConfig | WorldModelConfig
+) -> Callable[..., Any]:
+    """`learn(state, normalizer, steps, ...)` of steps with the rewards that a learner receives."""
+
+    def run(state: Any, normalizer: Normalizer, steps: Transition, *rest: Any) -> Any:
+        own = steps.reward, steps.terminated, env.success_reward, config.discount
+        return learn(state, normalizer, steps.replace(reward=learner_reward(*own)), *rest)
+
+    return run
+
+
 def _make_update(
     nets: Networks, config: FarlConfig, method: Method
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -161,18 +175,17 @@ def _make_collect(
 
     def collect(state: OnlineState, frozen: Agent, gate: Gate):
         key, key_roll = jax.random.split(state.key)
-        controller = controller_of(current(state, frozen), gate.tightened(state.slack))
+        now = gate.tightened(state.failing, config.safety)
+        controller = controller_of(current(state, frozen), now)
         memory, env_state, steps, _ = unroll(
             env, controller, state.memory, state.env_state, key_roll, config.online.rollout
         )
-        slack, ends = state.slack, (steps.first_failure.sum(), steps.done.sum())
-        if method.gated:
-            slack = adjust(slack, *ends, gate.max_risk, config.safety)
+        ends = steps.first_failure.sum(), steps.done.sum()
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=key,
-            slack=slack,
+            failing=failing_share(state.failing, *ends, config.safety.limit_memory),
             counters=state.counters.add(steps),
             env_steps=state.env_steps + steps.reward.size,
         )

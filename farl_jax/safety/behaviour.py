@@ -27,7 +27,7 @@ def make_gate(config: FarlConfig, frozen: Agent, method: Method) -> Gate:
     A risk critic has an eps of its own.
     """
     chosen = config.risk_critic.max_risk if method.gate == "critic" else config.safety.max_risk
-    max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen
+    max_risk = float(frozen.max_risk) if chosen is None else chosen
     return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
 
 

@@ -45,7 +45,8 @@ def calibrate_max_risk(
 
     The largest threshold, the one that interferes least, that foresees `target_recall` of the
     failure onsets `lead_time` steps ahead; raised where needed until no more than
-    `target_trigger_rate` of the task policy's own calm steps would trigger.
+    `target_trigger_rate` of the task policy's own calm steps would trigger, of all calm steps where
+    it made none.
 
     Args:
         cost: C_H of each step.
@@ -58,7 +59,7 @@ def calibrate_max_risk(
         max_risk, recall, trigger_rate, onsets (number of failure onsets that could be foreseen).
     """
     peaks = foreseen_peaks(cost, failure, episode, config.lead_time)
-    calm = cost[~failure & policys_own]
+    calm = cost[~failure & (policys_own | ~policys_own.any())]
     least_risk = float(np.quantile(calm, 1.0 - config.target_trigger_rate))
     wanted = (
         float(np.quantile(peaks, 1.0 - config.target_recall, method="lower")) if len(peaks) else 0.0
@@ -77,7 +78,7 @@ def calibrate(
 ) -> dict[str, float]:
     """C_H of the logged action on every held-out step, and from it eps_safe.
 
-    `learnt` needs policy, world model, logit shift and normaliser. The last `num_own` steps of
+    `learnt` needs policy, world model and normaliser. The last `num_own` steps of
     `held_out` are the task policy's own.
     """
     gate = Gate.create(config.horizon, config.gamma_risk, jnp.inf)

@@ -43,9 +43,19 @@ class Gate:
         """From Python numbers."""
         return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
 
-    def tightened(self, slack: jax.Array) -> "Gate":
-        """The same gate at the share `slack` [] of its eps_safe."""
-        return self.replace(max_risk=self.max_risk * slack)
+    def tightened(self, failing: jax.Array, config: SafetyConfig) -> "Gate":
+        """The gate at eps_safe = max_risk min(1, failure_limit / failing), `min_risk` at least.
+
+        Proportional control of the share `failing` [] of episodes: a threshold that suits the
+        practised policy never lets a beginner learn, and one that suits the beginner lets the
+        practised policy graze the danger. Nothing is summed up, so nothing winds up: where the
+        limit cannot be met eps_safe is in proportion, and it is back as soon as the share is.
+        """
+        if config.failure_limit is None:
+            return self
+        limit = config.failure_limit
+        wanted = self.max_risk * limit / jnp.maximum(failing, limit)
+        return self.replace(max_risk=jnp.clip(wanted, config.min_risk, self.max_risk))
 
     def off(self) -> "Gate":
         """The same gate, never acting."""
@@ -114,32 +124,21 @@ def recover(
     return acts, jnp.where(acts, recovering + 1, 0)
 
 
-def adjust(
-    slack: jax.Array,
-    failed: jax.Array,
-    ended: jax.Array,
-    max_risk: jax.Array,
-    config: SafetyConfig,
+def failing_share(
+    failing: jax.Array, failed: jax.Array, ended: jax.Array, memory: int
 ) -> jax.Array:
-    """eps_safe / max_risk, [] in (0, 1], after a rollout.
+    """Running share of episodes that fail, [], after a rollout.
 
-        log slack <- log slack + limit_rate (failure_limit ended - failed),  eps_safe >= min_risk
-
-    Integral control of the failure rate: a threshold that suits the practised policy never lets a
-    beginner learn, and one that suits the beginner lets the practised policy graze the danger.
+        failing <- failing + (failed - failing ended) / memory
 
     Args:
-        slack: before the rollout.
+        failing: before the rollout.
         failed: [] episodes that failed in it, each counted at its first failing step.
         ended: [] episodes that ended in it.
-        max_risk: [] eps_safe where there is all slack.
-        config: limit, rate and floor.
+        memory: episodes after which an episode counts 1/e of a new one.
     """
-    if config.failure_limit is None:
-        return slack
-    least = jnp.clip(config.min_risk / max_risk, 1e-6, 1.0)
-    change = config.limit_rate * (config.failure_limit * ended - failed)
-    return jnp.clip(slack * jnp.exp(change), least, 1.0)
+    kept = (1.0 - 1.0 / memory) ** ended
+    return jnp.minimum(kept * failing + failed / memory, 1.0)
 
 
 def policy_recovery(policy: GaussianPolicy, params: Params) -> Recovery:
@@ -192,6 +191,7 @@ def gated_controller(
             task_action=wanted,
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=acts,
+            risky=risky,
             horizon_cost=cost,
             alarm=alarm(memory),
         )

@@ -22,7 +22,6 @@ def discounted_risk(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.
 def failure_probabilities(
     model: LatentModel,
     params: Params,
-    logit_shift: jax.Array,
     mean_action: Callable[[jax.Array], jax.Array],
     obs: jax.Array,
     action: jax.Array,
@@ -33,7 +32,6 @@ def failure_probabilities(
 
     Args:
         model, params: the world model.
-        logit_shift: prior-shift correction of the failure logits.
         mean_action: normalised (decoded) observation -> task policy's mean action.
         obs: normalised [..., D].
         action: [..., A]; clipped here as the environment clips it.
@@ -62,7 +60,7 @@ def failure_probabilities(
     join = lambda blocks, end: jnp.concatenate([blocks.reshape(-1, *end.shape[1:]), end])
     latents, actions = jax.tree.map(join, imagined, last)
     # one call for all steps: the head of a single one is too small to keep the processor busy
-    return jax.nn.sigmoid(call("failure", latents, actions) + logit_shift)
+    return jax.nn.sigmoid(call("failure", latents, actions))
 
 
 def imagine(
@@ -76,8 +74,8 @@ def imagine(
     """`failure_probabilities` of what was learnt: normalised obs [..., D] -> [Hmax + 1, ...]."""
     policy, model = nets
     mean_action = lambda decoded: policy.apply(learnt.policy, decoded)[0]
-    shift, params = learnt.calibration.logit_shift, learnt.world_model
-    return failure_probabilities(model, params, shift, mean_action, obs, action, max_horizon, hold)
+    params = learnt.world_model
+    return failure_probabilities(model, params, mean_action, obs, action, max_horizon, hold)
 
 
 def make_imagined_risk(
@@ -92,7 +90,7 @@ def make_imagined_risk(
 
     Args:
         nets: (policy network, world model network).
-        learnt: task policy, world model and logit shift, as they are now.
+        learnt: task policy and world model, as they are now.
         gate: horizon and gamma_risk, traced.
         max_horizon: static bound of `gate.horizon`.
         hold: steps for which an imagined action lasts.

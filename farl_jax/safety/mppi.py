@@ -29,7 +29,6 @@ STREAM = 0x4D505049
 def imagined_value(
     model: LatentModel,
     params: Params,
-    logit_shift: jax.Array,
     obs: jax.Array,
     actions: jax.Array,
     failure_weight: float,
@@ -44,7 +43,7 @@ def imagined_value(
 
     def step(carry: tuple[jax.Array, jax.Array], action: jax.Array):
         z, discount = carry
-        failing = jax.nn.sigmoid(call("failure", z, action) + logit_shift)
+        failing = jax.nn.sigmoid(call("failure", z, action))
         gain = mean(call("reward", z, action)) - failure_weight * failing
         return (call("next", z, action), world.discount * discount), discount * gain
 
@@ -143,7 +142,6 @@ def mppi_recovery(model: LatentModel, learnt: Agent, config: MPPIConfig) -> Reco
             value_of = lambda actions: imagined_value(
                 model,
                 learnt.world_model,
-                learnt.calibration.logit_shift,
                 obs,
                 actions,
                 config.failure_weight,

@@ -219,15 +219,17 @@ def make_risk_learning(
         return RiskLearning(start(params), *rings)
 
     def observe(
-        learning: RiskLearning, steps: Transition, normalizer: Normalizer, key: jax.Array
+        learning: RiskLearning, normalizer: Normalizer, steps: Transition, key: jax.Array
     ) -> RiskLearning:
         key_safe, key_failing = jax.random.split(key)
         fields = window_fields(steps, normalizer, reward_scale=1.0)
-        most = min(config.transitions_per_rollout, steps.failure.size)
+        most, memory = min(config.transitions_per_rollout, steps.failure.size), config.memory
         good = ~steps.diverged
         return learning.replace(
-            safe=store(learning.safe, fields, good & ~steps.failure, key_safe, most),
-            failing=store(learning.failing, fields, good & steps.failure, key_failing, most),
+            safe=store(learning.safe, fields, good & ~steps.failure, key_safe, most, memory),
+            failing=store(
+                learning.failing, fields, good & steps.failure, key_failing, most, memory
+            ),
         )
 
     @jax.jit

@@ -44,12 +44,14 @@ def treat_recovered(
 
     executed: the recovery action with its density under the task policy, left out when that is
     below the floor; masked: recovered steps stay in GAE and value loss, not in the policy loss;
-    relabelled: the task policy's own action, credited with what the recovery action brought about.
+    relabelled: the task policy's own action, credited with what the recovery action brought about,
+    the policy gradient of "environment plus gate". That holds where the gate looked at this action:
+    steps of a recovery that went on whatever the task policy wanted are left out.
     """
     decision = steps.decision
-    everywhere = jnp.ones_like(decision.log_prob)
     if treatment == "relabelled":
-        return decision.task_action, decision.task_log_prob, everywhere
+        forced = decision.intervened & ~decision.risky
+        return decision.task_action, decision.task_log_prob, jnp.where(forced, 0.0, 1.0)
     if treatment == "masked":
         return decision.action, decision.log_prob, jnp.where(decision.intervened, 0.0, 1.0)
     likely = ~decision.intervened | (decision.log_prob > log_prob_floor)
@@ -67,9 +69,8 @@ def make_batch(
     obs = normalizer(steps.obs)
     now = value_net.apply(value, obs)
     following = value_net.apply(value, normalizer(steps.next_obs))
-    reward = steps.reward + jnp.where(steps.terminated, config.success_bonus, 0.0)
     gain = generalized_advantage(
-        reward * config.reward_scale,
+        steps.reward * config.reward_scale,
         now,
         following,
         steps.terminated,

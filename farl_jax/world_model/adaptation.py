@@ -8,18 +8,26 @@ none of their failures, half are windows of the steps that training took anyway.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from farl_jax.config import AdaptationConfig, FarlConfig, WorldModelConfig
 from farl_jax.data import dataset
 from farl_jax.data.dataset import Dataset, normalize_rows
+from farl_jax.data.rewards import learner_reward
 from farl_jax.data.ring import Ring, create_ring, draw, store
 from farl_jax.nn.training import OnlineLearning
 from farl_jax.types import Normalizer, Params, Transition
 from farl_jax.world_model import learning
 from farl_jax.world_model.latent import LatentModel
 from farl_jax.world_model.learning import ModelState
-from farl_jax.world_model.windows import Windows, failure_within, sample_windows, to_windows
+from farl_jax.world_model.windows import (
+    Windows,
+    failure_within,
+    importance,
+    sample_windows,
+    to_windows,
+)
 
 
 @struct.dataclass
@@ -58,7 +66,8 @@ def mixed_batch(
 ) -> dict[str, jax.Array]:
     """One batch, name -> [L, B, ...]: half from the run's own windows, half from demonstrations.
 
-    Of both halves `failure_share` hold a failure, if the run has seen any.
+    Of both halves `failure_share` hold a failure, if the run has seen any. `weight` [B] makes each
+    half count as its windows happen: among the run's, as often as they did lately.
     """
     key_demos, key_recent, key_failing = jax.random.split(key, 3)
     half = world.batch // 2
@@ -68,12 +77,23 @@ def mixed_batch(
     failing = draw(adaptation.failing, key_failing, num_failing)
     some = adaptation.failing.stored > 0
 
-    def join(name: str) -> jax.Array:
+    def own(name: str) -> jax.Array:
         kept = recent[name]
         first = jnp.where(some, failing[name], kept[:, :num_failing])
-        return jnp.concatenate([first, kept[:, num_failing:], demos[name]], axis=1)
+        return jnp.concatenate([first, kept[:, num_failing:]], axis=1)
 
-    return {name: join(name) for name in recent}
+    mine = {name: own(name) for name in recent}
+    rate = failing_rate(adaptation)
+    share = jnp.where(some, num_failing / half, 0.0)
+    weight = importance(mine["failure"].any(axis=0), rate, share)
+    batch = {name: jnp.concatenate([mine[name], demos[name]], axis=1) for name in mine}
+    return batch | {"weight": jnp.concatenate([weight, demos["weight"]])}
+
+
+def failing_rate(adaptation: Adaptation) -> jax.Array:
+    """Share of the run's windows that hold a failure, lately: [] in [0, 1]."""
+    seen = jnp.maximum(adaptation.recent.total, 1.0)
+    return jnp.minimum(adaptation.failing.total / seen, 1.0)
 
 
 def window_fields(
@@ -136,8 +156,7 @@ def make_adaptation(
     """How the world model goes on learning; its state is an `Adaptation`, its demonstrations
 
     `Windows`. `rollout` is (T, N) of the steps that are observed. A chunk of gradient steps is the
-    very program that fitted the model offline. The logit shift stays that of the offline phase:
-    batches hold the same share of windows with a failure.
+    very program that fitted the model offline.
     """
     _, fit = learning.make_fit(model, world)
     rates = jnp.full(world.chunk, config.learning_rate)
@@ -150,7 +169,7 @@ def make_adaptation(
         return Adaptation(learning.model_state(params, world), past, *rings)
 
     def observe(
-        adaptation: Adaptation, steps: Transition, normalizer: Normalizer, key: jax.Array
+        adaptation: Adaptation, normalizer: Normalizer, steps: Transition, key: jax.Array
     ) -> Adaptation:
         key_recent, key_failing = jax.random.split(key)
         seen = seen_steps(steps, normalizer, reward_scale)
@@ -159,8 +178,8 @@ def make_adaptation(
         most = min(config.windows_per_rollout, usable.size)
         return adaptation.replace(
             past=past,
-            recent=store(adaptation.recent, fields, usable, key_recent, most),
-            failing=store(adaptation.failing, fields, failing, key_failing, most),
+            recent=store(adaptation.recent, fields, usable, key_recent, most, config.memory),
+            failing=store(adaptation.failing, fields, failing, key_failing, most, config.memory),
         )
 
     @jax.jit
@@ -177,8 +196,12 @@ def make_adaptation(
     return OnlineLearning(init, observe, learn, "world_model")
 
 
-def rehearsal(demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig) -> Windows:
+def rehearsal(
+    demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig, success_reward: float
+) -> Windows:
     """Windows of the task and failure demonstrations, for the model's learning online."""
     data = dataset.concatenate(demos["task"], demos["failure"])
-    data["reward"] = data["reward"] * config.iql.reward_scale
-    return to_windows(normalize_rows(data, normalizer), config.world_model)[0]
+    discount = config.world_model.discount
+    reward = learner_reward(data["reward"], data["terminated"], success_reward, discount)
+    data["reward"] = np.asarray(reward * config.iql.reward_scale)
+    return to_windows(normalize_rows(data, normalizer), config.world_model)

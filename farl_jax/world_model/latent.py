@@ -138,7 +138,7 @@ class LatentModel(nn.Module):
         return jnp.tanh(self.prior_head(latent))
 
     def failure(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Logit of Pr(C(s, a) = 1), batch-balanced until the shift is added: [...]."""
+        """Logit of Pr(C(s, a) = 1): [...]."""
         return self.failure_head(latent, action)[..., 0]
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:

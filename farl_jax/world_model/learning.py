@@ -2,11 +2,13 @@
 
     z_0 = h(s_0),  z_{i+1} = d(z_i, a_i)
     L = sum_i   2 rho^i |z_{i+1} - sg h(s_{i+1})|^2 + 0.1 rho'^i CE(R(z_i, a_i), r_i)
-             + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + rho^i BCE(F(z_i, a_i), c_i)
+             + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + w rho^i BCE(F(z_i, a_i), c_i)
              + 10 |dec(z_i) - s_i|^2
 
 The failure head is trained on ROLLED latents, which is what C_H evaluates. c_i is C(s_i, a_i), or
-with `failure_window` > 1 whether any of that many steps fails.
+with `failure_window` > 1 whether any of that many steps fails. Windows with a failure are sampled
+more often than they happen. The importance weight w of a window undoes that for the failure head,
+whose sigmoid is then a probability. The other losses gain where what is rare is seen often.
 """
 
 from collections.abc import Callable
@@ -46,7 +48,7 @@ def model_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of all losses over windows [L, B, ...], and each of them; see the module's top.
 
-    `target` are the slowly following Q heads.
+    `batch` also has the windows' `weight` [B]. `target` are the slowly following Q heads.
     """
     call = lambda p, name, *args: model.apply(p, *args, method=name)
     frozen = jax.lax.stop_gradient(params)
@@ -57,12 +59,14 @@ def model_loss(
     losses = {
         "consistency": discounts(config.rho_consistency)
         * ((following - encoded_next) ** 2).mean(-1),
-        "failure": discounts(config.rho_failure)
+        "failure": batch["weight"]
+        * discounts(config.rho_failure)
         * optax.sigmoid_binary_cross_entropy(logit, batch["failure"].astype(jnp.float32)),
         "decoder": ((call(params, "decode", z) - batch["obs"]) ** 2).mean(-1),
     }
     some = lambda tree: jax.tree.map(lambda x: x[:, :: config.value_stride], tree)
-    args = (params, target, some(z), some(encoded_next), some(batch))
+    seen = some({name: batch[name] for name in ("action", "reward", "terminated")})
+    args = (params, target, some(z), some(encoded_next), seen)
     losses |= {
         name: discounts(config.rho_reward) * loss
         for name, loss in _value_losses(model, config, *args).items()
@@ -196,10 +200,9 @@ def make_fit_offline(
 def predict_failures(
     model: LatentModel,
     params: Params,
-    logit_shift: jax.Array,
     obs: jax.Array,
     actions: jax.Array,
 ) -> jax.Array:
     """Pr(C = 1) along logged actions: obs [B, D] normalised, actions [L, B, A] -> [L, B]."""
     z, _ = roll_latents(model, params, obs, actions)
-    return jax.nn.sigmoid(model.apply(params, z, actions, method="failure") + logit_shift)
+    return jax.nn.sigmoid(model.apply(params, z, actions, method="failure"))

@@ -22,7 +22,7 @@ class Windows:
     starts: jax.Array  # [S] i32 first steps of all windows
     failing: jax.Array  # [F] i32 first steps of windows with a failure
     num_starts: jax.Array  # [] i32
-    num_failing: jax.Array  # [] i32
+    num_failing: jax.Array  # [] i32, may be 0
 
 
 def failure_within(failure: jax.Array, done: jax.Array, window: int) -> jax.Array:
@@ -67,58 +67,61 @@ def window_starts(data: Dataset, length: int, cap: int) -> np.ndarray:
     return first[whole & shallow].astype(np.int32)
 
 
-def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np.ndarray, float]:
-    """(window starts, starts of windows with a failure, logit shift).
+def importance(failing: jax.Array, rate: jax.Array, share: jax.Array | float) -> jax.Array:
+    """True over sampled rate of each window's kind: [B] bool -> [B], 1 on average.
 
-    Batches hold `failure_share` windows with a failure; with pi_b and pi_d the rates of failing
-    steps in batches and in the data, adding log(pi_d (1 - pi_b) / ((1 - pi_d) pi_b)) to a logit
-    trained on batches makes it a logit under the data's own rate.
+    A batch holds windows drawn uniformly, and a `share` [] drawn from failing ones alone. With
+    `rate` [] of failing windows in truth it then holds q = share + (1 - share) rate of them: they
+    weigh rate / q, the others (1 - rate) / (1 - q). A loss so weighted has the minimum that it has
+    on windows drawn uniformly, whatever the share.
     """
+    sampled = share + (1.0 - share) * rate
+    weight_failing = rate / jnp.maximum(sampled, 1e-9)
+    weight_safe = (1.0 - rate) / jnp.maximum(1.0 - sampled, 1e-9)
+    return jnp.where(failing, weight_failing, weight_safe)
+
+
+def to_windows(data: Dataset, config: WorldModelConfig) -> Windows:
+    """Put windows on the device (observations already normalised)."""
     starts = window_starts(data, config.train_horizon, config.failing_run_cap)
-    inside = starts[:, None] + np.arange(config.train_horizon)
-    counts = foretold(data, config.failure_window)[inside].sum(axis=1)
-    failing = starts[counts > 0]
-    if len(failing) == 0:
-        return starts, failing, 0.0
-    rate = min(counts.mean() / config.train_horizon, 1 - 1e-6)
-    rate_failing = counts[counts > 0].mean() / config.train_horizon
-    share = config.failure_share
-    batch_rate = np.clip(share * rate_failing + (1 - share) * rate, 1e-6, 1 - 1e-6)
-    shift = np.log(rate / (1 - rate)) - np.log(batch_rate / (1 - batch_rate))
-    return starts, failing, float(shift)
-
-
-def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]:
-    """Put windows on the device (observations already normalised); also the logit shift."""
-    starts, failing, shift = prior_shift(data, config)
     if len(starts) == 0:
         raise DatasetError(
             f"no episode has {config.train_horizon} steps: shorten world_model.train_horizon"
         )
     labelled = data | {"failure": foretold(data, config.failure_window)}
+    inside = starts[:, None] + np.arange(config.train_horizon)
+    failing = starts[labelled["failure"][inside].any(axis=1)]
     fields = {
         k: jnp.asarray(pad_to_power_of_two(labelled[k]))
         for k in ("obs", "next_obs", "action", "reward", "failure", "terminated")
     }
-    windows = Windows(
+    return Windows(
         **fields,
         starts=jnp.asarray(pad_to_power_of_two(starts)),
-        failing=jnp.asarray(pad_to_power_of_two(failing if len(failing) else starts[:1])),
+        failing=jnp.asarray(pad_to_power_of_two(failing)),
         num_starts=jnp.asarray(len(starts)),
-        num_failing=jnp.asarray(max(1, len(failing))),
+        num_failing=jnp.asarray(len(failing)),
     )
-    return windows, shift
 
 
 def sample_windows(
     windows: Windows, key: jax.Array, config: WorldModelConfig, batch: int
 ) -> dict[str, jax.Array]:
-    """`batch` windows, time first: name -> [L, B, ...]; `failure_share` of them with a failure."""
+    """`batch` windows, time first: name -> [L, B, ...]; `failure_share` of them with a failure.
+
+    `weight` [B] makes them count as often as they happen (`importance`).
+    """
     key_any, key_failing = jax.random.split(key)
     num_failing = round(batch * config.failure_share)
-    row = jax.random.randint(key_any, (batch - num_failing,), 0, windows.num_starts)
+    row = jax.random.randint(key_any, (batch,), 0, windows.num_starts)
     failing_row = jax.random.randint(key_failing, (num_failing,), 0, windows.num_failing)
-    first = jnp.concatenate([windows.starts[row], windows.failing[failing_row]])
+    some = windows.num_failing > 0
+    first = windows.starts[row]
+    chosen = jnp.where(some, windows.failing[failing_row], first[batch - num_failing :])
+    first = jnp.concatenate([first[: batch - num_failing], chosen])
     index = jnp.arange(config.train_horizon)[:, None] + first
     names = ("obs", "next_obs", "action", "reward", "failure", "terminated")
-    return {name: getattr(windows, name)[index] for name in names}
+    drawn = {name: getattr(windows, name)[index] for name in names}
+    rate, share = windows.num_failing / windows.num_starts, num_failing / batch
+    failing = drawn["failure"].any(axis=0)
+    return drawn | {"weight": importance(failing, rate, jnp.where(some, share, 0.0))}

@@ -89,7 +89,7 @@ def test_help_lists_every_command_and_every_number(capsys):
 def test_a_task_may_differ_from_the_presets():
     assert preset("paper", "bounded_push") == PRESETS["paper"]
     own = preset("quick", "obstructed_push")
-    assert own.online.success_bonus > 0 == PRESETS["quick"].online.success_bonus
+    assert own.safety.max_risk > PRESETS["quick"].safety.max_risk
     assert own.online.env_steps == PRESETS["quick"].online.env_steps
     small, large = preset("smoke", "bounded_soccer"), preset("paper", "bounded_soccer")
     assert small.network.recovery_motion == large.network.recovery_motion > 0
@@ -106,10 +106,7 @@ def test_every_preset_is_accepted_on_every_task(name, task):
 def test_the_command_line_knows_the_tasks_settings():
     words = ["--task", "obstructed_push", "--preset", "smoke", "--online.epochs", "2"]
     parsed = _parse(StartArgs, "run", words)
-    assert (
-        parsed.config.online.success_bonus
-        == preset("smoke", "obstructed_push").online.success_bonus
-    )
+    assert parsed.config.safety == preset("smoke", "obstructed_push").safety
     assert parsed.config.online.epochs == 2
 
 

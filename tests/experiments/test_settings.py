@@ -13,6 +13,7 @@ import pytest
 from experiments import arguments, options
 from experiments.cli import COMMANDS, _parse
 from experiments.errors import UserError
+from experiments.runs import presets
 from experiments.runs.presets import RunSettings, parse_setting, preset
 from farl_jax import config
 from farl_jax.config import FarlConfig
@@ -139,6 +140,15 @@ def test_settings_that_do_not_go_together_are_named(changes, said):
     with pytest.raises((UserError, SchemaError)) as refused:
         _parse(arguments.StartArgs, "run", ["--preset", "paper", *words])
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name", presets.RETIRED)
+def test_a_run_of_a_version_with_other_rules_is_refused_in_one_line(name):
+    saved, (group, field) = RunSettings().to_json(), name.split(".")
+    saved["config"][group][field] = 0.0
+    with pytest.raises(UserError, match=rf"^config.json names {name}, .* start a new run") as told:
+        RunSettings.from_json(saved)
+    assert "\n" not in str(told.value)
 
 
 def test_settings_change_together_or_not_at_all():

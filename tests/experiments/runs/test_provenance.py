@@ -186,7 +186,7 @@ def test_a_method_goes_on_from_its_own_offline_phase_alone(tmp_path, offline, ju
 
 
 def test_a_calibration_counts_for_a_gate_alone(offline):
-    moved = offline.replace(calibration=offline.calibration.replace(max_risk=np.float32(0.5)))
+    moved = offline.replace(max_risk=np.float32(0.5))
     for method, alike in (("uni_o4", True), ("cpo", True), ("farl", False), ("mppi", False)):
         same = sources_of(offline, METHODS[method]) == sources_of(moved, METHODS[method])
         assert same == alike, method

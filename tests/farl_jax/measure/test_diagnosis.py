@@ -55,6 +55,16 @@ def test_reliability_of_the_true_cost_is_the_diagonal():
     bins = diagnosis.reliability(cost, labels, known, labels[0], 0.9, bins=5)
     np.testing.assert_allclose(bins["predicted"], bins["realised"], rtol=1e-6)
     assert bins["predicted"][0] == 0.0 and bins["predicted"][-1] > 0.5
+    use = ~labels[0] & known.all(0)
+    assert bins["events"][0] == 0 and sum(bins["events"]) == (labels.any(0) & use).sum()
+
+
+def test_the_worst_factor_looks_where_there_are_events():
+    bins = {"predicted": [0.0, 0.1, 0.3], "realised": [0.01, 0.2, 0.2], "events": [49, 50, 900]}
+    assert diagnosis.worst_factor(bins) == pytest.approx(2.0)
+    assert diagnosis.worst_factor(bins, least=51) == pytest.approx(1.5)
+    assert diagnosis.worst_factor(bins, least=49) == pytest.approx(1e7)
+    assert np.isnan(diagnosis.worst_factor(bins, least=901))
 
 
 def test_the_gate_report_counts_alarms_lead_and_misses():

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.figures.runs import horizon_figure
-from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig, HorizonConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.measure import diagnosis, horizon, intervals
 from farl_jax.methods import METHODS
@@ -47,7 +47,7 @@ def learnt() -> Agent:
         recovery=random_parameters(NETS.policy, obs, seed=2),
         world_model=jax.tree.map(lambda leaf: 3 * leaf, world),
         normalizer=Normalizer(np.float32([0.5, 0.5]), np.float32([0.3, 0.3])),
-        calibration=FailureCalibration(np.float32(0), np.float32(0)),
+        max_risk=np.float32(0),
     )
     return jax.tree.map(jnp.asarray, result)
 
@@ -76,7 +76,6 @@ def test_each_gates_cost_is_the_sum_over_its_own_horizon(costs, learnt, inputs):
         roll = lambda obs, action: imagination.failure_probabilities(
             NETS.latent,
             learnt.world_model,
-            learnt.calibration.logit_shift,
             lambda decoded: NETS.policy.apply(learnt.policy, decoded)[0],
             learnt.normalizer(obs),
             action,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.nn import distributions
 from farl_jax.safety.calibration import calibrate_max_risk, foreseen_peaks
@@ -14,8 +14,8 @@ from farl_jax.safety.gate import (
     QUIET,
     Gate,
     GateMemory,
-    adjust,
     alarm,
+    failing_share,
     gated_controller,
     policy_recovery,
     recover,
@@ -53,7 +53,7 @@ def test_horizon_cost_equals_hand_sum():
 def test_known_failure_time():
     """From x = 0.55 at full speed the 4th action crosses 0.9: p_3 is the first 1."""
     p = failure_probabilities(
-        CliffModel, None, jnp.zeros(()), jnp.ones_like, jnp.array([[0.55]]), jnp.ones((1, 1)), 5, 1
+        CliffModel, None, jnp.ones_like, jnp.array([[0.55]]), jnp.ones((1, 1)), 5, 1
     )
     np.testing.assert_allclose(p[:, 0], [0, 0, 0, 1, 1, 1], atol=1e-6)
     for horizon in range(6):
@@ -66,7 +66,7 @@ def test_first_action_is_the_one_about_to_be_taken():
     """Walking left is safe even beside the cliff; what follows is the task policy's."""
     left, right = -jnp.ones((1, 1)), jnp.ones((1, 1))
     roll = lambda a: failure_probabilities(
-        CliffModel, None, jnp.zeros(()), jnp.zeros_like, jnp.array([[0.85]]), a, 3, 1
+        CliffModel, None, jnp.zeros_like, jnp.array([[0.85]]), a, 3, 1
     )[:, 0]
     np.testing.assert_allclose(roll(left), [0, 0, 0, 0], atol=1e-6)
     np.testing.assert_allclose(roll(right), [1, 1, 1, 1], atol=1e-6)
@@ -80,7 +80,6 @@ def test_each_imagined_action_is_held(hold, horizon):
     p = failure_probabilities(
         CliffModel,
         None,
-        jnp.zeros(()),
         wants,
         jnp.full((1, 1), 0.63),
         jnp.ones((1, 1)),
@@ -178,39 +177,62 @@ def _gated(max_risk, spoil=1.0):
         recovery=recovery,
         world_model=jax.tree.map(lambda x: np.float32(spoil) * x, world),
         normalizer=Normalizer(jnp.zeros(2), jnp.ones(2)),
-        calibration=FailureCalibration(jnp.zeros(()), jnp.zeros(())),
+        max_risk=jnp.zeros(()),
     )
     return task, recovery, *_decide(learnt, max_risk)
 
 
-def test_failures_lower_eps_safe_and_episodes_without_raise_it_again():
-    config = SafetyConfig(failure_limit=0.02, limit_rate=0.5, min_risk=0.1)
-    most = jnp.float32(0.5)
-    move = lambda slack, failed, ended: float(
-        adjust(jnp.float32(slack), failed, ended, most, config)
+def test_the_running_share_of_failing_episodes_by_hand():
+    share = lambda failing, failed, ended: float(
+        failing_share(jnp.float32(failing), failed, ended, memory=100)
     )
-    np.testing.assert_allclose(move(0.8, 1, 10), 0.8 * np.exp(-0.5 + 0.1), rtol=1e-6)
-    np.testing.assert_allclose(move(0.8, 0, 10), 0.8 * np.exp(0.1), rtol=1e-6)
-    assert move(0.8, 0, 0) == move(0.8, 1, 50) == np.float32(0.8)
-    assert move(0.21, 9, 9) == np.float32(0.2)  # eps_safe 0.1
-    assert move(0.99, 0, 100) == 1.0
-    assert float(adjust(jnp.float32(0.5), 9, 9, most, SafetyConfig())) == 0.5
-
-
-def test_a_gate_that_is_off_stays_off_however_little_fails():
-    config, slack = SafetyConfig(failure_limit=0.1), jnp.float32(1.0)
-    gate = Gate.create(3, 0.95, 1.0).off()
-    for failed in (100, 0, 100) * 20:
-        slack = adjust(slack, failed, 100, gate.max_risk, config)
-        assert gate.tightened(slack).max_risk == jnp.inf
-
-
-def test_the_failure_rate_settles_at_the_limit():
-    """Where eps_safe lets a share of 0.2 eps_safe fail, and 0.05 may, it settles at 0.25."""
-    config, slack, most = SafetyConfig(failure_limit=0.05), jnp.float32(1.0), jnp.float32(1.0)
+    np.testing.assert_allclose(share(0.1, 0, 0), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(share(0.1, 0, 100), 0.1 * 0.99**100, rtol=1e-4)
+    np.testing.assert_allclose(share(0.0, 3, 40), 0.03, rtol=1e-6)
+    steady = 0.5
     for _ in range(400):
-        slack = adjust(slack, 100 * 0.2 * slack * most, 100, most, config)
-    np.testing.assert_allclose(slack, 0.25, rtol=1e-3)
+        steady = share(steady, 0.2, 4)  # one of twenty
+    np.testing.assert_allclose(steady, 0.05, rtol=0.03)
+    assert share(0.9, 50, 50) == 1.0
+
+
+def eps_safe(failing, max_risk=0.5, **settings):
+    config = SafetyConfig(**{"failure_limit": 0.02, "min_risk": 0.1} | settings)
+    gate = Gate.create(3, 0.95, max_risk).tightened(jnp.float32(failing), config)
+    return float(gate.max_risk)
+
+
+def test_eps_safe_is_in_proportion_to_the_limit_over_the_rate():
+    assert eps_safe(0.0) == eps_safe(0.02) == np.float32(0.5)
+    np.testing.assert_allclose(eps_safe(0.04), 0.25, rtol=1e-6)
+    assert eps_safe(0.2) == np.float32(0.1)  # the floor
+    assert eps_safe(1.0, failure_limit=None) == np.float32(0.5)
+    assert eps_safe(1.0, max_risk=np.inf) == np.inf  # a gate that is off stays off
+    assert eps_safe(1.0, max_risk=0.05) == np.float32(0.05)  # calibrated below the floor
+
+
+def test_nothing_winds_up_while_the_limit_cannot_be_met():
+    """A thousand episodes after a long time far above the limit eps_safe is back, however long."""
+    after = []
+    for rollouts in (100, 10_000):
+        failing = jnp.float32(0.02)
+        for _ in range(rollouts // 100):  # half of 100 episodes fail, whatever eps_safe is
+            failing = failing_share(failing, 50, 100, memory=100)
+        assert eps_safe(failing) == np.float32(0.1)
+        for _ in range(10):
+            failing = failing_share(failing, 1, 100, memory=100)
+        after.append(eps_safe(failing))
+    np.testing.assert_allclose(after, 0.5, rtol=0.05)
+
+
+def test_the_failure_rate_settles_in_proportion():
+    """Where eps_safe lets a share of 0.2 eps_safe fail, and 0.05 may: 0.1 at eps_safe 0.5."""
+    failing = jnp.float32(0.05)
+    for _ in range(400):
+        failed = 100 * 0.2 * eps_safe(failing, 1.0, failure_limit=0.05)
+        failing = failing_share(failing, failed, 100, memory=1000)
+    np.testing.assert_allclose(failing, 0.1, rtol=0.06)
+    np.testing.assert_allclose(eps_safe(failing, 1.0, failure_limit=0.05), 0.5, rtol=0.06)
 
 
 def test_infinite_threshold_never_recovers_and_keeps_the_noise():

@@ -1,4 +1,4 @@
-"""World model: windows by hand, the prior shift's rates, which loss moves what, a learnt cliff."""
+"""World model: windows by hand, what they weigh, which loss moves what, a learnt cliff."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from farl_jax.world_model.windows import (
     Windows,
     failing_run_index,
     foretold,
-    prior_shift,
+    importance,
     sample_windows,
     to_windows,
     window_starts,
@@ -57,41 +57,38 @@ def test_a_failure_is_foretold_in_its_own_episode_only():
     assert said(4) == said(100) == [0, 1, 2, 3, 5, 6, 7]
 
 
-# three episodes of 3 and one of 3 that fails at its end: 4 windows, 12 steps, 1 of them failing
+def numbers(data):
+    """`data` with whatever else windows hold, all zeros."""
+    names, size = ("obs", "next_obs", "action", "reward"), len(data["failure"])
+    wide = {k: np.zeros((size, 1), np.float32) for k in names}
+    return data | wide | {"terminated": np.zeros(size, bool)}
+
+
+# three episodes of 3 and one of 3 that fails at its end: 4 windows, 1 of them failing
 SMALL = rows([0] * 11 + [1], np.repeat(np.arange(4), 3))
 
 
-def test_prior_shift_by_hand():
-    """Rate 1/12 in the data; a quarter of failing windows makes 1/4 x 1/3 + 3/4 x 1/12 = 7/48."""
-    config = WorldModelConfig(train_horizon=3, failure_share=0.25)
-    starts, failing, shift = prior_shift(SMALL, config)
-    np.testing.assert_array_equal(starts, [0, 3, 6, 9])
-    np.testing.assert_array_equal(failing, [9])
-    np.testing.assert_allclose(shift, np.log(1 / 11) - np.log(7 / 41), rtol=1e-6)
-    assert prior_shift(SMALL, WorldModelConfig(train_horizon=3, failure_share=0.0))[2] == 0.0
+def test_windows_and_those_with_a_failure_by_hand():
+    windows = to_windows(numbers(SMALL), WorldModelConfig(train_horizon=3))
+    assert int(windows.num_starts) == 4 and int(windows.num_failing) == 1
+    np.testing.assert_array_equal(windows.starts[:4], [0, 3, 6, 9])
+    assert int(windows.failing[0]) == 9
+
+
+def test_importance_by_hand():
+    """A true rate of 1/4, half of the batch failing ones alone: 5/8 of it, each weighs 2/5."""
+    got = importance(jnp.array([True, False]), jnp.float32(0.25), 0.5)
+    np.testing.assert_allclose(got, [0.4, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(importance(jnp.array([True, False]), jnp.float32(0.3), 0.0), 1.0)
+    assert float(importance(jnp.array([False]), jnp.float32(0.0), 0.5)[0]) == 2.0
+    assert float(importance(jnp.array([True]), jnp.float32(1.0), 0.5)[0]) == 1.0
 
 
 def test_windows_hold_what_the_head_is_to_foretell():
-    """With a window of 2 two of four windows' three steps count: rate 2/12, of failing ones 2/3."""
+    """With a window of 2 two of four windows' three steps count."""
     config = WorldModelConfig(train_horizon=3, failure_share=0.25, failure_window=2)
-    shift = prior_shift(SMALL, config)[2]
-    batch = 0.25 * 2 / 3 + 0.75 * 2 / 12
-    np.testing.assert_allclose(shift, np.log(1 / 5) - np.log(batch / (1 - batch)), rtol=1e-6)
-    names = ("obs", "next_obs", "action", "reward")
-    data = SMALL | {k: np.zeros((12, 1), np.float32) for k in names} | {"terminated": np.zeros(12)}
-    label = np.asarray(to_windows(data, config)[0].failure)
+    label = np.asarray(to_windows(numbers(SMALL), config).failure)
     assert np.flatnonzero(label).tolist() == [10, 11]
-
-
-def test_no_shift_without_failures():
-    data = rows([0] * 12, SMALL["episode"])
-    _, failing, shift = prior_shift(data, WorldModelConfig(train_horizon=3))
-    assert len(failing) == 0 and shift == 0.0
-
-
-def test_the_shift_is_finite_when_every_step_fails():
-    data = rows([1] * 12, SMALL["episode"])
-    assert np.isfinite(prior_shift(data, WorldModelConfig(train_horizon=3))[2])
 
 
 def iid_failures():
@@ -108,13 +105,13 @@ def iid_failures():
 @pytest.fixture(scope="module")
 def balanced():
     data, config = iid_failures(), WorldModelConfig(train_horizon=3)
-    windows, shift = to_windows(data, config)
+    windows = to_windows(data, config)
     sample = jax.jit(lambda key: sample_windows(windows, key, config, 30_000))
-    return data, config, shift, jax.device_get(sample(jax.random.key(0)))
+    return data, jax.device_get(sample(jax.random.key(0)))
 
 
 def test_half_of_a_batch_contains_a_failure(balanced):
-    data, _, _, batch = balanced
+    data, batch = balanced
     assert batch["obs"].shape == (3, 30_000, 1) and batch["failure"].shape == (3, 30_000)
     contains = batch["failure"].any(axis=0)
     assert contains[15_000:].all()
@@ -123,26 +120,32 @@ def test_half_of_a_batch_contains_a_failure(balanced):
 
 
 def test_sampled_windows_are_windows_of_the_data(balanced):
-    data, _, _, batch = balanced
+    data, batch = balanced
     known = {tuple(window) for window in data["obs"].reshape(-1, 3)}
     assert {tuple(window) for window in batch["obs"][:, :, 0].T} <= known
 
 
-def test_the_shift_recovers_the_base_rate_and_the_true_slope(balanced):
-    """Logistic regression by Newton on the balanced batch, then judged on the data as it is."""
-    data, _, shift, batch = balanced
+def test_weights_recover_the_base_rate_and_the_true_slope(balanced):
+    """Logistic regression by Newton on the weighted batch, then judged on the data as it is."""
+    data, batch = balanced
     x, label = batch["obs"].reshape(-1), batch["failure"].reshape(-1)
-    features, weight = np.stack([np.ones_like(x), x], 1).astype(float), np.zeros(2)
-    for _ in range(20):
-        p = 1 / (1 + np.exp(-features @ weight))
-        curvature = features.T @ (features * (p * (1 - p))[:, None])
-        weight -= np.linalg.solve(curvature, features.T @ (p - label))
-    logit = weight[0] + weight[1] * data["obs"][:, 0]
+    features = np.stack([np.ones_like(x), x], 1).astype(float)
+
+    def fitted(importance):
+        weight = np.zeros(2)
+        for _ in range(20):
+            p = 1 / (1 + np.exp(-features @ weight))
+            curvature = features.T @ (features * (importance * p * (1 - p))[:, None])
+            weight -= np.linalg.solve(curvature, features.T @ (importance * (p - label)))
+        return weight
+
     rate = data["failure"].mean()
-    mean = lambda logit: (1 / (1 + np.exp(-logit))).mean()
-    assert mean(logit) > 2.5 * rate  # what the correction has to undo
-    assert abs(mean(logit + shift) / rate - 1) < 0.05
-    np.testing.assert_allclose([weight[0] + shift, weight[1]], [-5.0, 2.0], atol=0.4)
+    mean = lambda w: (1 / (1 + np.exp(-(w[0] + w[1] * data["obs"][:, 0])))).mean()
+    assert mean(fitted(np.ones_like(x))) > 2.5 * rate  # what the weights have to undo
+    weighted = fitted(np.tile(batch["weight"], 3))
+    np.testing.assert_allclose(batch["weight"].mean(), 1.0, atol=0.02)
+    assert abs(mean(weighted) / rate - 1) < 0.05
+    np.testing.assert_allclose(weighted, [-5.0, 2.0], atol=0.4)
 
 
 def test_data_without_a_whole_window_is_refused():
@@ -155,9 +158,10 @@ def test_without_failures_batches_are_still_windows():
     data = iid_failures()
     data["failure"] = data["failure"] & False
     config = WorldModelConfig(train_horizon=3)
-    windows, shift = to_windows(data, config)
+    windows = to_windows(data, config)
     batch = sample_windows(windows, jax.random.key(0), config, 8)
-    assert shift == 0.0 and not batch["failure"].any() and int(windows.num_failing) == 1
+    assert not batch["failure"].any() and int(windows.num_failing) == 0
+    np.testing.assert_array_equal(batch["weight"], 1.0)
 
 
 # ---- which loss moves which component
@@ -178,6 +182,7 @@ def gradients():
         "reward": obs[:3, :, 0],
         "failure": obs[:3, :, 1] > 0,
         "terminated": np.zeros((3, 4), bool),
+        "weight": np.array([0.5, 2.0, 1.0, 1.0], np.float32),
     }
 
     def consistency(params, target_params):
@@ -287,7 +292,7 @@ def drunkards():
 def test_the_identity_model_learns_the_toy(drunkards):
     """x moves by 0.1 a within its limits: the model has to learn that and the cliff."""
     config = dataclasses.replace(PLAIN, steps=300, batch=32, learning_rate=5e-3)
-    windows, losses = to_windows(drunkards, config)[0], []
+    windows, losses = to_windows(drunkards, config), []
     fit = learning.make_fit_offline(LatentModel(config, 2, 1), config)
     fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     still = ((drunkards["next_obs"] - drunkards["obs"]) ** 2).mean()  # of one step, not of three
@@ -307,7 +312,7 @@ CLIFF = WorldModelConfig(
 def cliff(drunkards):
     """(probabilities [L, M], failures [L, M], losses before and after) on held-out windows."""
     training, held_out = split_by_episode(drunkards, 0.2, seed=0)
-    windows, shift = to_windows(training, CLIFF)
+    windows = to_windows(training, CLIFF)
     model = LatentModel(CLIFF, 2, 1)
     losses = []
     fit = learning.make_fit_offline(model, CLIFF)
@@ -317,7 +322,7 @@ def cliff(drunkards):
     starts = window_starts(held_out, 3, CLIFF.failing_run_cap)
     index = np.arange(3)[:, None] + starts
     probability = jax.jit(learning.predict_failures, static_argnums=0)(
-        model, params, shift, held_out["obs"][starts], held_out["action"][index]
+        model, params, held_out["obs"][starts], held_out["action"][index]
     )
     return np.asarray(probability), held_out["failure"][index], (losses[0], losses[-1]), windows
 
