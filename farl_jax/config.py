@@ -53,6 +53,7 @@ __all__ = [
     "SafetyConfig",
     "WorldModelConfig",
     "replace",
+    "steps_per_sample",
 ]
 
 
@@ -126,6 +127,23 @@ class FarlConfig(Checked):
                 f"safety.max_risk must be at least safety.min_risk ({safety.min_risk}) where "
                 f"safety.failure_limit is set; got {safety.max_risk}"
             )
+
+
+def steps_per_sample(config: FarlConfig) -> dict[str, float]:
+    """Env steps for each gradient sample that a prediction learns from online; infinite if frozen.
+
+    A sample is one step (s, a) in a loss: the world model's windows have `train_horizon` of them.
+    """
+    world, critic = config.world_model, config.risk_critic
+    rollout = config.online.num_envs * config.online.rollout
+    chunks = {
+        "world_model": (config.adaptation.every, world.chunk * world.batch * world.train_horizon),
+        "risk_critic": (critic.every, critic.chunk * critic.batch),
+    }
+    return {
+        name: rollout * every / samples if every else float("inf")
+        for name, (every, samples) in chunks.items()
+    }
 
 
 def replace(config: FarlConfig, changes: Mapping[str, Mapping[str, Any]]) -> FarlConfig:

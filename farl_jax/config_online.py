@@ -70,27 +70,31 @@ class SafetyConfig(Checked):
 
 @dataclass(frozen=True)
 class RiskCriticConfig(Checked):
-    """`simple_critic`: Recovery RL's risk critic, which gates in the world model's place."""
+    """`simple_critic`: Recovery RL's risk critic, which gates in the world model's place.
+
+    It learns from as many samples of as many stored steps as the world model
+    (`farl_jax.config.steps_per_sample`).
+    """
 
     gamma_risk: Discount = 0.85
     max_risk: Share = 0.25
     """eps_risk: recover when Q_risk exceeds it."""
-    steps: Count = 5000
-    batch: Count = 256
+    steps: Count = 12_000
+    batch: Count = 312
     failure_share: Share = 0.3
     """Share of each batch drawn from failing steps."""
     learning_rate: Positive = 3e-4
     target_rate: Rate = 0.01
-    every: Natural = 2
+    every: Natural = 8
     """Policy updates between two chunks of the critic's updates online; 0 freezes it."""
     chunk: Count = 100
     """Updates of one compiled call."""
-    transitions: Count = 65_536
+    transitions: Count = 53_248
     """Steps of the run that are kept; as many as `transitions_per_rollout` are new."""
-    failing_transitions: Count = 16_384
+    failing_transitions: Count = 26_624
     transitions_per_rollout: Annotated[
         int, Range(1, "risk_critic.transitions"), Range(1, "risk_critic.failing_transitions")
-    ] = 1024
+    ] = 832
     memory: Annotated[int, Range(2)] = 32
     """Rollouts, as `adaptation.memory`."""
 

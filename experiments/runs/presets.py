@@ -40,7 +40,7 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=50),
         offline_ppo=OfflinePPOConfig(rounds=1, steps_per_round=5, model_steps=50),
         world_model=WorldModelConfig(steps=50, batch=32),
-        risk_critic=RiskCriticConfig(steps=100, chunk=50),
+        risk_critic=RiskCriticConfig(steps=200, batch=104),
         online=OnlineConfig(
             env_steps=4096,
             critic_warmup=1000,
@@ -60,7 +60,7 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
         world_model=WorldModelConfig(steps=1200, batch=48),
-        risk_critic=RiskCriticConfig(steps=2500),
+        risk_critic=RiskCriticConfig(steps=4800, batch=156),
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,

@@ -151,6 +151,27 @@ def test_a_run_of_a_version_with_other_rules_is_refused_in_one_line(name):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_critic_and_world_model_have_equal_budgets(name):
+    """Env steps for each sample online, samples offline, and steps that are kept."""
+    made = preset(name, "bounded_push")
+    world, critic, steps = made.world_model, made.risk_critic, config.steps_per_sample(made)
+    assert steps["risk_critic"] == pytest.approx(steps["world_model"])
+    assert critic.steps * critic.batch == world.steps * world.batch * world.train_horizon
+    length, adapt = world.train_horizon, made.adaptation
+    assert critic.transitions_per_rollout == length * adapt.windows_per_rollout
+    assert critic.transitions == length * adapt.windows
+    assert critic.failing_transitions == length * adapt.failing_windows
+
+
+def test_env_steps_per_sample_by_hand():
+    """25 updates of 96 windows of 13 steps after 8 rollouts of 32 x 128; a frozen one has none."""
+    steps = config.steps_per_sample(FarlConfig())
+    assert steps["world_model"] == pytest.approx(8 * 32 * 128 / (25 * 96 * 13))
+    frozen = config.replace(FarlConfig(), {"adaptation": {"every": 0}})
+    assert config.steps_per_sample(frozen)["world_model"] == math.inf
+
+
 def test_settings_change_together_or_not_at_all():
     both = {"world_model": {"train_horizon": 5}, "safety": {"horizon": 4}}
     assert config.replace(FarlConfig(), both).safety.horizon == 4
