@@ -1,5 +1,6 @@
 """What acts: the networks of a run, and the parameters that both phases hand on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from flax import struct
 
 from farl_jax.config import FarlConfig
+from farl_jax.nn import distributions
 from farl_jax.nn.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
 from farl_jax.types import Normalizer, Params
 from farl_jax.world_model.latent import LatentModel
@@ -55,6 +57,18 @@ class Networks:
             latent=LatentModel(config.world_model, observation_size, action_size),
             sizes=(observation_size, action_size),
         )
+
+    def acting(self, task: Params, recovery: Params) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """(key, normalised observations [..., D]) -> what both policies do there, [2, ..., A].
+
+        As they act in training: the task policy explores, the recovery policy takes its mean.
+        """
+
+        def act(key: jax.Array, obs: jax.Array) -> jax.Array:
+            wanted = distributions.sample(key, *self.policy.apply(task, obs))
+            return jnp.stack([wanted, self.recovery.apply(recovery, obs)[0]])
+
+        return act
 
     def abstract_agent(self) -> Agent:
         """Shapes and dtypes of an Agent, for strict restoring."""

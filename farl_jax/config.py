@@ -1,6 +1,6 @@
 """Every number of the method, as one tree of frozen dataclasses. All of it is static under jit,
 
-except the three numbers of the gate (`SafetyConfig.horizon`, `gamma_risk`, and the calibrated
+except the numbers of the gate (`SafetyConfig.horizon`, gamma_risk, and the calibrated
 eps_safe), which are traced so that a sweep over them compiles once. What a number may be stands
 in its annotation (`farl_jax.schema`) and holds wherever it comes from: the command line, a file,
 a sweep, or Python.
@@ -120,6 +120,10 @@ class FarlConfig(Checked):
             raise SchemaError(
                 "world_model.latent must be a multiple of world_model.simnorm_group "
                 f"({world.simnorm_group}); got {world.latent}"
+            )
+        if safety.horizon < 0 and not safety.tail:
+            raise SchemaError(
+                f"safety.horizon must be at least 0 where safety.tail is off; got {safety.horizon}"
             )
         limited = safety.failure_limit is not None and safety.max_risk is not None
         if limited and safety.max_risk < safety.min_risk:

@@ -123,9 +123,9 @@ class WorldModelConfig(Checked):
     width: Count = 128
     train_horizon: Count = 13
     """Steps per window: heads learn on latents rolled this far, so C_H may use H below it."""
-    failure_window: Count = 1
-    """The failure head foretells a failure at its step or within the `failure_window` - 1 that
-    follow in the episode. 1 is the paper's; more where what fails is settled long before."""
+    gamma_risk: Share = 0.95
+    """How far risk reaches: what fails k steps from now counts gamma_risk^k, in the risk that the
+    gate evaluates and in its learnt tail."""
     steps: Count = 3000
     batch: Count = 96
     learning_rate: Positive = 1e-3
@@ -138,6 +138,8 @@ class WorldModelConfig(Checked):
     reward_weight: NonNegative = 0.1
     value_weight: NonNegative = 0.1
     failure_weight: NonNegative = 1.0
+    risk_weight: NonNegative = 0.1
+    """Of the risk's learnt tail; four heads are summed."""
     decoder_weight: NonNegative = 10.0
     """TD-MPC2 has no decoder and weighs consistency 20; the gate acts on decoded states."""
     value_stride: Count = 4

@@ -16,6 +16,7 @@ from farl_jax.schema import (
     Share,
 )
 
+Rule = Literal["paper", "helps", "shield"]
 Treatment = Literal["executed", "masked", "relabelled"]
 
 
@@ -39,14 +40,23 @@ class AdaptationConfig(Checked):
 
 @dataclass(frozen=True)
 class SafetyConfig(Checked):
-    """The gate: recover when C_H exceeds eps_safe."""
+    """The gate: recover when the risk exceeds eps_safe."""
 
-    horizon: Annotated[int, Range(0, "world_model.train_horizon", high_open=True)] = 12
+    rule: Rule = "paper"
+    """paper: R_task(s, a_task) > eps_safe, "will I fail if I go on?"; helps: that, and recovery
+    would leave at least `delta` less risk; shield: R_rec(s, a_task) > eps_safe, "could recovery not
+    be trusted any more if I let this happen?"."""
+    delta: Share = 0.01
+    release: Share = 1.0
+    """A recovery, once begun, goes on until the risk is at most this share of eps_safe."""
+    tail: bool = False
+    """Whether the risk beyond the horizon counts, by the world model's learnt tail."""
+    horizon: Annotated[int, Range(-1, "world_model.train_horizon", high_open=True)] = 12
+    """H, the last imagined step whose failure counts; -1 is the tail alone, a critic."""
     hold: Count = 3
     """Imagined steps for which each action is held; asking the task policy is most of C_H's cost.
     1 is the paper's."""
-    gamma_risk: Share = 0.95
-    max_risk: NonNegative | None = 1e-2
+    max_risk: Annotated[float, Range(0, 1)] | None = 1e-2
     """eps_safe; None takes the value calibrated on held-out episodes, mostly more cautious."""
     failure_limit: Fraction | None = None
     """Share of episodes that may fail: where twice as many do, eps_safe is half of `max_risk`, and

@@ -163,8 +163,8 @@ class Setup:
     @cached_property
     def gate(self) -> Gate:
         """The configured gate; whatever it decides costs the same."""
-        safety = self.config.safety
-        return Gate.create(safety.horizon, safety.gamma_risk, safety.max_risk or 0.01)
+        safety, gamma = self.config.safety, self.config.world_model.gamma_risk
+        return Gate.create(safety.horizon, gamma, safety.max_risk or 0.01)
 
 
 def measure(ask: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def measure(ask: dict[str, Any]) -> dict[str, Any]:
         if taken is first:
             start_seconds = time.time() - ask["started"]
             demos = rehearsal(setup, steps)
-        state, most = timed(phase.adapt, state, demos)
+        state, most = timed(phase.adapt, state, frozen, demos)
         taken += [seconds, more, most]
     compiling = sum(first) - sum(second)
     row = {"warm": {"start_seconds": start_seconds, "compile_seconds": compiling}}
@@ -233,7 +233,7 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
     for _ in range(ROUNDS):
         (state, _), spent = timed(phase.update, state, setup.frozen, steps)
         updating.append(spent)
-        state, spent = timed(phase.adapt, state, demos)
+        state, spent = timed(phase.adapt, state, setup.frozen, demos)
         adapting.append(spent)
     taken |= {
         "update": np.median(updating).item(),
@@ -281,11 +281,9 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
         return jax.lax.map(lambda at: act(None, SimpleNamespace(obs=at[0]), at[1]), (obs, keys))
 
     def gate(obs: jax.Array, actions: jax.Array) -> Any:
-        horizon, hold = config.safety.horizon, config.safety.hold
-        both = (nets.policy, nets.latent)
-        risk = make_imagined_risk(both, frozen, setup.gate, max_horizon=horizon, hold=hold)
+        risk = make_imagined_risk(nets, frozen, setup.gate, config.safety)
         recover = policy_recovery(nets.recovery, frozen.recovery)
-        ask = lambda obs, action: (risk(obs, action), recover(None, obs, None, None)[1])
+        ask = lambda obs, action: (risk(obs, action).cost, recover(None, obs, None, None)[1])
         return jax.lax.map(lambda at: ask(*at), (frozen.normalizer(obs), actions))
 
     jit = partial(jax.jit, compiler_options=dict(env.compiler_options))
@@ -298,18 +296,21 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
 
 
 def gate_flop(setup: Setup) -> int:
-    """Floating-point operations of C_H and of the recovery's action for one env step.
+    """Floating-point operations of the rule `paper` and of the recovery's action for one env step.
 
     2 for each weight of each matrix product: h once, F H + 1 times, d H times, decoder and task
-    policy once for each held action, and the recovery policy.
+    policy once for each held action, and the recovery policy; with a tail d once more, and Q once.
     """
     abstract, safety = setup.frozen, setup.config.safety
     model = abstract.world_model["params"]
-    count = lambda tree: 2 * sum(leaf.size for leaf in jax.tree.leaves(tree) if leaf.ndim == 2)
-    part = lambda name: count(model.get(name, {}))
-    asked = (safety.horizon // safety.hold) * (part("decoder") + count(abstract.policy))
-    imagined = (safety.horizon + 1) * part("failure_head") + safety.horizon * part("dynamics")
-    return part("encoder") + imagined + asked + count(abstract.recovery)
+    weights = lambda tree, ndim: sum(x.size for x in jax.tree.leaves(tree) if x.ndim == ndim)
+    count = lambda tree, ndim=2: 2 * weights(tree, ndim)
+    part = lambda name, ndim=2: count(model.get(name, {}), ndim)
+    steps = safety.horizon + safety.tail
+    asked = (steps // safety.hold) * (part("decoder") + count(abstract.policy))
+    imagined = (safety.horizon + 1) * part("failure_head") + steps * part("dynamics")
+    tail = part("risk_heads", 3) if safety.tail else 0  # stacked: [heads, inputs, outputs]
+    return part("encoder") + imagined + tail + asked + count(abstract.recovery)
 
 
 def roofline(setup: Setup, gate_seconds: float) -> dict[str, float]:

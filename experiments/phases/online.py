@@ -33,7 +33,7 @@ from farl_jax.storage import checkpoint
 from farl_jax.storage.metrics import MetricsWriter
 from farl_jax.storage.saver import Saver
 
-TRACED_SETTINGS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
+TRACED_SETTINGS = ("safety.max_risk", "risk_critic.max_risk")
 """Settings that a compiled program takes as numbers: runs that differ in them may train in step."""
 
 

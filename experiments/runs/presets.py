@@ -75,7 +75,7 @@ PRESETS: dict[str, FarlConfig] = {
 
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "obstructed_push": {
-        "safety": {"max_risk": 1.0, "failure_limit": 0.015, "min_risk": 0.03},  # rows 65, 73
+        "safety": {"max_risk": 0.5, "failure_limit": 0.015, "min_risk": 0.03},  # rows 65, 73, 103
     },
     "fragile_push_wall": {
         "demos": {"task_episodes": 6},  # row 79, as what follows; eps_safe also 67
@@ -84,7 +84,7 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "bounded_soccer": {
         "network": {"recovery_motion": 30.0},  # row 80
         "world_model": {  # rows 74 to 76
-            "failure_window": 250,
+            "gamma_risk": 0.97,
             "failure_weight": 5.0,
             "train_horizon": 5,
             "batch": 256,
@@ -92,7 +92,8 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
         "safety": {  # rows 76 to 78, 82, 83
             "horizon": 4,
             "hold": 1,
-            "max_risk": 1.0,
+            "tail": True,
+            "max_risk": 0.25,
             "min_recovery_steps": 20,
             "max_recovery_steps": 60,
         },
@@ -113,7 +114,10 @@ BUDGETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
 """(Preset, task) -> group -> settings in which the task differs from that preset alone."""
 
 
-RETIRED = ("online.success_bonus", "safety.limit_rate")
+RETIRED = (
+    *("online.success_bonus", "safety.limit_rate"),
+    *("safety.gamma_risk", "world_model.failure_window"),
+)
 """Settings of older versions. Their runs learnt by other rules, so none of them goes on here."""
 
 

@@ -22,7 +22,7 @@ from farl_jax.methods import METHODS, Method
 from farl_jax.schema import SchemaError
 
 CALIBRATION = (
-    *("horizon", "hold", "gamma_risk"),
+    *("rule", "tail", "horizon", "hold"),
     *("target_recall", "target_trigger_rate", "lead_time"),
 )
 """Safety settings that the offline phase reads, to calibrate the eps_safe of max_risk = None."""

@@ -77,7 +77,7 @@ def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
     """
     env = run.env(config.online.num_envs)
     controller = behaviour.make_controller(run.networks(), config, method, explore=True)
-    never = Gate.create(config.safety.horizon, config.safety.gamma_risk, jnp.inf)
+    never = Gate.create(config.safety.horizon, config.world_model.gamma_risk, jnp.inf)
 
     def roll(learnt: Agent, key: jax.Array) -> Transition:
         key_reset, key_roll = jax.random.split(key)
@@ -94,14 +94,8 @@ def _make_watch(run: Run, config: FarlConfig, spec: Method) -> Any:
 
     @jax.jit
     def imagine(learnt: Agent, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return imagination.imagine(
-            (nets.policy, nets.latent),
-            learnt,
-            learnt.normalizer(obs),
-            action,
-            horizon,
-            config.safety.hold,
-        )
+        given = learnt.normalizer(obs), action, horizon, config.safety.hold
+        return imagination.imagined_failures(nets, learnt, *given)
 
     def watch(learnt: Agent, key: jax.Array) -> Any:
         steps = roll(learnt, key)
@@ -114,16 +108,17 @@ def _judge(run: Run, config: Any, learnt: Agent, watch: Any, max_risk: float) ->
     """All measures of one pair; every pair sees the same starts and the same noise."""
     steps, probability = watch(learnt, run.key("diagnosis"))
     gate, done = config.safety, np.asarray(steps.done)
-    window = config.world_model.failure_window
-    labels, known = diagnosis.later_failures(steps.failure, done, gate.horizon + window - 1)
-    foretold = *diagnosis.within(labels, known, window), labels[0]
+    gamma, steps_ahead = config.world_model.gamma_risk, gate.horizon + 1
+    reach = diagnosis.reach(gamma, run.env(1).episode_limit) if gate.tail else gate.horizon
+    labels, known = diagnosis.later_failures(steps.failure, done, reach)
+    near = labels[:steps_ahead], known[:steps_ahead], labels[0]
     cost = steps.decision.horizon_cost
     report = lambda eps: diagnosis.gate_report(cost, labels, done, eps, gate.lead_time)
-    bins = diagnosis.reliability(cost, *foretold, gate.gamma_risk)
+    bins = diagnosis.reliability(cost, labels, known, labels[0], gamma)
     return {
         "episodes": int(done.sum()),
         "failure_episodes": int(steps.first_failure.sum()),
-        "foresight": diagnosis.foresight(probability, *foretold),
+        "foresight": diagnosis.foresight(probability, *near),
         "reliability": bins,
         "worst_factor": diagnosis.worst_factor(bins),
         "gate": report(max_risk),

@@ -132,7 +132,7 @@ def _costs(
     """C_H [G, T, N] of the watched steps; seconds for it, and for one gate of the longest H."""
     top = settings.safety.horizon
     costs = horizon.make_costs(run.networks(), settings.safety, top)
-    longest = Gate.create(top, settings.safety.gamma_risk, jnp.inf)
+    longest = Gate.create(top, settings.world_model.gamma_risk, jnp.inf)
     inputs, cost, seconds = (steps.obs, steps.decision.task_action), None, {}
     one = jax.tree.map(lambda x: x[None], longest)
     for name, some in (("one_gate", one), ("all_gates", gates)):

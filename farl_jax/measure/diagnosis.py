@@ -43,14 +43,11 @@ def later_failures(
     return labels, known
 
 
-def within(labels: np.ndarray, known: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """What `later_failures` says of `window` steps at a time: [H + window, T, N] -> [H + 1, T, N].
-
-    That is what a failure head of that `failure_window` foretells.
-    """
-    steps = range(len(labels) - window + 1)
-    some = np.stack([labels[i : i + window].any(0) for i in steps])
-    return some, some | known[window - 1 :]
+def reach(gamma_risk: float, limit: int) -> int:
+    """Steps after which a failure counts less than 1 %, `limit` at most."""
+    if gamma_risk in (0.0, 1.0):
+        return limit if gamma_risk else 0
+    return min(limit, int(np.ceil(np.log(0.01) / np.log(gamma_risk))))
 
 
 def foresight(
@@ -83,14 +80,14 @@ def reliability(
     gamma_risk: float,
     bins: int = 10,
 ) -> dict[str, list[float]]:
-    """Predicted C_H [T, N] against the realised sum gamma^i c_{t+i}, in bins of equal size.
+    """Predicted risk [T, N] against the realised one, in bins of equal size.
 
-    `events` are the steps of a bin that a failure follows within H steps.
+    Realised is gamma_risk^k where the first failure comes k steps later, and 0 where none comes.
+    `events` are the steps of a bin that one follows.
     """
     use = ~failing & known.all(0)
-    weight = gamma_risk ** np.arange(len(labels))
-    realised = np.tensordot(weight, labels, axes=1)[use]
     followed = labels.any(0)[use]
+    realised = np.where(followed, gamma_risk ** labels.argmax(0)[use], 0.0)
     order = np.argsort(cost[use], kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return {

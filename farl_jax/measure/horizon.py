@@ -1,7 +1,7 @@
 """How far ahead a gate should look: many gates (H, gamma_risk, eps_safe) on one frozen policy.
 
 Watching: on rollouts that no gate disturbed, p_0..p_Hmax are imagined once, every gate's C_H is
-a masked sum of them (`imagination.discounted_risk`), and each eps_safe is set so that all gates
+a masked sum of them (`imagination.first_passage`), and each eps_safe is set so that all gates
 fire on the same share of calm steps. Acting: all gates at once, each on N environments of its own,
 with the same starts, noise and restarts; a gate that never fires is the baseline.
 Axes: G gates, T time, N environments.
@@ -34,15 +34,12 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
     """
 
     def costs(learnt: Agent, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
-        probability = imagination.imagine(
-            (nets.policy, nets.latent),
-            learnt,
-            learnt.normalizer(obs),
-            action,
-            max_horizon,
-            config.hold,
+        given = learnt.normalizer(obs), action, max_horizon, config.hold
+        probability = imagination.imagined_failures(nets, learnt, *given)
+        none = jnp.zeros(probability.shape[1:])
+        risk = lambda gate: imagination.first_passage(
+            probability, none, gate.horizon, gate.gamma_risk
         )
-        risk = lambda gate: imagination.discounted_risk(probability, gate.horizon, gate.gamma_risk)
         return jax.vmap(risk)(gates)
 
     return jax.jit(costs)

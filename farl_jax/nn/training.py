@@ -46,7 +46,8 @@ class OnlineLearning(NamedTuple):
     observe: Callable[..., Any]
     """(state, normalizer, steps [T, N], key) -> state, which remembers some of the steps."""
     learn: Callable[..., Any]
-    """(state, key, demonstrations, task policy) -> state, after one chunk of gradient steps."""
+    """(state, key, demonstrations, (task policy, recovery policy)) -> state, after one chunk of
+    gradient steps."""
     part: str
     """The entry of an `Agent` whose parameters `init` takes."""
 

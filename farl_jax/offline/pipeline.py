@@ -22,7 +22,7 @@ from farl_jax.safety import risk_critic
 from farl_jax.safety.calibration import calibrate
 from farl_jax.types import BatchedEnv, Normalizer, Params
 from farl_jax.world_model import learning, scores
-from farl_jax.world_model.windows import foretold, to_windows, window_starts
+from farl_jax.world_model.windows import to_windows, window_starts
 
 Report = Callable[[str, dict[str, float]], None]
 
@@ -89,9 +89,8 @@ def run_offline(
     rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
     recovery, _, metrics = improve(nets.recovery, key_improve, clones, rewarded)
     report("recovery_policy", metrics | {"nll": nll})
-    model_params, max_risk = fit_world_model(
-        env, nets, policy, (scripted, *own), normalizer, config, key_model, report
-    )
+    known = (policy, recovery), (scripted, *own), demos["recovery"], normalizer
+    model_params, max_risk = fit_world_model(env, nets, *known, config, key_model, report)
     learnt = Agent(
         policy=policy,
         value=critics.value,
@@ -178,28 +177,31 @@ def collect_own_failures(
 def fit_world_model(
     env: BatchedEnv,
     nets: Networks,
-    policy: Params,
+    policies: tuple[Params, Params],
     experience: tuple[Dataset, ...],
+    recoveries: Dataset,
     normalizer: Normalizer,
     config: FarlConfig,
     key: jax.Array,
     report: Report,
 ) -> tuple[Params, jax.Array]:
-    """Fit on task and failure demonstrations, report on held-out episodes, calibrate eps_safe.
+    """Fit on all demonstrations, report on held-out episodes, calibrate eps_safe.
 
+    `policies` are (task, recovery), whose risk is learnt; `recoveries` teach what recovery does.
     `experience` is (scripted, the cloned policy's own if any); of each episodes are held out.
     """
     splits = [dataset.split_by_episode(d, config.world_model.holdout, seed=1) for d in experience]
     training, held_out = (dataset.concatenate(*parts) for parts in zip(*splits, strict=True))
     num_own = sum(len(held["episode"]) for _, held in splits[1:])
+    training = dataset.concatenate(training, recoveries)
     discount = config.world_model.discount
     training["reward"] = _scaled_reward(env, training, config, discount)
     windows = to_windows(normalize_rows(training, normalizer), config.world_model)
-    fit = learning.make_fit_offline(nets.latent, config.world_model)
+    fit = learning.make_fit_offline(nets.latent, config.world_model, nets.acting(*policies))
     params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))
     report("failure_head", held_out_report(nets, params, held_out, normalizer, config))
-    learnt = Agent(policy, None, None, params, normalizer, jnp.asarray(jnp.inf))
-    chosen = calibrate(nets, learnt, held_out, num_own, config.safety)
+    learnt = Agent(policies[0], None, policies[1], params, normalizer, jnp.asarray(jnp.inf))
+    chosen = calibrate(nets, learnt, held_out, num_own, config)
     report("calibration", chosen)
     return params, jnp.asarray(chosen["max_risk"], jnp.float32)
 
@@ -242,6 +244,6 @@ def held_out_report(
     predict = jax.jit(learning.predict_failures, static_argnums=0)
     rows = normalize_rows(held_out, normalizer)
     probability = predict(nets.latent, params, rows["obs"][starts], rows["action"][index])
-    labels = foretold(held_out, config.world_model.failure_window)
+    labels = held_out["failure"]
     fresh = ~held_out["failure"][starts]
     return scores.failure_report(np.asarray(probability), labels[index], fresh)

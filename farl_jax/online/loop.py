@@ -59,7 +59,7 @@ class OnlinePhase:
     init: Callable[..., OnlineState]
     collect: Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]
     update: Callable[[OnlineState, Agent, Transition], tuple[OnlineState, dict]]
-    adapt: Callable[[OnlineState, Windows | RiskData], OnlineState] | None
+    adapt: Callable[[OnlineState, Agent, Windows | RiskData], OnlineState] | None
     steps_per_update: int
 
 
@@ -81,10 +81,8 @@ def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> Online
     if method.gate == "critic" and config.risk_critic.every > 0:
         return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
     if method.gate == "world_model" and config.adaptation.every > 0:
-        rollout = config.online.rollout, config.online.num_envs
-        return make_adaptation(
-            nets.latent, config.adaptation, config.world_model, config.iql.reward_scale, rollout
-        )
+        both = config.adaptation, config.world_model
+        return make_adaptation(nets.latent, *both, config.iql.reward_scale, nets.acting)
     return None
 
 
@@ -129,10 +127,10 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             state = state.replace(adaptation=learnt)
         return state, metrics
 
-    def adapt(state: OnlineState, demos: Windows | RiskData) -> OnlineState:
+    def adapt(state: OnlineState, frozen: Agent, demos: Windows | RiskData) -> OnlineState:
         key, key_learn = jax.random.split(state.key)
-        policy = state.learners.actor.params
-        learnt = learning.learn(state.adaptation, key_learn, demos, policy)
+        policies = state.learners.actor.params, frozen.recovery
+        learnt = learning.learn(state.adaptation, key_learn, demos, policies)
         return state.replace(adaptation=learnt, key=key)
 
     options = dict(env.compiler_options)
@@ -217,5 +215,5 @@ def train(
         done += phase.steps_per_update
         every, demos = adaptation
         if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
-            state = phase.adapt(state, demos)
+            state = phase.adapt(state, frozen, demos)
         yield state, metrics

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from farl_jax.agent import Agent, Networks
-from farl_jax.config import SafetyConfig
+from farl_jax.config import FarlConfig, SafetyConfig
 from farl_jax.data.dataset import Dataset
 from farl_jax.safety.gate import Gate
 from farl_jax.safety.imagination import make_imagined_risk
@@ -74,22 +74,21 @@ def calibrate_max_risk(
 
 
 def calibrate(
-    nets: Networks, learnt: Agent, held_out: Dataset, num_own: int, config: SafetyConfig
+    nets: Networks, learnt: Agent, held_out: Dataset, num_own: int, config: FarlConfig
 ) -> dict[str, float]:
-    """C_H of the logged action on every held-out step, and from it eps_safe.
+    """The risk of the logged action on every held-out step, and from it eps_safe.
 
-    `learnt` needs policy, world model and normaliser. The last `num_own` steps of
+    `learnt` needs both policies, world model and normaliser. The last `num_own` steps of
     `held_out` are the task policy's own.
     """
-    gate = Gate.create(config.horizon, config.gamma_risk, jnp.inf)
-    both, sizes = (nets.policy, nets.latent), {"max_horizon": config.horizon, "hold": config.hold}
+    gate = Gate.create(config.safety.horizon, config.world_model.gamma_risk, jnp.inf)
 
     @jax.jit
     def cost_of(learnt: Agent, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return make_imagined_risk(both, learnt, gate, **sizes)(obs, action)
+        return make_imagined_risk(nets, learnt, gate, config.safety)(obs, action).cost
 
     cost = cost_of(learnt, learnt.normalizer(held_out["obs"]), held_out["action"])
     own = np.arange(len(cost)) >= len(cost) - num_own
     return calibrate_max_risk(
-        np.asarray(cost), held_out["failure"], held_out["episode"], own, config
+        np.asarray(cost), held_out["failure"], held_out["episode"], own, config.safety
     )

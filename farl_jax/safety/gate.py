@@ -1,14 +1,15 @@
-"""C_H and the gate: the one place where a recovery may take over (FARL, Eq. for C_H).
+"""The gate: the one place where a recovery may take over.
 
-    C_H = sum_{i=0..H} gamma_risk^i p_i,   p_i = sigmoid F(z_i, a_i)
-    z_0 = h(s), a_0 = what the task policy wants now;  z_{i+1} = d(z_i, a_i), a_i = mean task policy
+Methods differ in the two parts that the gate is given: a `Risk` (see `imagination`, or a critic's)
+and a `Recovery` (the learnt policy, or what stands in for it). Three rules, see `SafetyConfig`:
 
-H + 1 terms; a sum, not a probability. Methods differ in the two parts that the gate is given: a
-`Risk` (C_H, or a critic's) and a `Recovery` (the learnt policy, or what stands in for it).
+    paper    R_task(s, a_task) > eps_safe
+    helps    R_task(s, a_task) > eps_safe  and  R_rec(s, a_rec) < R_task(s, a_task) - delta
+    shield   R_rec(s, a_task) > eps_safe
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,16 @@ from farl_jax.nn import distributions
 from farl_jax.nn.networks import GaussianPolicy
 from farl_jax.types import Controller, Decision, Params
 
-Risk = Callable[[jax.Array, jax.Array], jax.Array]
-"""(obs [N, D] normalised, action [N, A]) -> cost [N] that is compared with eps_safe."""
+
+class Judgement(NamedTuple):
+    """Of an action of each environment."""
+
+    cost: jax.Array  # [N] in [0, 1], compared with eps_safe
+    remedy: jax.Array | None = None  # [N] the risk that recovery would leave; None: not asked
+
+
+Risk = Callable[[jax.Array, jax.Array], Judgement]
+"""(obs [N, D] normalised, action [N, A]) -> how risky the action is."""
 
 Recovery = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, jax.Array]]
 """(plan, obs [N, D] normalised, recovering [N] i32, key) -> (plan, action [N, A]).
@@ -110,6 +119,21 @@ def alarm(memory: GateMemory) -> jax.Array:
     return jnp.where(memory.rested >= QUIET, 0, recent)
 
 
+def too_risky(
+    judged: Judgement, max_risk: jax.Array, recovering: jax.Array, config: SafetyConfig
+) -> jax.Array:
+    """Whether recovery is asked for, [N] bool.
+
+    Where one is under way (`recovering` [N] i32 > 0) it goes on until the cost is at most the share
+    `release` of eps_safe (hysteresis). NaN is a risk, too. A gate at +inf never acts.
+    """
+    limit = jnp.where(recovering > 0, config.release, 1.0) * max_risk
+    risky = ~(judged.cost <= limit) & (max_risk < jnp.inf)
+    if judged.remedy is None:
+        return risky
+    return risky & ~(judged.remedy >= judged.cost - config.delta)
+
+
 def recover(
     risky: jax.Array, memory: GateMemory, config: SafetyConfig
 ) -> tuple[jax.Array, jax.Array]:
@@ -177,9 +201,9 @@ def gated_controller(
         obs = learnt.normalizer(state.obs)
         mean, log_std = policy.apply(learnt.policy, obs)
         wanted = distributions.sample(key, mean, log_std) if explore else mean
-        cost = risk(obs, wanted)
+        judged = risk(obs, wanted)
         memory = forget(memory, state.step_count == 0)
-        risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN is a risk, too
+        risky = too_risky(judged, max_risk, memory.recovering, config)
         acts, recovering = recover(risky, memory, config)
         memory = remember(memory, acts, recovering)
         plan, rescue = recovery(memory.plan, obs, recovering, key)
@@ -192,7 +216,7 @@ def gated_controller(
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=acts,
             risky=risky,
-            horizon_cost=cost,
+            horizon_cost=judged.cost,
             alarm=alarm(memory),
         )
         return memory, decision

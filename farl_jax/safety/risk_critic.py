@@ -25,9 +25,10 @@ from farl_jax.nn import distributions
 from farl_jax.nn.networks import DoubleCritic, GaussianPolicy
 from farl_jax.nn.training import Learner, OnlineLearning, polyak
 from farl_jax.safety import risk_critic
-from farl_jax.safety.gate import Risk
+from farl_jax.safety.gate import Judgement, Risk
 from farl_jax.types import Normalizer, Params, Transition
 from farl_jax.world_model.adaptation import window_fields
+from farl_jax.world_model.learning import risk_target
 
 FIELDS = ("obs", "action", "next_obs", "failure", "terminated")
 Batch = dict[str, jax.Array]
@@ -64,14 +65,6 @@ class RiskLearning:
         return {"risk_critic": self.critic.learner.params}
 
 
-def risk_target(
-    failure: jax.Array, terminated: jax.Array, next_risk: jax.Array, gamma_risk: float
-) -> jax.Array:
-    """c + (1 - c) (1 - terminated) gamma_risk Q', all [B], in [0, 1]."""
-    c = failure.astype(jnp.float32)
-    return c + (1.0 - c) * jnp.where(terminated, 0.0, gamma_risk * next_risk)
-
-
 def predict_risk(
     critic: DoubleCritic, params: Params, obs: jax.Array, action: jax.Array
 ) -> jax.Array:
@@ -81,7 +74,7 @@ def predict_risk(
 
 def make_critic_risk(critic: DoubleCritic, params: Params) -> Risk:
     """Q_risk as what the gate compares with eps_risk."""
-    return lambda obs, action: predict_risk(critic, params, obs, action)
+    return lambda obs, action: Judgement(predict_risk(critic, params, obs, action))
 
 
 def to_risk_data(data: Dataset) -> RiskData:
@@ -238,11 +231,11 @@ def make_risk_learning(
         return jax.vmap(lambda k: mixed_batch(learning, k, demos, config))(keys)
 
     def learn(
-        learning: RiskLearning, key: jax.Array, demos: RiskData, task_policy: Params
+        learning: RiskLearning, key: jax.Array, demos: RiskData, policies: tuple[Params, Params]
     ) -> RiskLearning:
         key_batches, key_fit = jax.random.split(key)
         some = batches(learning, key_batches, demos)
-        state, _ = fit(learning.critic, key_fit, task_policy, some)
+        state, _ = fit(learning.critic, key_fit, policies[0], some)
         return learning.replace(critic=state)
 
     return OnlineLearning(init, observe, learn, "risk_critic")

@@ -6,6 +6,8 @@ the same loss every few policy updates; half of each batch are demonstrations, s
 none of their failures, half are windows of the steps that training took anyway.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,6 @@ from farl_jax.world_model.latent import LatentModel
 from farl_jax.world_model.learning import ModelState
 from farl_jax.world_model.windows import (
     Windows,
-    failure_within,
     importance,
     sample_windows,
     to_windows,
@@ -35,7 +36,6 @@ class Adaptation:
     """The learning world model and what it has seen of this run."""
 
     model: ModelState
-    past: dict[str, jax.Array]  # name -> [P, N, ...], steps before the next rollout
     recent: Ring  # windows of any kind
     failing: Ring  # windows with a failure
 
@@ -121,76 +121,51 @@ def seen_steps(
     }
 
 
-def start_past(
-    rollout: tuple[int, int], window: int, observation_size: int, action_size: int
-) -> dict[str, jax.Array]:
-    """Unusable steps, name -> [P, N, ...]: as many rollouts [T, N] as a failure may lie ahead."""
-    length, num_envs = rollout
-    past = -(-(window - 1) // length) * length
-    fields = create_ring(past, num_envs, observation_size, action_size).fields
-    none = jnp.zeros((past, num_envs), bool)
-    return fields | {"done": none, "failing_steps": none.astype(jnp.int32), "unusable": ~none}
-
-
-def with_labels(
-    past: dict[str, jax.Array], steps: dict[str, jax.Array], window: int
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """(the oldest T steps of past and rollout, `failure` within `window` steps; the new past).
-
-    By then it is known whether a failure follows. With a window of 1 that is the rollout itself.
-    """
-    length = len(steps["done"])
-    all_steps = {k: jnp.concatenate([past[k], steps[k]]) for k in steps}
-    label = failure_within(all_steps["failure"], all_steps["done"], window)
-    oldest = {k: v[:length] for k, v in (all_steps | {"failure": label}).items()}
-    return oldest, {k: v[length:] for k, v in all_steps.items()}
-
-
 def make_adaptation(
     model: LatentModel,
     config: AdaptationConfig,
     world: WorldModelConfig,
     reward_scale: float,
-    rollout: tuple[int, int],
+    acting: Callable[[Params, Params], learning.Acting],
 ) -> OnlineLearning:
     """How the world model goes on learning; its state is an `Adaptation`, its demonstrations
 
-    `Windows`. `rollout` is (T, N) of the steps that are observed. A chunk of gradient steps is the
-    very program that fitted the model offline.
+    `Windows`. `acting(task policy, recovery policy)` says what they do. A chunk of gradient steps
+    is the very program that fitted the model offline.
     """
     _, fit = learning.make_fit(model, world)
     rates = jnp.full(world.chunk, config.learning_rate)
 
     def init(params: Params) -> Adaptation:
         wide = model.observation_size, model.action_size
-        past = start_past(rollout, world.failure_window, *wide)
         sizes = config.windows, config.failing_windows
         rings = (create_ring(n, world.train_horizon, *wide) for n in sizes)
-        return Adaptation(learning.model_state(params, world), past, *rings)
+        return Adaptation(learning.model_state(params, world), *rings)
 
     def observe(
         adaptation: Adaptation, normalizer: Normalizer, steps: Transition, key: jax.Array
     ) -> Adaptation:
         key_recent, key_failing = jax.random.split(key)
-        seen = seen_steps(steps, normalizer, reward_scale)
-        fields, past = with_labels(adaptation.past, seen, world.failure_window)
+        fields = seen_steps(steps, normalizer, reward_scale)
         usable, failing = usable_windows(fields, world.train_horizon, world.failing_run_cap)
         most = min(config.windows_per_rollout, usable.size)
         return adaptation.replace(
-            past=past,
             recent=store(adaptation.recent, fields, usable, key_recent, most, config.memory),
             failing=store(adaptation.failing, fields, failing, key_failing, most, config.memory),
         )
 
     @jax.jit
-    def batches(adaptation: Adaptation, key: jax.Array, rehearsal: Windows):
+    def batches(
+        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, policies: tuple[Params, Params]
+    ) -> dict[str, jax.Array]:
         keys = jax.random.split(key, world.chunk)
-        return jax.vmap(lambda k: mixed_batch(adaptation, k, rehearsal, world))(keys)
+        drawn = jax.vmap(lambda k: mixed_batch(adaptation, k, rehearsal, world))(keys)
+        return learning.with_actions(drawn, acting(*policies), jax.random.fold_in(key, 1))
 
     def learn(
-        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, task_policy: Params
+        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, policies: tuple[Params, Params]
     ) -> Adaptation:
-        state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal), rates)
+        state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal, policies), rates)
         return adaptation.replace(model=state)
 
     return OnlineLearning(init, observe, learn, "world_model")
@@ -199,8 +174,8 @@ def make_adaptation(
 def rehearsal(
     demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig, success_reward: float
 ) -> Windows:
-    """Windows of the task and failure demonstrations, for the model's learning online."""
-    data = dataset.concatenate(demos["task"], demos["failure"])
+    """Windows of all demonstrations, for the model's learning online."""
+    data = dataset.concatenate(*demos.values())
     discount = config.world_model.discount
     reward = learner_reward(data["reward"], data["terminated"], success_reward, discount)
     data["reward"] = np.asarray(reward * config.iql.reward_scale)

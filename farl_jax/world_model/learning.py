@@ -3,12 +3,14 @@
     z_0 = h(s_0),  z_{i+1} = d(z_i, a_i)
     L = sum_i   2 rho^i |z_{i+1} - sg h(s_{i+1})|^2 + 0.1 rho'^i CE(R(z_i, a_i), r_i)
              + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + w rho^i BCE(F(z_i, a_i), c_i)
-             + 10 |dec(z_i) - s_i|^2
+             + 10 |dec(z_i) - s_i|^2 + w sum_k BCE(Q^pi_k(h(s_i), a_i), y_i)
+    y_i = c_i + (1 - c_i) (1 - terminated_i) gamma_risk max_k Q^pi_k(h(s_{i+1}), pi(s_{i+1}))
 
-The failure head is trained on ROLLED latents, which is what C_H evaluates. c_i is C(s_i, a_i), or
-with `failure_window` > 1 whether any of that many steps fails. Windows with a failure are sampled
-more often than they happen. The importance weight w of a window undoes that for the failure head,
-whose sigmoid is then a probability. The other losses gain where what is rare is seen often.
+The failure head is trained on ROLLED latents, which is what the gate's risk evaluates; c_i is
+C(s_i, a_i). Q^pi, its tail, is learnt by temporal differences on encoded ones, for the task policy
+and for the recovery policy. Windows with a failure are sampled more often than they happen. The
+importance weight w of a window undoes that for both, whose sigmoids are then probabilities. The
+other losses gain where what is rare is seen often.
 """
 
 from collections.abc import Callable
@@ -48,7 +50,8 @@ def model_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of all losses over windows [L, B, ...], and each of them; see the module's top.
 
-    `batch` also has the windows' `weight` [B]. `target` are the slowly following Q heads.
+    `batch` also has the windows' `weight` [B] and `next_action` [2, L, B, A], what each of
+    `latent.POLICIES` would do at `next_obs`. `target` are the slowly following heads.
     """
     call = lambda p, name, *args: model.apply(p, *args, method=name)
     frozen = jax.lax.stop_gradient(params)
@@ -71,6 +74,10 @@ def model_loss(
         name: discounts(config.rho_reward) * loss
         for name, loss in _value_losses(model, config, *args).items()
     }
+    encoded = jnp.concatenate([z[:1], encoded_next[:-1]])  # windows lie in one episode
+    losses["risk"] = batch["weight"] * _risk_loss(
+        model, config, (params, target), jax.lax.stop_gradient(encoded), encoded_next, batch
+    )
     losses["prior"] = _prior_loss(model, config, params, jax.lax.stop_gradient(some(z)))
     means = {name: value.mean() for name, value in losses.items()}
     weights = {"prior": 1.0} | {
@@ -101,6 +108,43 @@ def _value_losses(
     }
 
 
+def risk_target(
+    failure: jax.Array, terminated: jax.Array, next_risk: jax.Array, gamma_risk: float
+) -> jax.Array:
+    """c + (1 - c) (1 - terminated) gamma_risk Q', all [...], in [0, 1].
+
+    A failure ends nothing, hence the explicit (1 - c): what counts is the first one.
+    """
+    c = failure.astype(jnp.float32)
+    return c + (1.0 - c) * jnp.where(terminated, 0.0, gamma_risk * next_risk)
+
+
+def _risk_loss(
+    model: LatentModel,
+    config: WorldModelConfig,
+    both: tuple[Params, Params],
+    encoded: jax.Array,
+    encoded_next: jax.Array,
+    batch: dict,
+) -> jax.Array:
+    """Cross entropies of all risk heads against their temporal-difference targets, summed: [L, B].
+
+    `both` are (parameters, target heads). Cross entropy has the minimum of the squared error and
+    does not stall where a sigmoid saturates.
+    """
+    params, target = both
+    ask = lambda p, z, a: model.apply(p, z, a, method="risk")
+    wanted = []
+    for policy, action in enumerate(batch["next_action"]):
+        following = jax.nn.sigmoid(ask(target, encoded_next, action)[policy].max(axis=0))
+        wanted.append(
+            risk_target(batch["failure"], batch["terminated"], following, config.gamma_risk)
+        )
+    logits = ask(params, encoded, batch["action"])
+    wanted = jnp.broadcast_to(jnp.stack(wanted)[:, None], logits.shape)
+    return optax.sigmoid_binary_cross_entropy(logits, wanted).sum((0, 1))
+
+
 def _prior_loss(
     model: LatentModel, config: WorldModelConfig, params: Params, z: jax.Array
 ) -> jax.Array:
@@ -117,24 +161,34 @@ class ModelState:
     """The world model while it learns."""
 
     learner: Learner
-    target: Params  # the slowly following Q heads, which make the value targets
+    target: Params  # the slowly following heads, which make the targets
 
 
 def model_state(params: Params, config: WorldModelConfig) -> ModelState:
     """A fresh optimiser around these parameters."""
-    target = jax.tree.map(jnp.copy, _q_heads(params))
+    target = jax.tree.map(jnp.copy, _followed(params))
     return ModelState(Learner.create(params, _optimizer(config)), target)
 
 
-def _q_heads(params: Params) -> Params:
-    """The part of the parameters that `LatentModel.q` uses."""
-    return {"params": {"q_heads": params["params"]["q_heads"]}}
+def _followed(params: Params) -> Params:
+    """The part of the parameters that `LatentModel.q` and `LatentModel.risk` use."""
+    return {"params": {name: params["params"][name] for name in ("q_heads", "risk_heads")}}
 
 
 def _optimizer(config: WorldModelConfig) -> optax.GradientTransformation:
     """Adam without a step size, which comes with each update."""
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     return optax.chain(clip, optax.scale_by_adam(), optax.scale(-1.0))
+
+
+Acting = Callable[[jax.Array, jax.Array], jax.Array]
+"""(key, normalised observations [..., D]) -> actions [2, ..., A] of each of `latent.POLICIES`."""
+
+
+def with_actions(batches: dict[str, jax.Array], acting: Acting, key: jax.Array) -> dict:
+    """Batches [K, ...] with `next_action` [K, 2, L, B, A], what the policies would do next."""
+    action = jnp.moveaxis(acting(key, batches["next_obs"]), 0, 1)
+    return batches | {"next_action": jnp.clip(action, -1.0, 1.0)}
 
 
 def make_fit(
@@ -158,7 +212,7 @@ def make_fit(
             lambda p: model_loss(model, config, p, state.target, batch), has_aux=True
         )(state.learner.params)
         learner = state.learner.apply_gradient(gradient, optimizer, rate)
-        target = polyak(state.target, _q_heads(learner.params), config.target_rate)
+        target = polyak(state.target, _followed(learner.params), config.target_rate)
         return ModelState(learner, target), losses
 
     def fit(state: ModelState, batches: dict[str, jax.Array], rates: jax.Array):
@@ -169,11 +223,12 @@ def make_fit(
 
 
 def make_fit_offline(
-    model: LatentModel, config: WorldModelConfig
+    model: LatentModel, config: WorldModelConfig, acting: Acting
 ) -> Callable[[jax.Array, Windows, Callable[[int, dict[str, float]], None]], Params]:
     """Build `run(key, windows, report) -> params`: `steps` updates, the step size a cosine to 0.
 
-    `report(updates done, losses)` is called about six times.
+    `acting` says what the policies do whose risk is learnt. `report(updates done, losses)` is
+    called about six times.
     """
     init, fit = make_fit(model, config)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
@@ -182,7 +237,8 @@ def make_fit_offline(
     @jax.jit
     def batches(key: jax.Array, windows: Windows) -> dict[str, jax.Array]:
         keys = jax.random.split(key, config.chunk)
-        return jax.vmap(lambda k: sample_windows(windows, k, config, config.batch))(keys)
+        drawn = jax.vmap(lambda k: sample_windows(windows, k, config, config.batch))(keys)
+        return with_actions(drawn, acting, jax.random.fold_in(key, 1))
 
     def run(key, windows, report):
         key_init, key_fit = jax.random.split(key)

@@ -17,32 +17,12 @@ class Windows:
     next_obs: jax.Array  # [P, D]
     action: jax.Array  # [P, A]
     reward: jax.Array  # [P] scaled
-    failure: jax.Array  # [P] bool, what the failure head learns
+    failure: jax.Array  # [P] bool
     terminated: jax.Array  # [P] bool
     starts: jax.Array  # [S] i32 first steps of all windows
     failing: jax.Array  # [F] i32 first steps of windows with a failure
     num_starts: jax.Array  # [] i32
     num_failing: jax.Array  # [] i32, may be 0
-
-
-def failure_within(failure: jax.Array, done: jax.Array, window: int) -> jax.Array:
-    """Whether a step or one of the `window` - 1 after it in its episode fails: [T, ...] bool.
-
-    Args:
-        failure: C(s, a) in time order, [T, ...] bool. What lies beyond T counts as safe.
-        done: [T, ...] bool, the last steps of episodes.
-        window: K.
-    """
-    now = jnp.arange(len(failure)).reshape(-1, *[1] * (failure.ndim - 1))
-    upcoming = lambda event: jax.lax.cummin(jnp.where(event, now, 2**30), reverse=True)
-    failing = upcoming(failure)
-    return (failing < now + window) & (failing <= upcoming(done))
-
-
-def foretold(data: Dataset, window: int) -> np.ndarray:
-    """`failure_within` of a dataset's episodes, [M] bool."""
-    last = np.append(data["episode"][1:] != data["episode"][:-1], True)
-    return np.asarray(failure_within(data["failure"], last, window))
 
 
 def failing_run_index(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
@@ -88,11 +68,10 @@ def to_windows(data: Dataset, config: WorldModelConfig) -> Windows:
         raise DatasetError(
             f"no episode has {config.train_horizon} steps: shorten world_model.train_horizon"
         )
-    labelled = data | {"failure": foretold(data, config.failure_window)}
     inside = starts[:, None] + np.arange(config.train_horizon)
-    failing = starts[labelled["failure"][inside].any(axis=1)]
+    failing = starts[data["failure"][inside].any(axis=1)]
     fields = {
-        k: jnp.asarray(pad_to_power_of_two(labelled[k]))
+        k: jnp.asarray(pad_to_power_of_two(data[k]))
         for k in ("obs", "next_obs", "action", "reward", "failure", "terminated")
     }
     return Windows(

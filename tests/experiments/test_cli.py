@@ -83,7 +83,7 @@ def test_help_lists_every_command_and_every_number(capsys):
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("run", "reproduce", "online", "diagnose", "bench"))
     assert main(["run", "--help"]) == 0
-    assert "--safety.gamma-risk" in capsys.readouterr().out
+    assert "--world-model.gamma-risk" in capsys.readouterr().out
 
 
 def test_a_task_may_differ_from_the_presets():

@@ -14,15 +14,17 @@ from farl_jax.safety.gate import (
     QUIET,
     Gate,
     GateMemory,
+    Judgement,
     alarm,
     failing_share,
     gated_controller,
     policy_recovery,
     recover,
     remember,
+    too_risky,
     zero_recovery,
 )
-from farl_jax.safety.imagination import discounted_risk, failure_probabilities, make_imagined_risk
+from farl_jax.safety.imagination import first_passage, imagine, make_imagined_risk
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy
@@ -44,30 +46,60 @@ class CliffModel:
         return jnp.where(moved[..., 0] > 0.9, 40.0, -40.0)  # failure logit: certain either way
 
 
-def test_horizon_cost_equals_hand_sum():
-    p = jnp.array([[0.1, 0.5], [0.2, 0.0], [0.4, 1.0], [0.8, 0.25]])
-    got = discounted_risk(p, jnp.asarray(2), jnp.asarray(0.9))
-    np.testing.assert_allclose(got, [0.1 + 0.9 * 0.2 + 0.81 * 0.4, 0.5 + 0.81], rtol=1e-6)
+def failures(mean_action, obs, action, horizon, hold):
+    """p_0..p_H of a policy on the perfect model."""
+    imagined = imagine(CliffModel, None, mean_action, obs, action, horizon, hold)
+    assert imagined.latent.shape[0] == horizon + 1
+    return imagined.failures(CliffModel, None, horizon + 1)
+
+
+def risk_of(p, horizon, gamma, tail=0.0):
+    p = jnp.asarray(p, jnp.float32)
+    tail = jnp.broadcast_to(jnp.float32(tail), p.shape[1:])
+    return np.asarray(first_passage(p, tail, jnp.asarray(horizon), jnp.asarray(gamma)))
+
+
+def test_risk_equals_the_hand_sum():
+    p = [[0.1, 0.5], [0.2, 0.0], [0.4, 1.0], [0.8, 0.25]]
+    by_hand = [0.1 + 0.9 * 0.9 * 0.2 + 0.81 * 0.72 * 0.4, 0.5 + 0.81 * 0.5]
+    np.testing.assert_allclose(risk_of(p, 2, 0.9), by_hand, rtol=1e-6)
+    alive = np.array([0.9 * 0.8 * 0.6, 0.0])
+    np.testing.assert_allclose(
+        risk_of(p, 2, 0.9, tail=0.5), by_hand + 0.9**3 * alive * 0.5, rtol=1e-6
+    )
+
+
+def test_a_horizon_of_minus_one_is_the_tail_alone():
+    np.testing.assert_allclose(risk_of([[0.7, 0.2]], -1, 0.9, tail=[0.3, 0.6]), [0.3, 0.6])
+    np.testing.assert_allclose(risk_of(np.zeros((0, 2)), -1, 0.9, tail=[0.3, 0.6]), [0.3, 0.6])
+
+
+def test_a_true_tail_makes_the_horizon_irrelevant():
+    """Q at step H + 1 by Q = p + (1 - p) g Q' from behind: R is the same for every H."""
+    p = np.random.default_rng(0).random((9, 5)) ** 3
+    q, tails = np.zeros(5), []
+    for row in p[::-1]:
+        q = row + (1 - row) * 0.95 * q
+        tails.insert(0, q)
+    risks = [risk_of(p, horizon, 0.95, tails[horizon + 1]) for horizon in range(-1, 8)]
+    np.testing.assert_allclose(risks, np.broadcast_to(tails[0], (9, 5)), rtol=1e-5)
+    assert np.min(risks) > 0.0 and np.max(risks) < 1.0
+    assert (risk_of(np.ones((9, 5)), 8, 1.0, tail=1.0) == 1.0).all()
 
 
 def test_known_failure_time():
     """From x = 0.55 at full speed the 4th action crosses 0.9: p_3 is the first 1."""
-    p = failure_probabilities(
-        CliffModel, None, jnp.ones_like, jnp.array([[0.55]]), jnp.ones((1, 1)), 5, 1
-    )
+    p = failures(jnp.ones_like, jnp.array([[0.55]]), jnp.ones((1, 1)), 5, 1)
     np.testing.assert_allclose(p[:, 0], [0, 0, 0, 1, 1, 1], atol=1e-6)
     for horizon in range(6):
-        by_hand = sum(0.95**i for i in range(3, horizon + 1))
-        cost = discounted_risk(p, jnp.asarray(horizon), jnp.asarray(0.95))[0]
-        np.testing.assert_allclose(cost, by_hand, atol=1e-5)
+        first = 0.95**3 if horizon >= 3 else 0.0
+        np.testing.assert_allclose(risk_of(p, horizon, 0.95)[0], first, atol=1e-5)
 
 
 def test_first_action_is_the_one_about_to_be_taken():
     """Walking left is safe even beside the cliff; what follows is the task policy's."""
     left, right = -jnp.ones((1, 1)), jnp.ones((1, 1))
-    roll = lambda a: failure_probabilities(
-        CliffModel, None, jnp.zeros_like, jnp.array([[0.85]]), a, 3, 1
-    )[:, 0]
+    roll = lambda a: failures(jnp.zeros_like, jnp.array([[0.85]]), a, 3, 1)[:, 0]
     np.testing.assert_allclose(roll(left), [0, 0, 0, 0], atol=1e-6)
     np.testing.assert_allclose(roll(right), [1, 1, 1, 1], atol=1e-6)
 
@@ -77,15 +109,7 @@ def test_first_action_is_the_one_about_to_be_taken():
 def test_each_imagined_action_is_held(hold, horizon):
     """At x the policy wants 1 - x, but an action lasts `hold` steps: against a loop by hand."""
     wants = lambda x: 1.0 - x
-    p = failure_probabilities(
-        CliffModel,
-        None,
-        wants,
-        jnp.full((1, 1), 0.63),
-        jnp.ones((1, 1)),
-        horizon,
-        hold,
-    )
+    p = failures(wants, jnp.full((1, 1), 0.63), jnp.ones((1, 1)), horizon, hold)
     x, action, by_hand = 0.63, 1.0, []
     for i in range(horizon + 1):
         action = 1.0 - x if i > 0 and i % hold == 0 else action
@@ -101,12 +125,13 @@ def test_horizon_sweep_compiles_once():
     def cost(p, horizon, gamma):
         nonlocal count
         count += 1
-        return discounted_risk(p, horizon, gamma)
+        return first_passage(p, jnp.zeros(3), horizon, gamma)
 
-    p = jnp.ones((11, 3))
+    p = jnp.full((11, 3), 0.5)
     for horizon in range(11):
         got = cost(p, jnp.asarray(horizon), jnp.asarray(0.9))
-        np.testing.assert_allclose(got, sum(0.9**i for i in range(horizon + 1)), rtol=1e-5)
+        by_hand = sum(0.45**i * 0.5 for i in range(horizon + 1))
+        np.testing.assert_allclose(got, by_hand, rtol=1e-5)
     assert count == 1
 
 
@@ -158,9 +183,9 @@ NETS = Networks.create(
 @jax.jit
 def _decide(learnt, max_risk):
     """One step of the gated controller from reset: (states, memory, decision)."""
-    config, gate = SafetyConfig(max_recovery_steps=1000), Gate.create(5, 0.95, max_risk)
-    nets = (NETS.policy, NETS.latent)
-    risk = make_imagined_risk(nets, learnt, gate, max_horizon=5, hold=config.hold)
+    config = SafetyConfig(max_recovery_steps=1000, horizon=5)
+    gate = Gate.create(5, 0.95, max_risk)
+    risk = make_imagined_risk(NETS, learnt, gate, config)
     recovery = policy_recovery(NETS.policy, learnt.recovery)
     act = gated_controller(NETS.policy, learnt, risk, recovery, gate.max_risk, config, explore=True)
     state = TOY.reset(jax.random.key(2))
@@ -180,6 +205,73 @@ def _gated(max_risk, spoil=1.0):
         max_risk=jnp.zeros(()),
     )
     return task, recovery, *_decide(learnt, max_risk)
+
+
+def asked(cost, recovering=0, remedy=None, max_risk=0.2, **settings):
+    judged = Judgement(jnp.float32([cost]), None if remedy is None else jnp.float32([remedy]))
+    config = SafetyConfig(**settings)
+    return bool(too_risky(judged, jnp.float32(max_risk), jnp.array([recovering]), config)[0])
+
+
+def test_when_recovery_is_asked_for():
+    assert asked(0.21) and not asked(0.2) and asked(np.nan)
+    assert not asked(1.0, max_risk=np.inf) and not asked(np.nan, max_risk=np.inf)
+    assert asked(0.0, max_risk=-1.0)
+
+
+def test_recovery_goes_on_until_the_risk_is_well_below_eps_safe():
+    assert not asked(0.15, release=0.5) and asked(0.15, recovering=3, release=0.5)
+    assert not asked(0.1, recovering=3, release=0.5)
+    assert not asked(0.15, recovering=3)  # release 1: no hysteresis
+
+
+def test_recovery_that_would_not_help_is_not_asked_for():
+    helps = {"rule": "helps", "delta": 0.05}
+    assert asked(0.5, remedy=0.4, **helps)
+    assert not asked(0.5, remedy=0.46, **helps) and not asked(0.15, remedy=0.0, **helps)
+    assert asked(np.nan, remedy=0.0, **helps) and asked(0.5, remedy=np.nan, **helps)
+
+
+@pytest.mark.parametrize("rule", ["paper", "helps", "shield"])
+def test_each_rule_imagines_its_own_policies(rule, learnt_toy):
+    """Against R by hand from imagine() and the heads: whose mean, which action, whose tail."""
+    config = SafetyConfig(rule=rule, tail=True, horizon=3, hold=2)
+    gate, model, params = Gate.create(3, 0.9, 0.1), NETS.latent, learnt_toy.world_model
+    obs, action = jnp.float32([[0.2, 0.5], [-0.4, 0.1]]), jnp.float32([[0.3], [-0.9]])
+    mean = {
+        "task": lambda s: NETS.policy.apply(learnt_toy.policy, s)[0],
+        "recovery": lambda s: NETS.recovery.apply(learnt_toy.recovery, s)[0],
+    }
+
+    def by_hand(policy, action):
+        seen = imagine(model, params, mean[policy], obs, action, 4, 2)
+        q = model.apply(params, seen.latent[4], seen.action[4], method="risk")
+        tail = jax.nn.sigmoid(q[["task", "recovery"].index(policy)].max(0))
+        return first_passage(seen.failures(model, params, 4), tail, gate.horizon, gate.gamma_risk)
+
+    got = jax.jit(make_imagined_risk(NETS, learnt_toy, gate, config))(obs, action)
+    cost = by_hand("recovery" if rule == "shield" else "task", action)
+    np.testing.assert_allclose(got.cost, cost, rtol=1e-4)
+    assert np.abs(by_hand("task", action) - by_hand("recovery", action)).min() > 1e-4
+    if rule == "helps":
+        remedy = by_hand("recovery", mean["recovery"](obs))
+        np.testing.assert_allclose(got.remedy, remedy, rtol=1e-4)
+    else:
+        assert got.remedy is None
+
+
+@pytest.fixture(scope="module")
+def learnt_toy():
+    obs, action = np.zeros((1, 2)), np.zeros((1, 1))
+    grow = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(3 * leaf), tree)
+    return Agent(
+        policy=grow(random_parameters(NETS.policy, obs, seed=0)),
+        value={},
+        recovery=grow(random_parameters(NETS.recovery, obs, seed=1)),
+        world_model=grow(random_parameters(NETS.latent, obs, action, seed=2)),
+        normalizer=Normalizer(jnp.zeros(2), jnp.ones(2)),
+        max_risk=jnp.zeros(()),
+    )
 
 
 def test_the_running_share_of_failing_episodes_by_hand():

@@ -16,7 +16,6 @@ from farl_jax.world_model.scores import auroc
 from farl_jax.world_model.windows import (
     Windows,
     failing_run_index,
-    foretold,
     importance,
     sample_windows,
     to_windows,
@@ -49,14 +48,6 @@ def test_windows_do_not_start_deep_in_a_failing_run():
     np.testing.assert_array_equal(window_starts(data, 2, cap=2), [0, 1, 2, 5, 6])
 
 
-def test_a_failure_is_foretold_in_its_own_episode_only():
-    data = rows([0, 0, 0, 1, 0, 0, 0, 1, 0, 0], [0] * 5 + [1] * 5)
-    said = lambda window: np.flatnonzero(foretold(data, window)).tolist()
-    assert said(1) == [3, 7]
-    assert said(2) == [2, 3, 6, 7]
-    assert said(4) == said(100) == [0, 1, 2, 3, 5, 6, 7]
-
-
 def numbers(data):
     """`data` with whatever else windows hold, all zeros."""
     names, size = ("obs", "next_obs", "action", "reward"), len(data["failure"])
@@ -82,13 +73,6 @@ def test_importance_by_hand():
     np.testing.assert_allclose(importance(jnp.array([True, False]), jnp.float32(0.3), 0.0), 1.0)
     assert float(importance(jnp.array([False]), jnp.float32(0.0), 0.5)[0]) == 2.0
     assert float(importance(jnp.array([True]), jnp.float32(1.0), 0.5)[0]) == 1.0
-
-
-def test_windows_hold_what_the_head_is_to_foretell():
-    """With a window of 2 two of four windows' three steps count."""
-    config = WorldModelConfig(train_horizon=3, failure_share=0.25, failure_window=2)
-    label = np.asarray(to_windows(numbers(SMALL), config).failure)
-    assert np.flatnonzero(label).tolist() == [10, 11]
 
 
 def iid_failures():
@@ -183,6 +167,7 @@ def gradients():
         "failure": obs[:3, :, 1] > 0,
         "terminated": np.zeros((3, 4), bool),
         "weight": np.array([0.5, 2.0, 1.0, 1.0], np.float32),
+        "next_action": rng.uniform(-1, 1, (2, 3, 4, 1)).astype(np.float32),
     }
 
     def consistency(params, target_params):
@@ -201,7 +186,7 @@ def gradients():
 
     # Q heads would start at zero: here nothing does
     params = random_parameters(MODEL, obs[0], batch["action"][0])
-    names = ("consistency", "reward", "value", "failure", "decoder", "prior")
+    names = ("consistency", "reward", "value", "failure", "risk", "decoder", "prior")
     found = {
         name: gradient_of(params, {other: float(other == name) for other in names})
         for name in names
@@ -227,6 +212,7 @@ def touched(gradient):
         ("reward", {"encoder", "dynamics", "reward_head"}),
         ("value", {"encoder", "dynamics", "q_heads"}),
         ("failure", {"encoder", "dynamics", "failure_head"}),
+        ("risk", {"risk_heads"}),
         ("decoder", {"encoder", "dynamics", "decoder"}),
     ],
 )
@@ -273,6 +259,45 @@ def test_the_identity_latent_is_the_observation():
     assert change.shape == (5, 2) and np.abs(change).min() > 1e-4
 
 
+def drifting(key, obs):
+    """The task policy walks right, the recovery policy left."""
+    right = jnp.ones((*obs.shape[:-1], 1))
+    return jnp.stack([right, -right])
+
+
+def test_policies_act_where_batches_lead():
+    batches = {"next_obs": jnp.zeros((5, 3, 4, 2))}
+    doubled = lambda key, obs: 2.0 * drifting(key, obs)
+    action = learning.with_actions(batches, doubled, jax.random.key(0))["next_action"]
+    assert action.shape == (5, 2, 3, 4, 1)
+    assert (action[:, 0] == 1.0).all() and (action[:, 1] == -1.0).all()  # as executed
+
+
+def test_only_the_first_failure_counts():
+    """c + (1 - c) (1 - terminated) g Q': a failing step, a success, a step before a risk of 0.5."""
+    got = learning.risk_target(
+        jnp.array([True, False, False]), jnp.array([False, True, False]), 0.5 * jnp.ones(3), 0.9
+    )
+    np.testing.assert_allclose(got, [1.0, 0.0, 0.45])
+
+
+@pytest.mark.slow  # half a minute, most of it compiling
+def test_the_learnt_tail_knows_when_the_first_failure_comes(drunkards):
+    """Walking right from x fails at the k-th step, risk 0.9^(k - 1); walking left never does."""
+    config = dataclasses.replace(
+        PLAIN, steps=1500, batch=64, width=64, learning_rate=3e-3, gamma_risk=0.9, risk_weight=1.0
+    )
+    model = LatentModel(config, 2, 1)
+    fit = learning.make_fit_offline(model, config, drifting)
+    params = fit(jax.random.key(1), to_windows(drunkards, config), lambda *_: None)
+    x = jnp.linspace(0.35, 0.85, 11)
+    obs, right = jnp.stack([x, jnp.full(11, 0.2)], 1), jnp.ones((11, 1))
+    ask = jax.jit(lambda a: jax.nn.sigmoid(model.apply(params, obs, a, method="risk").max(1)))
+    steps = np.floor((0.9 - np.asarray(x)) / 0.1 + 1e-4)  # that stay at or below the cliff
+    np.testing.assert_allclose(ask(right)[0], 0.9**steps, atol=0.12)
+    assert float(ask(-right)[1].max()) < 0.1
+
+
 @pytest.fixture(scope="module")
 def drunkards():
     """60 steps of 64 walkers that do anything."""
@@ -293,7 +318,7 @@ def test_the_identity_model_learns_the_toy(drunkards):
     """x moves by 0.1 a within its limits: the model has to learn that and the cliff."""
     config = dataclasses.replace(PLAIN, steps=300, batch=32, learning_rate=5e-3)
     windows, losses = to_windows(drunkards, config), []
-    fit = learning.make_fit_offline(LatentModel(config, 2, 1), config)
+    fit = learning.make_fit_offline(LatentModel(config, 2, 1), config, drifting)
     fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     still = ((drunkards["next_obs"] - drunkards["obs"]) ** 2).mean()  # of one step, not of three
     assert losses[-1]["consistency"] < 0.25 * still and losses[-1]["decoder"] < 0.25 * still
@@ -315,7 +340,7 @@ def cliff(drunkards):
     windows = to_windows(training, CLIFF)
     model = LatentModel(CLIFF, 2, 1)
     losses = []
-    fit = learning.make_fit_offline(model, CLIFF)
+    fit = learning.make_fit_offline(model, CLIFF, drifting)
     params = fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     kernel = params["params"]["q_heads"]["Dense_0"]["kernel"]
     assert kernel.shape[0] == 2 and np.abs(kernel[0] - kernel[1]).max() > 1e-3  # own starts
