@@ -126,10 +126,15 @@ def check_bounds(settings: Any) -> None:
     """
     for group in dataclasses.fields(settings):
         own = getattr(settings, group.name)
-        for name, hint in hints_of(type(own)).items():
-            for rule in rules_of(hint):
-                if isinstance(rule, Range):
-                    rule.check(getattr(own, name), f"{group.name}.{name}", settings)
+        for name, rule in _referring(type(own)):
+            rule.check(getattr(own, name), f"{group.name}.{name}", settings)
+
+
+@functools.cache
+def _referring(kind: type) -> tuple[tuple[str, Range], ...]:
+    """(field, range) for the ranges of a dataclass that refer to other settings."""
+    rules = ((name, rule) for name, hint in hints_of(kind).items() for rule in rules_of(hint))
+    return tuple((n, rule) for n, rule in rules if isinstance(rule, Range) and rule.refers)
 
 
 @functools.cache

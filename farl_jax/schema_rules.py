@@ -53,14 +53,23 @@ class Range:
         """Refuse a number beyond; a bound that is a name counts only where `settings` has it."""
         if value is None:
             return
-        bounds, words = [], []
-        for bound in (self.low, self.high):
-            named = isinstance(bound, str)
-            number = _value_of(bound, settings) if named else bound
-            bounds.append(number)
-            words.append(f"{bound} ({as_number(number)})" if named and number else as_number(bound))
-        if not self.holds(value, *bounds):
-            raise SchemaError(f"{name} must be {self.in_words(*words)}; got {shown(value)}")
+        named = [isinstance(bound, str) for bound in (self.low, self.high)]
+        bounds = [
+            _value_of(bound, settings) if is_name else bound
+            for bound, is_name in zip((self.low, self.high), named, strict=True)
+        ]
+        if self.holds(value, *bounds):
+            return
+        words = [
+            f"{bound} ({as_number(number)})" if is_name and number else as_number(bound)
+            for bound, number, is_name in zip((self.low, self.high), bounds, named, strict=True)
+        ]
+        raise SchemaError(f"{name} must be {self.in_words(*words)}; got {shown(value)}")
+
+    @property
+    def refers(self) -> bool:
+        """Whether a bound is another setting's value."""
+        return isinstance(self.low, str) or isinstance(self.high, str)
 
 
 @dataclass(frozen=True)

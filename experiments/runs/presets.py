@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -221,15 +222,20 @@ def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) ->
 
     What a single setting may be is checked when it is made (`farl_jax.schema`).
     """
-    from envs_mjx import make
-
-    limit = make(settings.task, settings.backend).episode_limit
+    limit = _episode_limit(settings.task, settings.backend)
     if (length := settings.config.world_model.train_horizon) > limit:
         raise UserError(
             f"world_model.train_horizon must be at most the episode's {limit} steps; got {length}"
         )
     for method in methods:
         check_method(settings.config, METHODS[method])
+
+
+@functools.cache
+def _episode_limit(task: str, backend: str | None) -> int:
+    from envs_mjx import make
+
+    return make(task, backend).episode_limit
 
 
 def check_method(config: FarlConfig, method: Method) -> None:

@@ -5,6 +5,7 @@ older versions say less; what they say is checked.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -38,13 +39,19 @@ def base_settings(settings: RunSettings) -> RunSettings:
     What the offline phase does not read is the preset's; of safety, the calibration settings count
     where eps_safe is the calibrated one. The base of a base is itself.
     """
-    plain, own = _default(settings), settings.config.safety
+    base = _base_config(settings.preset, settings.task, settings.config)
+    return dataclasses.replace(settings, config=base)
+
+
+@functools.lru_cache(maxsize=4096)
+def _base_config(preset_name: str, task: str, config: FarlConfig) -> FarlConfig:
+    plain, own = _default(preset_name, task), config.safety
     default = plain.safety
     read = {name: getattr(own, name) for name in CALIBRATION}
     if own.max_risk is None and dataclasses.replace(default, **read) != default:
         default = dataclasses.replace(default, max_risk=None, **read)
-    parts = {name: getattr(plain, name) for name in ONLINE}
-    return _with_groups(settings, parts | {"safety": default})
+    groups = {name: getattr(plain, name) for name in ONLINE}
+    return _with_groups(config, groups | {"safety": default})
 
 
 def settings_read(settings: RunSettings, method: Method) -> RunSettings:
@@ -151,23 +158,31 @@ def read_result(
     return row
 
 
-def _default(settings: RunSettings) -> FarlConfig:
-    known = settings.preset in PRESETS
-    return preset(settings.preset, settings.task) if known else FarlConfig()
+@functools.cache
+def _default(preset_name: str, task: str) -> FarlConfig:
+    return preset(preset_name, task) if preset_name in PRESETS else FarlConfig()
 
 
 def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
     """`settings` with the preset's own values in these groups."""
-    default = _default(settings)
-    return _with_groups(settings, {name: getattr(default, name) for name in groups})
+    config = _preset_groups(settings.preset, settings.task, settings.config, tuple(groups))
+    return dataclasses.replace(settings, config=config)
 
 
-def _with_groups(settings: RunSettings, parts: Mapping[str, Any]) -> RunSettings:
-    """`settings` with other groups, which nobody reads: made to go with the groups that are."""
-    length, parts = settings.config.world_model.train_horizon, dict(parts)
-    online = parts.get("online", settings.config.online)
-    if "safety" in parts and parts["safety"].horizon >= length:
-        parts["safety"] = dataclasses.replace(parts["safety"], horizon=length - 1)
-    if "adaptation" in parts and online.rollout < length:
-        parts["adaptation"] = dataclasses.replace(parts["adaptation"], every=0)
-    return dataclasses.replace(settings, config=dataclasses.replace(settings.config, **parts))
+@functools.lru_cache(maxsize=4096)
+def _preset_groups(
+    preset_name: str, task: str, config: FarlConfig, groups: tuple[str, ...]
+) -> FarlConfig:
+    default = _default(preset_name, task)
+    return _with_groups(config, {name: getattr(default, name) for name in groups})
+
+
+def _with_groups(config: FarlConfig, groups: Mapping[str, Any]) -> FarlConfig:
+    """`config` with other groups, which nobody reads: made to go with the groups that are."""
+    length, groups = config.world_model.train_horizon, dict(groups)
+    online = groups.get("online", config.online)
+    if "safety" in groups and groups["safety"].horizon >= length:
+        groups["safety"] = dataclasses.replace(groups["safety"], horizon=length - 1)
+    if "adaptation" in groups and online.rollout < length:
+        groups["adaptation"] = dataclasses.replace(groups["adaptation"], every=0)
+    return dataclasses.replace(config, **groups)

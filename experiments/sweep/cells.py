@@ -68,9 +68,11 @@ class Sweep:
     def run(self) -> list[Row]:
         """Run what is not finished, or gather it; the rows of what failed.
 
-        Writes both tables as it goes, what is finished first, so that going on loses no row.
+        Both tables are written as soon as all that is finished is in them, and then after each
+        group that is made: going on loses no row.
         """
-        finished_first = sorted(self.groups.items(), key=lambda own: not self._whole(own[1]))
+        finished = {name: self._whole(cells) for name, cells in self.groups.items()}
+        finished_first = sorted(self.groups.items(), key=lambda own: not finished[own[0]])
         for number, (name, cells) in enumerate(finished_first, 1):
             if self._alone:
                 of = f", {number} of {len(self.groups)}"
@@ -85,7 +87,9 @@ class Sweep:
                     told = self._tell(f"{name} {method}", error)
                 for cell in cells:
                     self._gather(cell, method, told)
-                self._write()
+                if number >= sum(finished.values()) and self._alone:
+                    self._write()
+        self._write()
         self.write_manifest()
         return self.failed
 

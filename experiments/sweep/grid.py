@@ -1,7 +1,9 @@
 """The cells of a sweep: which settings, which folders, and what they may share."""
 
 import dataclasses
+import functools
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from experiments.arguments import SweepArgs
 from experiments.errors import UserError
 from experiments.runs import estimate
 from experiments.runs.files import read_settings
-from experiments.runs.folder import check_data
+from experiments.runs.folder import CONFIG, check_data
 from experiments.runs.presets import (
     RunSettings,
     check_run,
@@ -20,7 +22,9 @@ from experiments.runs.presets import (
     text_of,
     with_settings,
 )
+from farl_jax.config import FarlConfig
 from farl_jax.methods import find_method
+from farl_jax.storage import json_files
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def plan(args: SweepArgs) -> list[Cell]:
             name = f"{label}/seed{seed}"
             cells.append(Cell(swept, settings, args.out / name, name))
     for cell in cells:
-        if (cell.path / "config.json").exists() and not holds(cell.path, cell.settings):
+        if (cell.path / CONFIG).exists() and not holds(cell.path, cell.settings):
             raise UserError(f"{cell.path}: holds a run of other settings; choose another --out")
     return cells
 
@@ -100,20 +104,34 @@ def plan(args: SweepArgs) -> list[Cell]:
 def holds(path: Path, settings: RunSettings) -> bool:
     """Whether a folder is that of the run of these settings."""
     check_data(path)
-    return (path / "config.json").exists() and read_settings(path)[0] == settings
+    if not (path / CONFIG).exists():
+        return False
+    same = json_files.read(path / CONFIG, dict[str, Any]) == _as_saved(settings)
+    return same or read_settings(path)[0] == settings  # what older versions wrote has fewer fields
+
+
+def _as_saved(settings: RunSettings) -> dict[str, Any]:
+    return json.loads(json.dumps(settings.to_json()))
 
 
 def base_name(settings: RunSettings) -> str:
     """Where a base lies in the sweep's folder: named by what differs from the preset."""
-    default = dataclasses.asdict(preset(settings.preset, settings.task))
-    own = dataclasses.asdict(settings.config)
-    differing = {
-        f"{group}.{name}": value
-        for group, values in own.items()
-        for name, value in values.items()
-        if value != default[group][name]
-    }
-    return f"base/{label_of(differing) or settings.preset}/seed{settings.seed}"
+    label = _differing(settings.preset, settings.task, settings.config)
+    return f"base/{label or settings.preset}/seed{settings.seed}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _differing(preset_name: str, task: str, config: FarlConfig) -> str:
+    """What differs from a preset, as it stands in folder names."""
+    default = dataclasses.asdict(preset(preset_name, task))
+    return label_of(
+        {
+            f"{group}.{name}": value
+            for group, values in dataclasses.asdict(config).items()
+            for name, value in values.items()
+            if value != default[group][name]
+        }
+    )
 
 
 def label_of(values: Mapping[str, Any]) -> str:
