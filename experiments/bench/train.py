@@ -220,7 +220,7 @@ def usual(function: Callable[..., Any], *args: Any, seconds: float) -> float:
 def rehearsal(setup: Setup, steps: Any) -> Any:
     """Windows of a rollout in the demonstrations' place."""
     data = normalize_rows(from_rollout(jax.device_get(steps)), setup.frozen.normalizer)
-    return to_windows(data, setup.config.world_model)[0]
+    return to_windows(data, setup.config.world_model)
 
 
 def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str, Any]:
