@@ -29,12 +29,12 @@ def first_passage(
     Terms beyond H <= Hmax are masked, so that both numbers may be traced; a tail of 0 is none.
     """
     i = jnp.arange(len(probability))
-    weight, alive = gamma_risk**i, jnp.ones_like(tail)
-    probability = jnp.where((i <= horizon).reshape(-1, *[1] * tail.ndim), probability, 0.0)
-    after = jnp.cumprod(1.0 - probability, axis=0)
-    before = jnp.concatenate([alive[None], after])
-    reached = jnp.tensordot(weight, before[:-1] * probability, axes=1)
-    return reached + gamma_risk ** (horizon + 1) * before[-1] * tail
+    weight = jnp.where(i <= horizon, gamma_risk**i, 0.0)
+    unfailed = jnp.cumprod(1.0 - probability, axis=0)
+    unfailed = jnp.concatenate([jnp.ones_like(tail)[None], unfailed])  # S_0..S_{Hmax + 1}
+    reached = jnp.tensordot(weight, unfailed[:-1] * probability, axes=1)
+    beyond = jax.lax.dynamic_index_in_dim(unfailed, horizon + 1, keepdims=False)
+    return reached + gamma_risk ** (horizon + 1) * beyond * tail
 
 
 @struct.dataclass
