@@ -45,7 +45,7 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--safety.horizon", "40"], "below world_model.train_horizon (13); got 40"),
         (["run", "--safety.hold", "0"], "--safety.hold must be at least 1; got 0"),
         (["run", "--safety.patience", "0"], "--safety.patience must be at least 1"),
-        (["run", "--world-model.failure-window", "0"], "must be at least 1"),
+        (["run", "--world-model.train-horizon", "0"], "must be at least 1"),
         (["run", "--safety.failure-limit", "2"], "above 0 and below 1"),
         (["run", "--safety.failure-limit", "0.1", "--safety.limit-rate", "0"], "above 0"),
         (["run", "--safety.failure-limit", "0.1", "--safety.min-risk", "1"], "min_risk (1.0)"),

@@ -39,7 +39,7 @@ def test_the_gate_sees_the_larger_of_two_and_a_clipped_action():
     obs, action = jnp.ones((3, 2)), jnp.array([[0.5], [1.0], [7.0]])
     params = random_parameters(CRITIC, obs, action)
     both = jax.nn.sigmoid(CRITIC.apply(params, obs, jnp.clip(action, -1, 1)))
-    got = risk_critic.make_critic_risk(CRITIC, params)(obs, action)
+    got = risk_critic.make_critic_risk(CRITIC, params)(obs, action).cost
     np.testing.assert_allclose(got, both.max(axis=0), rtol=1e-6)
     assert got[1] == got[2] and np.abs(both[0] - both[1]).min() > 1e-3
 
@@ -141,7 +141,7 @@ def test_it_learns_online_what_the_run_shows(steps, demos):
     identity, policy = Normalizer(jnp.zeros(2), jnp.ones(2)), policy_parameters(2)
     learning = observe(init(params), identity, steps, jax.random.key(1))
     for i in range(8):
-        learning = learn(learning, jax.random.key(i), demos, policy)
+        learning = learn(learning, jax.random.key(i), demos, (policy, None))
     batch = risk_critic.demo_batch(demos, jax.random.key(9), 256, 0.3)
     risk = risk_critic.predict_risk(
         CRITIC, learning.learnt["risk_critic"], batch["obs"], batch["action"]
