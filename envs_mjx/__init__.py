@@ -1,4 +1,4 @@
-"""FailureBench tasks on MetaWorld's Sawyer arm, in JAX, on three physics backends."""
+"""FailureBench tasks on two robots, in JAX, on three physics backends."""
 
 import dataclasses
 import sys
@@ -16,44 +16,70 @@ from envs_mjx.batch import BatchEnv
 from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest, shown
 from envs_mjx.import_path import blaming, load_class
-from envs_mjx.physics.backends import BACKENDS
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.physics.backends import BACKENDS, Control
+from envs_mjx.physics.scene import SceneParts
+from envs_mjx.robot_env import RobotEnv
+from envs_mjx.robots.robot import Camera, Robot
+from envs_mjx.shift import Shift, draw_shift
 from envs_mjx.tasks.bounded_push import BoundedPush
 from envs_mjx.tasks.bounded_soccer import BoundedSoccer
 from envs_mjx.tasks.fragile_push_wall import FragilePushWall
+from envs_mjx.tasks.franka_bounded_soccer import FrankaBoundedSoccer
+from envs_mjx.tasks.franka_disturbed_push import FrankaDisturbedPush
+from envs_mjx.tasks.franka_fragile_push_wall import FrankaFragilePushWall
 from envs_mjx.tasks.obstructed_push import ObstructedPush
-from envs_mjx.tasks.task import Episode, Readings, Task
+from envs_mjx.tasks.task import Disturbed, Episode, Readings, Task
 
 __all__ = [
     "BACKENDS",
+    "SUITES",
     "TASKS",
     "BatchEnv",
+    "Camera",
+    "Control",
+    "Disturbed",
     "Env",
     "EnvError",
     "Episode",
     "PhysicsState",
     "Readings",
-    "SawyerEnv",
+    "Robot",
+    "RobotEnv",
+    "SceneParts",
+    "Shift",
     "State",
     "Task",
     "make",
     "task_class",
+    "tasks_named",
 ]
 
+_SUITES = {
+    "failurebench": (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush),
+    "franka": (FrankaBoundedSoccer, FrankaDisturbedPush, FrankaFragilePushWall),
+}
 TASKS: Mapping[str, type] = MappingProxyType(
-    {task.name: task for task in (BoundedPush, BoundedSoccer, FragilePushWall, ObstructedPush)}
+    {task.name: task for tasks in _SUITES.values() for task in tasks}
 )
+SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {suite: tuple(task.name for task in tasks) for suite, tasks in _SUITES.items()}
+)
+"""Tasks that go together: the four of FailureBench, and the three of the paper's real robot."""
 for _name in TASKS:  # import paths in settings of runs, and in tasks of users' own
     sys.modules[f"{__name__}.{_name}"] = sys.modules[f"{__name__}.tasks.{_name}"]
 
 
-def make(task: str | Task, backend: str | None = None, **overrides: Any) -> SawyerEnv:
+def make(
+    task: str | Task, backend: str | None = None, *, shift: int | None = None, **overrides: Any
+) -> RobotEnv:
     """Build an environment.
 
     Args:
       task: a name in `TASKS`, an import path "module:Class" of a task of your own, or an object
         that implements `Task`.
       backend: "native", "mjx" or "warp"; by default "native" on a CPU and "mjx" elsewhere.
+      shift: seed of shifted dynamics (`envs_mjx.shift`), which stand for a real robot; None for the
+        nominal ones.
       **overrides: fields of the task's config, such as `bounds="videos"`.
 
     Raises:
@@ -61,16 +87,17 @@ def make(task: str | Task, backend: str | None = None, **overrides: Any) -> Sawy
     """
     if backend is None:
         backend = "native" if jax.default_backend() == "cpu" else "mjx"
+    shifted = None if shift is None else draw_shift(shift)
     if not isinstance(task, str):
         _check_parts(task, shown(str(task)))
-        return SawyerEnv(_override(task, overrides), backend)
+        return RobotEnv(_override(task, overrides), backend, shift=shifted)
     kind = task_class(task)
     if ":" not in task:
-        return SawyerEnv(_override(kind(), overrides), backend)
+        return RobotEnv(_override(kind(), overrides), backend, shift=shifted)
     with blaming(task):
         own = _override(kind(), overrides)
         task_check.check_constants(own, task)
-        env = SawyerEnv(own, backend)
+        env = RobotEnv(own, backend, shift=shifted)
         if not forks.is_fork():
             task_check.check_functions(env, task)
         return env
@@ -90,6 +117,11 @@ def task_class(name: str) -> type:
     with blaming(name):
         _check_parts(found, shown(name))
     return found
+
+
+def tasks_named(name: str) -> tuple[str, ...]:
+    """Return the tasks that `name` stands for: "all", a suite's, or the one of that name."""
+    return tuple(TASKS) if name == "all" else SUITES.get(name, (name,))
 
 
 def _check_parts(task: Any, name: str) -> None:

@@ -55,7 +55,7 @@ class BatchEnv:
         return jax.vmap(self.env.reset)(keys)
 
     def recovery(self, obs: jax.Array) -> jax.Array:
-        """Return the scripted recovery's action [N, action_size], not clipped, at `obs` [N, 39]."""
+        """Return the scripted recovery's action [N, action_size], not clipped, at `obs` [N, D]."""
         return jax.vmap(self.env.recovery)(obs)
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> tuple[State, State]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_mjx.core import State
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.robot_env import RobotEnv
 
 
 @struct.dataclass
@@ -21,7 +21,7 @@ class BraxState:
     """The fields that Brax-style trainers read; wrappers add leading axes and entries to `info`."""
 
     pipeline_state: State  # our own state
-    obs: jax.Array  # [39]
+    obs: jax.Array  # [observation_size]
     reward: jax.Array  # [] f32
     done: jax.Array  # [] f32, 1 where the episode ended with this step, but for the time limit
     metrics: dict[str, jax.Array]  # [] f32 each: success, failure, failure_margin (m)
@@ -31,7 +31,7 @@ class BraxState:
 class BraxEnv:
     """One environment; jit with `compiler_options=dict(env.compiler_options)`."""
 
-    def __init__(self, env: SawyerEnv) -> None:
+    def __init__(self, env: RobotEnv) -> None:
         """Wrap what `envs_mjx.make` returned."""
         self._env = env
         self.observation_size = env.observation_size

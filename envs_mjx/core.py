@@ -26,7 +26,9 @@ class State:
     """One environment after `reset` or `step`. Batched forms add leading axes to every field."""
 
     physics: PhysicsState
-    obs: jax.Array  # [39] f32: 18 now, 18 one step ago, 3 goal (MetaWorld's order, m)
+    obs: (
+        jax.Array
+    )  # [2 F + 3] f32: a frame of F now, the one before, 3 goal m; the Sawyer's F is 18
     object_start: jax.Array  # [3] f32 m, where the object stood at reset
     goal: jax.Array  # [3] f32 m
     reward: jax.Array  # [] f32 base_reward, plus 10 x (steps left) on the step that succeeds
@@ -40,6 +42,8 @@ class State:
     step_count: jax.Array  # [] i32 steps since reset
     failing_steps: jax.Array  # [] i32 steps of this episode with failure, this one included
     episode_return: jax.Array  # [] f32 sum of reward since reset
+    noise: jax.Array | None = None  # [2] u32 key of what is drawn during an episode, if anything is
+    queued: jax.Array | None = None  # [action_size] what a late robot will carry out next
 
     @property
     def done(self) -> jax.Array:

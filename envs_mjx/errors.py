@@ -1,4 +1,4 @@
-"""The one exception of this package."""
+"""The exceptions of this package, and names as their messages say them."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,6 +8,10 @@ _LONG = 80  # characters of a name that a message repeats
 
 class EnvError(ValueError):
     """An environment was asked for something that it cannot be or do."""
+
+
+class RenderError(ValueError):
+    """Nothing can be drawn or written. The message is one line and says what would help."""
 
 
 def closest(name: str, valid: Iterable[str]) -> str:

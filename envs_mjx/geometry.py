@@ -70,3 +70,33 @@ def norm(vector: jax.Array) -> jax.Array:
     square = jnp.sum(vector * vector)
     positive = square > 0.0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def box_distance(
+    center: jax.Array, half: jax.Array, other: jax.Array, other_half: jax.Array
+) -> jax.Array:
+    """Return the distance [] between two boxes whose edges are along x, y and z.
+
+    Negative where they overlap: then minus how far one must go along an axis to be free.
+
+    Args:
+      center, other: [3] their centres; half, other_half: [3] half their sizes, 0 for a point.
+    """
+    gap = jnp.abs(center - other) - half - other_half  # [3]
+    return jnp.minimum(jnp.max(gap), 0.0) + norm(jnp.maximum(gap, 0.0))
+
+
+def turned_half(quat: jax.Array, half: jax.Array) -> jax.Array:
+    """Return half the size [3] of the upright box around one of half size `half` [3].
+
+    `quat` [4], scalar last, is how that one is turned. With R its matrix, this is |R| half.
+    """
+    x, y, z, w = quat
+    matrix = jnp.array(
+        [
+            [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)],
+            [2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w)],
+            [2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y)],
+        ]
+    )
+    return jnp.abs(matrix) @ half

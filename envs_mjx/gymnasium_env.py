@@ -17,14 +17,14 @@ from envs_mjx import forks
 from envs_mjx.batch import BatchEnv
 from envs_mjx.core import State
 from envs_mjx.errors import EnvError, shown
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.robot_env import RobotEnv
 
 _SEEDS = 2**31
 
 
-def _spaces(env: SawyerEnv) -> tuple[Box, Box]:
+def _spaces(env: RobotEnv) -> tuple[Box, Box]:
     """Spaces of one observation and one action, both float32."""
-    if not isinstance(env, SawyerEnv):
+    if not isinstance(env, RobotEnv):
         raise EnvError(f"only what envs_mjx.make returned can be wrapped; got {shown(str(env))}")
     return (
         Box(-np.inf, np.inf, (env.observation_size,), np.float32),
@@ -54,7 +54,7 @@ class SingleEnv(gymnasium.Env):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
-    def __init__(self, env: SawyerEnv) -> None:
+    def __init__(self, env: RobotEnv) -> None:
         """Wrap what `envs_mjx.make` returned."""
         self.observation_space, self.action_space = _spaces(env)
         options = dict(env.compiler_options)
@@ -97,7 +97,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         "autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP,
     }
 
-    def __init__(self, env: SawyerEnv, num_envs: int) -> None:
+    def __init__(self, env: RobotEnv, num_envs: int) -> None:
         """Wrap what `envs_mjx.make` returned, `num_envs` times."""
         self.single_observation_space, self.single_action_space = _spaces(env)
         batch, options = BatchEnv(env, num_envs), dict(env.compiler_options)

@@ -3,19 +3,18 @@
 import functools
 import importlib
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import mujoco
 import numpy as np
 
-from envs_mjx.physics import scene
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.errors import RenderError
+from envs_mjx.robot_env import RobotEnv
+from envs_mjx.robots.robot import Camera
 
 _BACKENDS = ("egl", "osmesa")
 _WITH_DISPLAY = "glfw"
@@ -32,16 +31,10 @@ os._exit(0)
 """
 _MAX_GEOMS = 2000
 _SHADOW_SIZE, _SAMPLES = 1024, 2  # MuJoCo's 4096 and 4 take four times as long in software
-_LOOK_AT = (0.0, 0.775, 0.03)  # m; from in front of the robot, so that the arm hides nothing
-_DISTANCE, _AZIMUTH, _ELEVATION = 0.92, 255.0, -67.0  # m, degrees
 _GOAL_COLOR = (0.10, 0.75, 0.35)
 _DISC_HEIGHT = 0.0008  # m, half of it
 _BORDER = 6  # pixels
 _RED, _AMBER, _WHITE, _STRIP = (224, 32, 32), (255, 176, 0), (255, 255, 255), (24, 24, 28)
-
-
-class RenderError(ValueError):
-    """Nothing can be drawn or written. The message is one line and says what would help."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ def _draws(name: str, environment: Mapping[str, str]) -> bool:
 
 
 def render_frames(
-    env: SawyerEnv,
+    env: RobotEnv,
     qpos: np.ndarray,
     goal: np.ndarray,
     overlay: Sequence[FrameInfo] | None = None,
@@ -111,7 +104,7 @@ def render_frames(
     width: int = 480,
     height: int = 360,
 ) -> np.ndarray:
-    """Draw one episode with MetaWorld's meshes, its boundary and its goal.
+    """Draw one episode with the robot's meshes, its boundary and its goal.
 
     Args:
         env: whose scene it is; any backend.
@@ -128,7 +121,7 @@ def render_frames(
     """
     qpos = np.asarray(qpos, np.float64)
     task = env.task
-    model = scene.build_visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
+    model = env.robot.visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
     if qpos.ndim != 2 or qpos.shape[1] != model.nq or not len(qpos):
         raise RenderError(f"qpos must be [T, {model.nq}] with T >= 1, got {list(qpos.shape)}")
     if not np.isfinite(qpos).all():
@@ -139,7 +132,7 @@ def render_frames(
     goals = np.broadcast_to(np.asarray(goal, np.float64), (len(qpos), 3))
     radius = float(getattr(task, "success_radius", 0.05))
     frames = np.empty((len(qpos), height, width, 3), np.uint8)
-    with _canvas(model, width, height) as canvas:
+    with _canvas(model, env.robot.camera, width, height) as canvas:
         for index in range(len(qpos)):
             _draw(canvas, qpos[index], goals[index], radius, frames[index])
     if overlay is not None:
@@ -174,46 +167,6 @@ def annotate(frame: np.ndarray, info: FrameInfo) -> np.ndarray:
     return np.asarray(image)
 
 
-def write_video(path: Path, frames: np.ndarray, fps: float = 30.0) -> None:
-    """Write uint8 [T, H, W, 3] as H.264 (`.mp4`, plays anywhere) or as a `.gif`.
-
-    The file appears when it is complete.
-
-    Raises:
-        RenderError: another suffix, no frames, or the disk refuses.
-    """
-    path, frames = Path(path), _checked(frames)
-    writers = {".mp4": _write_mp4, ".gif": _write_gif}
-    if path.suffix not in writers:
-        raise RenderError(f"{path}: a film is .mp4 or .gif, not {path.suffix or 'nothing'!r}")
-    with _appearing(path) as temporary:
-        writers[path.suffix](temporary, frames, fps)
-
-
-def contact_sheet(path: Path, frames: np.ndarray, columns: int = 4) -> None:
-    """Write uint8 [T, H, W, 3] side by side, row by row, as one PNG.
-
-    Raises:
-        RenderError: no frames, no columns, or the disk refuses.
-    """
-    from PIL import Image
-
-    frames = _checked(frames)
-    if columns < 1:
-        raise RenderError(f"columns must be at least 1, got {columns}")
-    count, height, width, _ = frames.shape
-    columns, gap = min(columns, count), 4
-    rows = -(-count // columns)
-    size = (columns * (width + gap) + gap, rows * (height + gap) + gap)
-    sheet = Image.new("RGB", size, _WHITE)
-    for index, frame in enumerate(frames):
-        row, column = divmod(index, columns)
-        corner = (gap + column * (width + gap), gap + row * (height + gap))
-        sheet.paste(Image.fromarray(frame), corner)
-    with _appearing(Path(path)) as temporary:
-        sheet.save(temporary, format="PNG")
-
-
 @dataclass(frozen=True)
 class _Canvas:
     model: mujoco.MjModel
@@ -226,7 +179,7 @@ class _Canvas:
 
 
 @contextmanager
-def _canvas(model: mujoco.MjModel, width: int, height: int) -> Iterator[_Canvas]:
+def _canvas(model: mujoco.MjModel, view: Camera, width: int, height: int) -> Iterator[_Canvas]:
     """Open an off-screen picture, in the OpenGL that is found here."""
     name = find_gl()
     try:
@@ -239,8 +192,8 @@ def _canvas(model: mujoco.MjModel, width: int, height: int) -> Iterator[_Canvas]
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
     camera = mujoco.MjvCamera()
-    camera.lookat[:] = _LOOK_AT
-    camera.distance, camera.azimuth, camera.elevation = _DISTANCE, _AZIMUTH, _ELEVATION
+    camera.lookat[:] = view.look_at
+    camera.distance, camera.azimuth, camera.elevation = view[1:]
     option = mujoco.MjvOption()
     option.sitegroup[:] = 0  # among them MetaWorld's own goal, which does not move
     drawn = mujoco.MjvScene(model, _MAX_GEOMS)
@@ -294,63 +247,3 @@ def _add_geom(
         np.array([*_GOAL_COLOR, alpha], np.float32),
     )
     drawn.ngeom += 1
-
-
-def _checked(frames: np.ndarray) -> np.ndarray:
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise RenderError(
-            f"frames must be uint8 [T, H, W, 3] with T >= 1, got {frames.dtype} {frames.shape}"
-        )
-    return frames
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A name that becomes `path` when the body succeeds, and is removed when not.
-
-    Nobody can foresee it. It is absolute: ffmpeg takes "-x" for an option and "a:x" for a protocol.
-    """
-    name = f".incoming-{secrets.token_hex(8)}{path.suffix}"
-    temporary = path.absolute().with_name(name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-        yield temporary
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
-        raise RenderError(f"cannot write {path}: {reason}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
-    import imageio_ffmpeg
-
-    height, width = frames.shape[1:3]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
-    command += ["-i", "-", "-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
-    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]  # yuv420p halves both sides
-    command += ["-movflags", "+faststart", str(path)]
-    way = f"(ffmpeg is {command[0]}; IMAGEIO_FFMPEG_EXE may name another)"
-    try:
-        done = subprocess.run(command, input=frames.tobytes(), capture_output=True, timeout=600)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = getattr(error, "strerror", None) or "it does not end"
-        raise RuntimeError(f"ffmpeg does not run: {reason} {way}") from error
-    if done.returncode or not path.stat().st_size:
-        said = done.stderr.decode("utf-8", "replace").strip() or "without a word"
-        raise RuntimeError(f"ffmpeg failed: {said.splitlines()[-1]} {way}")
-
-
-def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:
-    from PIL import Image
-
-    images = [Image.fromarray(frame).quantize(128) for frame in frames]
-    duration = max(20, round(1000.0 / fps))  # ms; viewers slow down what is shorter
-    images[0].save(
-        path, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0
-    )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from envs_mjx.errors import EnvError, shown
-from envs_mjx.sawyer import SawyerEnv
+from envs_mjx.robot_env import RobotEnv
 from envs_mjx.tasks.task import Task
 
 _LONGEST = 200  # characters of a name, as tables and results have room for
@@ -43,7 +43,7 @@ def check_constants(task: Any, path: str) -> None:
         raise EnvError(f"{shown(path)}: expert_return must be above random_return")
 
 
-def check_functions(env: SawyerEnv, path: str) -> None:
+def check_functions(env: RobotEnv, path: str) -> None:
     """Trace reset, step and the scripted controllers, without compiling or running them.
 
     Raises:

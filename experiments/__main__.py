@@ -1,10 +1,10 @@
-"""`farl` and `python -m experiments`: no code comes from the folder that one stands in."""
+"""`farl` and `python -m experiments`. Neither runs code from the current folder."""
 
 from experiments.search_path import leave_current_folder_out
 
 
 def main() -> None:
-    """Entry point of the console script; ends the process with the exit code."""
+    """Run the console script, and end the process with its exit code."""
     leave_current_folder_out()
     from experiments.entry import entry
 

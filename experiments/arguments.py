@@ -1,4 +1,4 @@
-"""Arguments of the commands; what each may be stands beside it."""
+"""Arguments of the commands, with their types, ranges and help texts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,86 +13,105 @@ from farl_jax.schema import Checked, Count, Length, Positive, Range, Seed
 
 @dataclass(frozen=True)
 class StartArgs(Checked):
-    """Start a run, or go on with it."""
+    """Start a run, or continue it."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
+    """A FailureBench task, or your own as module:Class (docs/own_task.md)."""
     preset: str = "quick"
-    """Budget: smoke, quick or paper. Any number of it can be changed by the options below."""
+    """Budget: smoke, quick or paper. The options below change single settings."""
     seed: Seed = 0
     """First seed."""
     seeds: Count = 1
-    """How many seeds, each in a folder of its own; one after the other, but for --together."""
+    """Number of seeds, each in its own folder. They run one by one, or --together."""
     together: bool = False
-    """Train all seeds of a method online at once, as one compiled program."""
+    """Train all seeds of a method online together, as one compiled program."""
     devices: Count = 1
-    """Spread the online phase over this many devices: seeds of --together, then environments."""
+    """Split the online phase over this many devices: seeds of --together, then environments."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     out: Path | None = None
     """Folder of the run. Default: runs/<task>/<preset>."""
     resume: bool = False
-    """Keep what is finished and go on from the newest checkpoint."""
+    """Keep finished work and continue from the newest checkpoint."""
     insist: bool = False
-    """Start even where an estimate says that memory or time cannot be enough."""
+    """Start even if the estimate of memory or time is too high."""
     config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
 
 
 @dataclass(frozen=True)
 class DemosArgs(StartArgs):
-    """Collect the demonstrations of a run, new or not."""
+    """Collect the demonstrations of a run."""
 
     overwrite: bool = False
-    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+    """Start again. Old results, and all made from them, are moved into replaced/."""
 
 
 @dataclass(frozen=True)
 class ReproduceArgs(Checked):
-    """Run what the paper's main figures need, and draw them beside the paper's."""
+    """Make the runs for the paper's main figures, and draw ours beside the paper's."""
 
     figure: Literal["failures", "returns", "both"] = "both"
-    """Which figure to draw."""
+    """Figure to draw."""
     task: tuple[str, ...] = ()
-    """Tasks; none means all of FailureBench."""
+    """Tasks. Default: all of FailureBench."""
     seed: Seed = 0
     """First seed."""
     seeds: Count = 3
-    """How many seeds."""
+    """Number of seeds."""
     method: tuple[str, ...] = ()
-    """Methods besides uni_o4 and farl."""
+    """Further methods, besides uni_o4 and farl."""
     all: bool = False
-    """All methods: the safe-RL baselines and the ablations, too."""
+    """All methods: also the safe-RL baselines and the ablations."""
     together: bool = False
-    """Train all seeds of a method online at once, as one compiled program."""
+    """Train all seeds of a method online together, as one compiled program."""
     preset: str = "paper"
     """Budget of each run."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     runs: Path = Path("runs")
-    """Where runs are looked for and made, as <task>/<preset>/seed<N>."""
+    """Folder of the runs, <task>/<preset>/seed<N>. Missing ones are made there."""
     out: Path = Path("results")
     """Folder of main.jsonl and the figures."""
     stored: bool = False
-    """Run nothing: tables and figures of all the rows in --out."""
+    """Run nothing. Print tables and draw figures of the rows in --out."""
     insist: bool = False
-    """Start even where an estimate says that memory or time cannot be enough."""
+    """Start even if the estimate of memory or time is too high."""
 
 
 @dataclass(frozen=True)
 class PhaseArgs(Checked):
-    """Do one phase of a run that exists; its config.json says the rest."""
+    """Do one phase of an existing run, with the settings in its config.json."""
 
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
     method: str = "farl"
-    """uni_o4 (gate off), farl, or another of farl_jax/methods.py; for `online`, `render` and
-    `diagnose`."""
+    """Method of `online`, `render` and `diagnose`: farl, uni_o4 (gate off), or another of
+    farl_jax/methods.py."""
     resume: bool = False
-    """Keep what is finished and go on from the newest checkpoint."""
+    """Keep finished work and continue from the newest checkpoint."""
+    task: str | None = None
+    """For a run on your own task: its module:Class. A file alone must not run code."""
+    insist: bool = False
+    """Start even if the estimate of memory or time is too high."""
+
+
+@dataclass(frozen=True)
+class ExportArgs(Checked):
+    """Write a run's safe policy as a file that acts without the training code (docs/deploy.md)."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the policy: contract.json and its programs; it must not hold anything yet."""
+    method: str = "farl"
+    """Whose newest policy, behind its own gate."""
+    formats: tuple[Literal["jax", "onnx"], ...] = ()
+    """Programs to write: jax (StableHLO for CPU and CUDA), onnx (needs the extra `onnx`). Without
+    it, all that can be written here."""
+    rate: Positive | None = None
+    """Decisions a second that the contract asks for. Default: the environment's own."""
     task: str | None = None
     """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
-    insist: bool = False
-    """Start even where an estimate says that memory or time cannot be enough."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,7 @@ class OfflineArgs(PhaseArgs):
     """Learn offline from a run's demonstrations."""
 
     overwrite: bool = False
-    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+    """Start again. Old results, and all made from them, are moved into replaced/."""
 
 
 @dataclass(frozen=True)
@@ -108,99 +127,99 @@ class OnlineArgs(PhaseArgs):
     """Fine-tune a run online by one method."""
 
     overwrite: bool = False
-    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+    """Start again. Old results, and all made from them, are moved into replaced/."""
     devices: Count = 1
-    """Spread environments over this many devices, those of all processes together."""
+    """Split environments over this many devices, counted over all processes."""
 
 
 @dataclass(frozen=True)
 class SweepArgs(Checked):
-    """Ordinary runs over a grid of settings and seeds, and one table of them.
+    """Make runs over a grid of settings and seeds, and one table of them.
 
-    The same command again skips what is finished and goes on with what was cut off.
+    The same command again skips finished runs and continues interrupted ones.
     """
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder of the sweep: <settings>/seed<N> for each run, base/ for what they share,
+    """Folder of the sweep: <settings>/seed<N> for each run, base/ for shared phases,
     sweep.jsonl, and failed.jsonl if a run failed."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A field and its values, for example --set safety.horizon=3,6,12; may be repeated."""
+    """A setting and its values, for example --set safety.horizon=3,6,12. May be repeated."""
     list: bool = False
-    """Pair the values of all fields one by one, instead of combining each with each; a field with a
-    single value has it throughout."""
+    """Pair the values of all settings one by one, instead of all combinations. A single value goes
+    with all."""
     task: str = "bounded_push"
-    """A FailureBench task, or module:Class of your own (docs/own_task.md)."""
+    """A FailureBench task, or your own as module:Class (docs/own_task.md)."""
     preset: str = "quick"
-    """Settings that are not swept: smoke, quick or paper."""
+    """Preset of all other settings: smoke, quick or paper."""
     method: Annotated[tuple[str, ...], Length(1)] = MAIN
     """Methods of each run."""
     seed: Seed = 0
     """First seed."""
     seeds: Count = 1
-    """How many seeds."""
+    """Number of seeds."""
     together: bool = False
     """Train all seeds and thresholds (safety.max_risk, safety.gamma_risk, risk_critic.max_risk) of
-    a setting online at once, as one compiled program."""
+    a setting online together, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     insist: bool = False
-    """Start even where an estimate says that memory or time cannot be enough."""
+    """Start even if the estimate of memory or time is too high."""
     executor: Literal["local", "slurm"] = "local"
-    """Where the runs are made: on this machine, or as jobs of Slurm, one for each run, or for all
-    that trains --together."""
+    """local: run on this machine. slurm: submit one job for each run, or for each group that trains
+    --together."""
     workers: Count = 1
-    """With local: processes that work at once, each on its share of the cores."""
+    """With local: parallel processes. Each has its share of the cores."""
     submit_only: bool = False
-    """With slurm: do not wait for the jobs; the same command later gathers what they made."""
+    """With slurm: do not wait for the jobs. The same command later collects their results."""
     slurm_partition: str | None = None
-    """With slurm: the partition, if not the cluster's default."""
+    """With slurm: partition. Default: the cluster's."""
     slurm_time: Annotated[int, Range(5)] = 240
-    """With slurm: minutes a job may take; one that needs more is queued again and goes on."""
+    """With slurm: time limit of a job in minutes. A longer job is queued again and continues."""
     slurm_gpus: Annotated[int, Range(0, 1)] = 0
-    """With slurm: GPUs of a job: 1, or 0 to run on CPUs."""
+    """With slurm: GPUs of a job, 1 or 0."""
     slurm_cpus: Count = 2
     """With slurm: CPU cores of a job."""
     slurm_extra: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """With slurm: another option of sbatch, as --slurm-extra account=mine; may be repeated."""
+    """With slurm: another option of sbatch, as --slurm-extra account=mine. May be repeated."""
 
 
 @dataclass(frozen=True)
 class HorizonArgs(Checked):
-    """Compare horizons of C_H on a trained run: all gates at once, policy and model frozen."""
+    """Compare horizons of C_H on a trained run, with frozen policy and world model."""
 
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
     method: str = "farl"
-    """A method whose gate is the world model's."""
+    """A method with the world model's gate."""
     policy: Literal["newest", "offline"] = "newest"
-    """Policy and world model: of the newest checkpoint, or of the offline phase, which fails
-    more often and so says more in as many steps."""
+    """Policy and world model of the newest checkpoint or of the offline phase. The offline policy
+    fails more often, so it gives more data."""
     task: str | None = None
-    """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
+    """For a run on your own task: its module:Class. A file alone must not run code."""
     overwrite: bool = False
-    """Start afresh: what is there, and what was made from it, is put aside into replaced/."""
+    """Start again. Old results, and all made from them, are moved into replaced/."""
     study: Annotated[HorizonConfig, tyro.conf.arg(name="")] = field(default_factory=HorizonConfig)
 
 
 @dataclass(frozen=True)
 class ReportArgs(Checked):
-    """One self-contained page and its figures, from finished runs."""
+    """Write one self-contained page and its figures from finished runs."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], Length(1)]]
-    """Folders that are walked for result.json, sweep.jsonl and horizon.json."""
+    """Folders to search for result.json, sweep.jsonl and horizon.json."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
     """Folder of index.html, the figures as PNG and PDF, and rows.jsonl."""
     by: tuple[str, ...] = ()
-    """Settings, for example online.treatment, whose values make groups of their own. Without it,
-    runs that differ in a setting from most of their group are left out."""
+    """Settings whose values form separate groups, for example online.treatment. Without it, runs
+    with other settings than most of their group are left out."""
 
 
 @dataclass(frozen=True)
 class BenchArgs(Checked):
-    """Measure env steps per second of a jitted rollout with a policy."""
+    """Measure env steps per second of a jitted rollout of a policy."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or all."""
+    """A task, a suite (failurebench, franka), or all."""
     backends: Annotated[tuple[str, ...], Length(1)] = ("native", "mjx")
     """Backends to measure."""
     num_envs: Annotated[tuple[Count, ...], Length(1)] = (64, 256)
@@ -208,42 +227,54 @@ class BenchArgs(Checked):
     out: Path | None = None
     """JSON file for the rows."""
     figure: Path | None = None
-    """Picture of env steps per second against batch size."""
+    """Figure file: env steps per second against batch size."""
     metaworld: Path | None = None
-    """A Python with metaworld 3.1.1, to measure MetaWorld itself in the same run."""
+    """Python executable with metaworld 3.1.1, to measure MetaWorld itself as well."""
 
 
 @dataclass(frozen=True)
 class BenchTrainArgs(Checked):
-    """Measure the whole online loop of `farl`, and what its parts take."""
+    """Measure the whole online loop of method farl, and its parts."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or all."""
+    """A task, a suite (failurebench, franka), or all."""
     backends: Annotated[tuple[str, ...], Length(1)] = ("native",)
     """Backends to measure."""
     num_envs: Annotated[tuple[Count, ...], Length(1)] = (128,)
     """Batch sizes."""
     seconds: Positive = 30.0
-    """Of updates for one row; two at least."""
+    """Seconds of updates for each row. At least two updates are measured."""
     seeds: Count = 1
-    """Also time this many seeds in one program, over a single one."""
+    """Also measure this many seeds in one program, relative to one seed."""
     cold: bool = True
-    """Also compile with an empty cache, in a process of its own for each row."""
+    """Also measure compilation with an empty cache, in a new process for each row."""
     out: Path | None = None
     """JSON file for the rows, for example results/bench/train.json."""
     figure: Path | None = None
-    """Picture of the parts' shares."""
+    """Figure file: shares of the parts."""
+
+
+@dataclass(frozen=True)
+class BenchDeployArgs(Checked):
+    """Measure how long a decision of an exported policy takes, at batch 1 on one CPU core."""
+
+    policy: tyro.conf.Positional[Path]
+    """Folder that `farl export` wrote."""
+    steps: Annotated[int, Range(100)] = 5000
+    """Decisions that are timed, after a tenth as many that are not."""
+    out: Path | None = None
+    """JSON file for the rows, for example results/bench/deploy.json."""
 
 
 @dataclass(frozen=True)
 class TasksArgs(Checked):
-    """Measure each task's scripted controllers and its normalisation references."""
+    """Measure each task's scripted controllers, and the references of its normalized return."""
 
     task: str = "all"
-    """A FailureBench task, or all."""
+    """A task, a suite (failurebench, franka), or all."""
     episodes: Count = 1000
     """Episodes for each controller."""
     out: Path | None = None
     """JSON file for the rows."""
     sheet: Path | None = None
-    """PNG of start, success, failure and recovery; drawn instead of measuring."""
+    """PNG file: draw start, success, failure and recovery instead of measuring."""

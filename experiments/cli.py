@@ -1,4 +1,4 @@
-"""`farl`: one command line for every phase. User errors are one line on stderr and exit code 2."""
+"""The command line `farl`. A user error is one line on stderr and exit code 2."""
 
 import itertools
 import sys
@@ -18,7 +18,7 @@ from farl_jax.schema import SchemaError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line, by default that of this process; returns the exit code."""
+    """Run a command line, by default this process's, and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = lambda message, *_: warn(message)
     try:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _understood(words: list[str]) -> Callable[[], int] | None:
-    """What a command line asks for, JAX imported; None where it asked for help, which is given."""
+    """Return the work of a command line, with JAX imported, or None after printing help."""
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return None
@@ -42,7 +42,7 @@ def _understood(words: list[str]) -> Callable[[], int] | None:
         return _tell_version
     name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), words[0])
     if name not in COMMANDS:
-        raise UserError(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
+        raise UserError(f"unknown command {name!r}. Choose one of {', '.join(COMMANDS)}")
     arguments = _parse(COMMANDS[name][0], name, words[len(name.split()) :])
     if arguments is None:
         return None
@@ -51,11 +51,11 @@ def _understood(words: list[str]) -> Callable[[], int] | None:
 
 
 def _import_jax() -> None:
-    """Import JAX, only where it is needed: it takes longer than all else at the start."""
+    """Import JAX only where it is needed, because the import is slow."""
     try:
-        import jax  # noqa: F401  reads its variables of the environment
+        import jax  # noqa: F401  reads its environment variables
     except ValueError as error:
-        raise UserError(f"JAX does not start: {error}; correct or unset it") from error
+        raise UserError(f"JAX does not start: {error}. Correct or unset this variable") from error
 
 
 def _tell_version() -> int:
@@ -69,23 +69,23 @@ def _tell_version() -> int:
 
 
 def _work(name: str, arguments: Any) -> int:
-    """Exit code of a command."""
+    """Run a command and return its exit code."""
     import jax
 
     from experiments.process.jax_settings import find_devices
     from experiments.process.machine import prepare_jax
 
     prepare_jax()
-    if name != "report":  # which reads files alone
+    if name != "report":  # it only reads files
         find_devices()
     if jax.distributed.is_initialized() and name != "online":
-        raise UserError(f"several processes share `farl online` only: run farl {name} in one")
+        raise UserError(f"farl {name} runs in one process only; unset JAX_COORDINATOR_ADDRESS")
     with disk_errors(Path(".")):
         return COMMANDS[name][1](arguments) or 0
 
 
 def _parse(kind: type, name: str, words: list[str]) -> Any:
-    """Arguments of one command, None after --help; a bad word becomes a UserError."""
+    """Return the arguments of one command, or None after --help."""
     default = None
     if issubclass(kind, StartArgs):
         given = {k: _last(words, f"--{k}") for k in ("preset", "task")}
@@ -95,7 +95,7 @@ def _parse(kind: type, name: str, words: list[str]) -> Any:
 
 
 def _last(words: list[str], option: str) -> str | None:
-    """The value of an option that is read before the others, where it stands last."""
+    """The last value of an option, read before the others."""
     found = None
     for word, after in itertools.pairwise([*words, None]):
         if word == option:
@@ -106,20 +106,22 @@ def _last(words: list[str], option: str) -> str | None:
 
 
 def _user_line(error: Exception) -> str | None:
-    """One line for an error that its user can put right, None for a fault of ours."""
+    """One line for an error that the user can fix, None for a fault of ours."""
     if isinstance(error, UserError | SchemaError):
         return one_line(error)
     from envs_mjx import EnvError
-    from envs_mjx.render import RenderError
+    from envs_mjx.errors import RenderError
     from farl_jax.data.dataset import DatasetError
+    from farl_jax.deploy import DeployError
     from farl_jax.devices import DeviceError
     from farl_jax.storage.checkpoint import CheckpointError
 
-    if isinstance(error, EnvError | RenderError | CheckpointError | DatasetError | DeviceError):
+    learner = CheckpointError | DatasetError | DeployError | DeviceError
+    if isinstance(error, EnvError | RenderError | learner):
         return one_line(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:200]:
         reason = one_line(error)[:200]
-        return f"out of memory ({reason}): lower online.num_envs, batch sizes or network sizes"
+        return f"out of memory ({reason}). Lower online.num_envs, batch sizes or network sizes"
     return None
 
 

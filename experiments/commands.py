@@ -1,4 +1,4 @@
-"""What each command of `farl` does with its arguments, and what it is called."""
+"""The commands of `farl`: their names, arguments and functions."""
 
 import time
 from pathlib import Path
@@ -6,8 +6,10 @@ from typing import Any
 
 from experiments.arguments import (
     BenchArgs,
+    BenchDeployArgs,
     BenchTrainArgs,
     DemosArgs,
+    ExportArgs,
     HorizonArgs,
     OfflineArgs,
     OnlineArgs,
@@ -37,7 +39,7 @@ def _seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]
 
 
 def command_run(args: StartArgs) -> None:
-    """All phases, both methods, table, plot and film."""
+    """Run all phases with both methods, then make table, plot and film."""
     from experiments.phases import online as run_online
     from experiments.phases.judge import Judge
     from experiments.process.machine import peak_memory_gb
@@ -60,7 +62,7 @@ def command_run(args: StartArgs) -> None:
             with start_runs(group, console, resume=args.resume) as seeds:
                 run_online.all_phases(seeds, judge, num_devices=args.devices)
         compare.compare(root, [path for path, _ in runs], console)
-        with decoration("film", f"then farl render {first[0].path} makes it"):
+        with decoration("film", f"farl render {first[0].path} makes it later"):
             film.film(first[0], "farl")
     minutes = (time.perf_counter() - started) / 60
     console.print(
@@ -69,8 +71,8 @@ def command_run(args: StartArgs) -> None:
 
 
 def command_reproduce(args: ReproduceArgs) -> None:
-    """The paper's main figures."""
-    from envs_mjx import TASKS
+    """Make the paper's main figures."""
+    from envs_mjx import SUITES
     from experiments import reproduce
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
@@ -78,12 +80,14 @@ def command_reproduce(args: ReproduceArgs) -> None:
     if args.stored:
         own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
         if args != own:
-            raise UserError("--stored draws all rows: only --figure, --preset, --out go with it")
+            raise UserError(
+                "--stored draws all stored rows; give only --figure, --preset and --out with it"
+            )
         return reproduce.redraw(args.out, args.preset, figures, command, plain_console())
     for name in args.method:
         find_method(name)
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
-    tasks = args.task or tuple(TASKS)
+    tasks = args.task or SUITES["failurebench"]
     for task in tasks:
         config = preset(args.preset, task)
         estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
@@ -96,14 +100,14 @@ def command_reproduce(args: ReproduceArgs) -> None:
 
 
 def command_sweep(args: SweepArgs) -> int:
-    """Runs over a grid of settings; 1 if one of them failed."""
+    """Make runs over a grid of settings. Return 1 if one of them failed."""
     from experiments.sweep import command as sweep_command
 
     return 1 if sweep_command.sweep(args, command_typed(), plain_console()) else 0
 
 
 def command_horizon(args: HorizonArgs) -> None:
-    """The horizon study of a trained run."""
+    """Study horizons of C_H on a trained run."""
     from experiments.studies import horizon
 
     gates = len(args.study.horizons) * len(args.study.gammas) * len(args.study.trigger_rates)
@@ -112,7 +116,7 @@ def command_horizon(args: HorizonArgs) -> None:
 
 
 def command_report(args: ReportArgs) -> None:
-    """One page of everything that the runs hold."""
+    """Write one page about all runs."""
     from experiments.report.write import report
 
     report(args, plain_console())
@@ -135,10 +139,10 @@ def command_demos(args: DemosArgs) -> None:
 
 def _one_way(args: Any) -> None:
     if getattr(args, "resume", False) and getattr(args, "overwrite", False):
-        raise UserError("--resume goes on and --overwrite starts afresh: give one of them")
+        raise UserError("--resume continues and --overwrite starts again; give only one of them")
 
 
-def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
+def _on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
     from experiments.runs.run import open_run
 
     _one_way(args)
@@ -151,20 +155,20 @@ def _on_run(args: PhaseArgs | HorizonArgs, phase: Any) -> None:
 
 
 def command_offline(args: OfflineArgs) -> None:
-    """The offline phase of a run."""
+    """Do the offline phase of a run."""
     from experiments.phases import offline
     from experiments.runs.begin import OFFLINE, begin
 
     def fit(run: Any) -> None:
         if args.overwrite:
-            offline.own_demos(run)  # what cannot be made anew stays where it is
+            offline.own_demos(run)  # nothing is moved unless it can be made again
         offline.fit(begin(run, OFFLINE, overwrite=args.overwrite))
 
     _on_run(args, fit)
 
 
 def command_online(args: OnlineArgs) -> None:
-    """The online phase of a run, one method."""
+    """Do the online phase of a run with one method."""
     from experiments.phases import online as run_online
     from experiments.runs.begin import begin, online
 
@@ -172,7 +176,7 @@ def command_online(args: OnlineArgs) -> None:
 
     def tune(run: Any) -> None:
         if args.overwrite:
-            run.offline_result()  # what cannot be made anew stays where it is
+            run.offline_result()  # nothing is moved unless it can be made again
         run = begin(run, online(args.method), overwrite=args.overwrite)
         run_online.fine_tune([run], args.method, num_devices=args.devices)
 
@@ -180,24 +184,36 @@ def command_online(args: OnlineArgs) -> None:
 
 
 def command_evaluate(args: PhaseArgs) -> None:
-    """Table and figure from what a run holds."""
+    """Make table and figure of a run."""
     from experiments.studies import compare
 
     _on_run(args, lambda run: compare.compare(run.path, [run.path], run.console))
 
 
 def command_render(args: PhaseArgs) -> None:
-    """Film and contact sheet of a method's newest policy."""
+    """Make film and contact sheet of a method's newest policy."""
     from experiments.studies import film
 
     _on_run(args, lambda run: film.film(run, args.method))
 
 
 def command_diagnose(args: PhaseArgs) -> None:
-    """What the world model foresees."""
+    """Diagnose the world model's predictions."""
     from experiments.studies import diagnose
 
     _on_run(args, lambda run: diagnose.diagnose(run, args.method))
+
+
+def command_export(args: ExportArgs) -> None:
+    """The safe policy of a run as a file."""
+    from experiments.policy.export import export
+    from experiments.policy.trained import TrainedRun
+
+    find_method(args.method)
+    _on_run(
+        args,
+        lambda run: export(TrainedRun(run), args.method, args.out, args.formats, args.rate),
+    )
 
 
 def command_bench(args: BenchArgs) -> None:
@@ -217,43 +233,56 @@ def command_bench(args: BenchArgs) -> None:
 
 
 def command_bench_train(args: BenchTrainArgs) -> None:
-    """Throughput of the whole online loop."""
+    """Measure the throughput of the whole online loop."""
     from experiments.bench import train
 
     estimate.check_rollout(max(args.num_envs), 32, "--num-envs")
     train.run(args, plain_console())
 
 
+def command_bench_deploy(args: BenchDeployArgs) -> None:
+    """Latency of an exported policy."""
+    from experiments.bench import deploy
+
+    deploy.run(args, plain_console())
+
+
 def command_tasks(args: TasksArgs) -> None:
-    """Scripted controllers of the tasks."""
+    """Measure or draw the tasks' scripted controllers."""
     from experiments.bench import sheet
     from experiments.bench import tasks as bench_tasks
 
     if args.sheet is not None:
-        sheet.draw(args.sheet, () if args.task == "all" else (args.task,), plain_console())
+        sheet.draw(args.sheet, args.task, plain_console())
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())
 
 
 COMMANDS = {
-    "run": (StartArgs, command_run, "everything: demos, offline, both online methods, table, film"),
+    "run": (StartArgs, command_run, "all phases: demos, offline, both online methods, table, film"),
     "reproduce": (ReproduceArgs, command_reproduce, "the paper's main figures beside ours"),
-    "sweep": (SweepArgs, command_sweep, "runs over a grid of settings, and one table of them"),
+    "sweep": (SweepArgs, command_sweep, "runs over a grid of settings, and their table"),
     "sweep horizon": (
         HorizonArgs,
         command_horizon,
-        "horizons of C_H on a trained run, all at once",
+        "horizons of C_H compared on a trained run",
     ),
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
-    "demos": (DemosArgs, command_demos, "demonstrations only"),
+    "demos": (DemosArgs, command_demos, "demonstrations of a run"),
     "offline": (OfflineArgs, command_offline, "offline learning of a run"),
-    "online": (OnlineArgs, command_online, "online fine-tuning of a run, one method"),
+    "online": (OnlineArgs, command_online, "online fine-tuning of a run by one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
-    "diagnose": (PhaseArgs, command_diagnose, "what the world model foresees, as training goes"),
+    "diagnose": (PhaseArgs, command_diagnose, "failure prediction of a run's world model"),
+    "export": (ExportArgs, command_export, "a run's safe policy as a file, for a robot"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
-    "bench train": (BenchTrainArgs, command_bench_train, "the whole online loop and its parts"),
+    "bench train": (
+        BenchTrainArgs,
+        command_bench_train,
+        "speed of the online loop and its parts",
+    ),
+    "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
     "tasks": (
         TasksArgs,
         command_tasks,

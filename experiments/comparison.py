@@ -1,6 +1,6 @@
-"""The arithmetic of a report: one line a group, paired comparisons, ranks, the Pareto front.
+"""Arithmetic over seeds: summaries, paired comparisons, ranks, the Pareto front.
 
-A 95 % interval resamples seeds 10,000 times; one seed has none.
+A 95 % interval resamples seeds 10,000 times. One seed has none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,6 @@ from experiments.errors import UserError
 from farl_jax.measure.intervals import bootstrap_interval
 from farl_jax.methods import BASELINE, MAIN, OURS, RIVALS
 
-"""What the paper ranks below FARL on final return."""
-
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
 
@@ -25,12 +23,12 @@ class Difference:
 
     mean: float
     interval: Interval | None
-    """95 %: over seeds, or with one seed over its evaluation episodes; None where neither is."""
+    """95 % over seeds, or with one seed over its evaluation episodes. None without either."""
     seeds: tuple[int, ...]
 
     @property
     def verdict(self) -> str:
-        """Whether the other ranks `below`, `above`, or that is `undecided`."""
+        """Rank of the other method: `below`, `above` or `undecided`."""
         if self.interval is None:
             return "undecided"
         low, high = self.interval
@@ -38,10 +36,10 @@ class Difference:
 
 
 def summary(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
-    """The headline numbers of one group of a task: means over seeds, and against the baseline.
+    """Headline numbers of one group of a task: means over seeds, and against the baseline.
 
-    Rates and shares compare totals over seeds; None where there was none. Intervals are None where
-    there is one seed.
+    Rates and shares are ratios of totals over seeds, None if the total is 0. Intervals are None
+    with one seed.
     """
     rows = groups[key]
     values = lambda name: np.array([row[name] for row in rows], float)
@@ -68,21 +66,21 @@ def _mean_known(values: Sequence[float | None]) -> float | None:
 
 
 def interval(values: Sequence[float]) -> Interval | None:
-    """95 % of the mean over seeds."""
+    """95 % interval of the mean over seeds."""
     return bootstrap_interval(values) if len(values) > 1 else None
 
 
 def baseline_of(groups: Mapping[str, Sequence[Row]], key: str) -> str | None:
-    """The baseline's group that `key` is compared with: of its own variant, else the plain one."""
+    """The baseline group to compare `key` with: of the same variant, else the plain one."""
     method, _, variant = key.partition(" ")
     choices = (f"{BASELINE} {variant}", BASELINE) if method != BASELINE else ()
     return next((choice.strip() for choice in choices if choice.strip() in groups), None)
 
 
 def difference(ours: Sequence[Row], other: Sequence[Row]) -> Difference | None:
-    """Final returns compared on the seeds that both have; None where they share no seed.
+    """Difference of final returns on common seeds; None without one.
 
-    With one seed the interval is the evaluation's: 1.96 standard errors over its episodes.
+    With one seed the interval is 1.96 standard errors over its evaluation episodes.
     """
     pairs = _pairs(ours, other)
     if not pairs:
@@ -97,10 +95,7 @@ def difference(ours: Sequence[Row], other: Sequence[Row]) -> Difference | None:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of (failures, return) that no other point beats in one without losing in the other.
-
-    Ordered by failures.
-    """
+    """Indices of the points (failures, return) that no other dominates, ordered by failures."""
     front: list[int] = []
     for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if not front or points[i][1] > points[front[-1]][1]:
@@ -109,7 +104,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def causes(rows: Sequence[Row]) -> dict[str, int]:
-    """Failure episodes of all seeds by what the gate had done; empty where there was no gate."""
+    """Failure episodes of all seeds by recent state of the gate; empty without a gate."""
     total: dict[str, int] = {}
     for row in rows:
         for name, count in (row.get("causes") or {}).items():
@@ -118,11 +113,11 @@ def causes(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def ranks(groups: Mapping[str, Sequence[Row]], paper: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each rival of the paper's ablation, whether it ranks below FARL on final return.
+    """Rank each rival of the paper's ablation against FARL on final return.
 
     Args:
         groups: rows of one task by key.
-        paper: (initial, final) return by method; empty where the paper has no such task.
+        paper: (initial, final) return by method; empty if the paper lacks the task.
     """
     lines = []
     for rival in RIVALS:
@@ -134,7 +129,7 @@ def ranks(groups: Mapping[str, Sequence[Row]], paper: Mapping[str, Any]) -> list
 
 
 def against_baseline(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
-    """Reduction of failure episodes in per cent and difference of return, with intervals."""
+    """Reduction of failure episodes in percent and difference of return, with intervals."""
     names = ("reduction", "reduction_interval", "return_difference", "return_difference_interval")
     base = baseline_of(groups, key)
     if base is None or not (pairs := _pairs(groups[key], groups[base])):
@@ -158,11 +153,11 @@ def _pairs(ours: Sequence[Row], other: Sequence[Row]) -> list[tuple[Row, Row]]:
 
 def _say(found: Difference | None, theirs: float | None) -> str:
     if found is None:
-        return "not measured by these runs"
+        return "not measured in these runs"
     said = {
         "below": "ranks below FARL",
-        "above": "ranks above FARL: it does not rank below here",
-        "undecided": "does not rank below FARL here: the interval holds 0"
+        "above": "ranks above FARL here",
+        "undecided": "undecided: the interval contains 0"
         if found.interval
         else "undecided: one seed, no interval",
     }[found.verdict]
@@ -175,17 +170,17 @@ def _say(found: Difference | None, theirs: float | None) -> str:
 def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
     """Reduction of failure episodes and difference of final return, paired by seed.
 
-    The reduction compares totals over seeds; its 95 % interval resamples seeds 10,000 times. Both
-    are None where the baseline never failed.
+    The reduction compares totals over seeds, and its 95 % interval resamples seeds 10,000 times.
+    Both are None if the baseline never failed.
     """
     by_seed = {row["seed"]: row for row in base}
     pairs = [(by_seed[row["seed"]], row) for row in ours if row["seed"] in by_seed]
     if not pairs:
-        raise UserError("the two methods share no seed: nothing to compare")
+        raise UserError("the two methods share no seed; run both with the same --seed and --seeds")
     failures = np.array([[b["failure_episodes"], o["failure_episodes"]] for b, o in pairs], float)
     returns = np.array([o["final_return"] - b["final_return"] for b, o in pairs])
     reduction = lambda f: 100.0 * (1.0 - f[..., 1].sum(-1) / np.maximum(f[..., 0].sum(-1), 1.0))
-    failed = failures[:, 0].any()  # of nothing there is no share
+    failed = failures[:, 0].any()  # otherwise there is no share
     rows = np.random.default_rng(0).integers(0, len(pairs), (10_000, len(pairs)))
     limits = np.quantile(reduction(failures[rows]), [0.025, 0.975])
     return {
@@ -200,9 +195,9 @@ DRAWS = 10_000
 
 
 def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, float, float] | None:
-    """(low, mean, high): reduction of failure episodes in per cent, averaged over tasks.
+    """(low, mean, high): reduction of failure episodes in percent, averaged over tasks.
 
-    Tasks on which the baseline never failed do not count; None where there is no other.
+    Tasks without a failure of the baseline do not count. None if no task counts.
 
     A task's reduction compares totals over its seeds. The 95 % interval is a stratified bootstrap:
     each draw resamples every task's seeds, both methods of a seed together.

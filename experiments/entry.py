@@ -1,4 +1,4 @@
-"""`farl` as a process: streams that end no work, and signals that are heard from the start."""
+"""`farl` as a process: safe standard streams, and signals handled from the start."""
 
 import os
 import sys
@@ -8,9 +8,9 @@ from experiments.process import signals, streams
 
 
 def entry() -> NoReturn:
-    """Run the command line of this process and end it with the exit code.
+    """Run the command line of this process, and end it with the exit code.
 
-    After a signal the process ends at once: Python's teardown would meet threads of XLA at work.
+    After a signal it ends at once, because XLA's threads may still run during Python's teardown.
     """
     words = sys.argv[1:]
     signals.end_at_once(words)

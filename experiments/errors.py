@@ -1,4 +1,4 @@
-"""Errors that a user can put right: one line each."""
+"""Errors that a user can fix. Each message is one line."""
 
 import errno
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something its user can put right. One line; a command prints it and exits with 2."""
+    """An error that the user can fix. A command prints its one line and exits with 2."""
 
 
 @contextmanager
@@ -18,5 +18,5 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         culprit = error.filename or path
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        way = "free some space, then go on with --resume" if full else "choose another place"
+        way = "free some space, then use --resume" if full else "choose another place"
         raise UserError(f"{culprit}: {error.strerror or error}; {way}") from error

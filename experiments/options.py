@@ -1,7 +1,7 @@
-"""Command-line options made from declared fields: their help, their ranges, and how words are read.
+"""Command-line options from declared fields: their help, ranges and parsing.
 
-An option's help says what `farl_jax.schema` declares beside the field, and a word that is out of
-range is refused under the option's own name. `parse_text` reads a sweep's values by the same rule.
+Help texts and ranges come from the field (`farl_jax.schema`). An error names the option.
+`parse_text` reads a sweep's values by the same rule.
 """
 
 import ast
@@ -30,20 +30,20 @@ _READERS: dict[Any, Callable[[str], Any]] = {
     float: float,
 }
 _NAMELESS = "it"
-"""Stands for the option in errors of its words; tyro puts the option's name before them."""
+"""Name of the value in errors. tyro puts the option's name before them."""
 _registry = constructors.ConstructorRegistry()
 
 
 def parse(kind: type, program: str, words: Sequence[str], default: Any = None) -> Any:
-    """Return `kind`, a dataclass, from the words of a command line; None after `--help`.
+    """Return dataclass `kind` from the words of a command line, or None after `--help`.
 
     Raises:
-        UserError: a word is unknown, or a value is not what its field may be.
+        UserError: a word is unknown, or a field does not allow a value.
     """
     if any(not word or re.fullmatch("--[^=]*=", word) for word in words):
-        # as `--out "$UNSET"` makes one; as a path it would be the current folder
+        # `--out "$UNSET"` gives one; as a path it would be the current folder
         raise UserError(
-            f"a value is empty: give one, or leave its option out; see {program} --help"
+            f"an option has an empty value; give one, or leave it out; see {program} --help"
         )
     text = io.StringIO()
     try:
@@ -57,10 +57,10 @@ def parse(kind: type, program: str, words: Sequence[str], default: Any = None) -
 
 
 def parse_text(hint: Any, text: str, name: str) -> Any:
-    """Return the value that `text` means for a field of this annotation; `none` is None.
+    """Return the value of `text` for a field with this annotation; `none` is None.
 
     Raises:
-        SchemaError: it means none that the annotation allows; the message begins with `name`.
+        SchemaError: the annotation does not allow it. The message begins with `name`.
     """
     kinds = _kinds(hint)
     if text.lower() == "none" and types.NoneType in kinds:
@@ -75,7 +75,7 @@ def parse_text(hint: Any, text: str, name: str) -> Any:
 
 @functools.cache
 def field_docs(kind: type) -> dict[str, str]:
-    """Name -> the docstring that stands below a field of a dataclass, on one line."""
+    """Field name -> the docstring below the field of a dataclass, on one line."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
     docs = {}
     for own, after in itertools.pairwise(body):
@@ -88,7 +88,7 @@ def field_docs(kind: type) -> dict[str, str]:
 
 @_registry.struct_rule
 def _fields_rule(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
-    """A checked dataclass, each number as an option that knows its range."""
+    """Options of a checked dataclass. Each number knows its range."""
     if not (isinstance(info.type, type) and issubclass(info.type, Checked)):
         return None
     docs = field_docs(info.type)
@@ -109,7 +109,7 @@ def _fields_rule(info: constructors.StructTypeInfo) -> constructors.StructConstr
 
 
 def _word(hint: Any) -> constructors.PrimitiveConstructorSpec:
-    """How one option's words become a number, or several."""
+    """Parser of one option's words into a number or several."""
     several = _element(hint)
     one = hint if several is None else several
 
@@ -143,7 +143,7 @@ def _is_number(hint: Any) -> bool:
 
 
 def _element(hint: Any) -> Any:
-    """The annotation of a tuple's elements, None of what is no tuple."""
+    """The annotation of a tuple's elements; None if it is no tuple."""
     bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     return typing.get_args(bare)[0] if typing.get_origin(bare) is tuple else None
 

@@ -41,24 +41,24 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Which runs the figures are made of."""
+    """The runs of the figures."""
 
     tasks: tuple[str, ...]
     methods: tuple[str, ...]  # both of MAIN, and others
     seeds: tuple[int, ...]
     preset: str
     backend: str | None
-    runs: Path  # holds <task>/<preset>/seed<N>
-    together: bool = False  # all seeds of a method as one program
+    runs: Path  # contains <task>/<preset>/seed<N>
+    together: bool = False  # all seeds of a method in one program
 
 
 def reproduce(
     plan: Plan, figures: Sequence[str], out: Path, command: str, console: Console
 ) -> None:
-    """Run what is missing, go on with what was cut off, skip what is done; then draw.
+    """Make missing runs, continue interrupted ones, skip finished ones, then draw.
 
-    Writes `<out>/main.jsonl`, one row a run, `settings.json`, and `failures` and `returns` as PNG
-    and PDF. Rows of other tasks, methods and seeds stay where the preset still has their settings.
+    Writes `<out>/main.jsonl` (one row per run), `settings.json`, and `failures` and `returns` as
+    PNG and PDF. Other rows stay if the preset still has their settings.
     """
     check_output_folder("--out", out)
     rows, (kept, settings) = [], still_valid(out, plan.preset, console)
@@ -74,7 +74,7 @@ def reproduce(
 
 
 def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: Console) -> None:
-    """Run nothing: tables and figures of the rows of `out` made with preset `name`'s settings."""
+    """Run nothing. Show the rows of `out` that were made with the settings of preset `name`."""
     rows, _ = still_valid(out, name, console)
     if rows:
         check_output_folder("--out", out)
@@ -86,27 +86,27 @@ def _name(row: Row) -> tuple[str, str, int]:
 
 
 def _order(row: Row) -> tuple[int, str, int, int]:
-    """FailureBench's tasks as everywhere, then others; the baseline before ours."""
+    """Sort key: FailureBench's tasks, then others; then seeds; then methods."""
     tasks, methods = list(TASKS), list(METHODS)
     place = tasks.index(row["task"]) if row["task"] in tasks else len(tasks)
     return place, row["task"], row["seed"], methods.index(row["method"])
 
 
 def settings_of(task: str, name: str) -> dict[str, Any]:
-    """All settings of a task's preset as JSON, of whatever seed and backend."""
+    """All settings of a task's preset as JSON, without seed and backend."""
     return RunSettings(task, name, 0, None, preset(name, task)).to_json()
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
-    """Eight hexadecimal digits by which a row names its settings in `settings.json`."""
+    """Eight hexadecimal digits: a row's key into `settings.json`."""
     return f"{zlib.crc32(json.dumps(settings, sort_keys=True).encode()):08x}"
 
 
 def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict[str, Any]]:
-    """The rows of `out` made with the settings that preset `name` has now, and their settings.
+    """Return the rows of `out` made with the present settings of preset `name`, and the settings.
 
-    Settings that a row's method does not read may differ, and one that a later version added had
-    its default.
+    Settings that a row's method does not read may differ. Settings of a later version had their
+    defaults.
 
     Raises:
         UserError: a file is damaged, or one run has two rows.
@@ -120,14 +120,14 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
                 raise UserError(f"{file}: {fault}")
         rows, made = json_files.read_rows(path, MainRow), _settings_in(out / "settings.json")
     except (SchemaError, UserError) as error:
-        raise UserError(f"{error}; move the file away, or name another --out") from error
+        raise UserError(f"{error}; move the file away, or choose another --out") from error
     if twice := [name for name, count in Counter(map(_name, rows)).items() if count > 1]:
         told = "{}, {}, seed {}".format(*twice[0])
-        raise UserError(f"{path}: two rows are of {told}: take one of them out")
+        raise UserError(f"{path}: two rows are of {told}; remove one of them")
     now = {r["task"]: RunSettings.from_json(settings_of(r["task"], name)) for r in rows}
     good = [r for r in rows if _alike(made.get(r["settings"]), now[r["task"]], r["method"])]
     if old := len(rows) - len(good):
-        console.print(f"{path}: {old} of {len(rows)} rows are of other settings and left out")
+        console.print(f"{path}: left out {old} of {len(rows)} rows, which have other settings")
     return good, {k: made[k].to_json() for k in {r["settings"] for r in good}}
 
 
@@ -146,7 +146,7 @@ def _settings_in(path: Path) -> dict[str, RunSettings]:
 
 
 def _alike(made: RunSettings | None, now: RunSettings, method: str) -> bool:
-    """Whether two settings give the same numbers of a method."""
+    """Whether a method gives the same numbers with both settings."""
     if made is None:
         return False
     reads = METHODS[method].reads
@@ -155,7 +155,7 @@ def _alike(made: RunSettings | None, now: RunSettings, method: str) -> bool:
 
 
 def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
-    """All rows of one task; its runs share the programs of their evaluations."""
+    """Make all rows of one task. Its runs share the compiled evaluations."""
     rows, judge = [], None
     root = plan.runs / task.replace(":", ".") / plan.preset
     config = preset(plan.preset, task)
@@ -171,10 +171,10 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
 
 
 def _row(run: Run, result: Row, name: str) -> Row:
-    """What the figures need of a result, and how to get it again."""
+    """The figures' fields of a result, and the command that makes it again."""
     task, method, seed = (result[k] for k in ("task", "method", "seed"))
     words = "run" if method in MAIN else f"reproduce --method {method} --seeds 1"
-    git = result.get("git")  # of an older version's result it is the folder's
+    git = result.get("git")  # older versions wrote it in the folder only
     git = git or json_files.read(run.path / ENVIRONMENT, Environment).get("git") or {}
     return {k: result.get(k) for k in FIELDS} | {
         "command": f"farl {words} --task {task} --preset {name} --seed {seed}",
@@ -186,7 +186,7 @@ def _row(run: Run, result: Row, name: str) -> Row:
 def show(
     rows: Sequence[Row], figures: Sequence[str], out: Path, command: str, console: Console
 ) -> None:
-    """Tables and figures from rows alone.
+    """Print tables and draw figures of rows.
 
     Raises:
         UserError: no seed has rows of both main methods.
@@ -195,8 +195,8 @@ def show(
     by_task = group(comparable(rows, console))
     if not by_task:
         raise UserError(
-            f"{stored} has no seed of both {' and '.join(MAIN)} with today's settings: run farl "
-            "reproduce without --stored, or name another --out or --preset"
+            f"{stored} has no seed of both {' and '.join(MAIN)} with the present settings; run "
+            "farl reproduce without --stored, or choose another --out or --preset"
         )
     for task, methods in by_task.items():
         console.print(_table(task, methods))
@@ -204,8 +204,8 @@ def show(
             console.print(line, highlight=False, soft_wrap=True)
     low, mean, high = (shown(x, ".1f") for x in mean_reduction(by_task) or (None,) * 3)
     console.print(
-        f"failure episodes: {mean} % fewer, mean over {len(by_task)} task(s), 95 % over seeds "
-        f"{low} to {high}",
+        f"failure episodes: {mean} % fewer (95 % over seeds: {low} to {high}), mean over "
+        f"{len(by_task)} task(s)",
         highlight=False,
         soft_wrap=True,
     )
@@ -217,12 +217,12 @@ def show(
 
 
 def comparable(rows: Sequence[Row], console: Console) -> list[Row]:
-    """The rows of each task and seed that both main methods have; what is left out is named."""
+    """Keep tasks and seeds with rows of both main methods, and print the others."""
     known = {_name(row) for row in rows}
     complete = lambda row: all((row["task"], method, row["seed"]) in known for method in MAIN)
     if alone := sorted({(row["task"], row["seed"]) for row in rows if not complete(row)}):
         names = ", ".join(f"{task} seed {seed}" for task, seed in alone)
-        console.print(f"not drawn, {' or '.join(MAIN)} is missing: {names}", soft_wrap=True)
+        console.print(f"not drawn because {' or '.join(MAIN)} is missing: {names}", soft_wrap=True)
     return [row for row in rows if complete(row)]
 
 
@@ -236,7 +236,7 @@ def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
 
 
 def _rank_lines(methods: dict[str, list[Row]], paper: dict[str, Any]) -> list[str]:
-    """Final return of the paper's ablations against FARL's, paired by seed, where measured."""
+    """Final return of FARL against the paper's ablations, paired by seed, if measured."""
     lines = []
     for rank in ranks(methods, paper):
         if found := rank["ours"]:

@@ -1,4 +1,4 @@
-"""What acts: the networks of a run, and the parameters that both phases hand on."""
+"""The networks of a run, and the parameters that both phases learn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,7 @@ from farl_jax.world_model.latent import LatentModel
 
 @struct.dataclass
 class Agent:
-    """All that was learnt so far: what the offline phase hands on, and what online learning makes
-
-    of it. Evaluation, films and studies take either.
-    """
+    """All learnt parameters, after the offline phase or during the online phase."""
 
     policy: Params  # task policy
     value: Params  # IQL V, becomes the online critic
@@ -33,7 +30,7 @@ class Agent:
 
 @dataclass(frozen=True)
 class Networks:
-    """All networks of one run; they hold sizes, never parameters."""
+    """All networks of one run. They hold sizes, not parameters."""
 
     policy: GaussianPolicy
     recovery: GaussianPolicy
@@ -45,7 +42,7 @@ class Networks:
 
     @classmethod
     def create(cls, config: FarlConfig, observation_size: int, action_size: int) -> "Networks":
-        """Networks of the configured sizes."""
+        """Create networks of the configured sizes."""
         net = config.network
         shape = action_size, net.width, net.depth, float(np.log(net.min_std))
         return cls(
@@ -71,7 +68,7 @@ class Networks:
         return act
 
     def abstract_agent(self) -> Agent:
-        """Shapes and dtypes of an Agent, for strict restoring."""
+        """Shapes and dtypes of an Agent, for a strict restore."""
 
         def build() -> Agent:
             key, obs, action = jax.random.key(0), jnp.zeros((1, self.sizes[0])), self.sizes[1]

@@ -1,4 +1,4 @@
-"""Every number of the method, as one tree of frozen dataclasses. All of it is static under jit,
+"""Every number of the method, as one tree of frozen dataclasses.
 
 except the numbers of the gate (`SafetyConfig.horizon`, gamma_risk, and the calibrated
 eps_safe), which are traced so that a sweep over them compiles once. What a number may be stands
@@ -59,24 +59,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class HorizonConfig(Checked):
-    """The study of C_H's horizon on a trained run: each combination is a gate of its own."""
+    """The study of C_H's horizon on a trained run. Each combination is one gate."""
 
     horizons: Annotated[tuple[Count, ...], Length(1, distinct=True)] = (1, 2, 3, 5, 8, 10, 15, 20)
-    """H. Beyond `world_model.train_horizon` - 1 the failure head extrapolates."""
+    """Horizons H of C_H. Beyond `world_model.train_horizon` - 1 the failure head extrapolates."""
     gammas: Annotated[tuple[Rate, ...], Length(1, distinct=True)] = (0.85, 0.95)
-    """gamma_risk."""
+    """Discounts gamma_risk of C_H."""
     trigger_rates: Annotated[tuple[Fraction, ...], Length(1, distinct=True)] = (0.02, 0.05, 0.1)
-    """Share of calm ungated steps on which every gate would fire; eps_safe is chosen for it."""
+    """Trigger rates on calm ungated steps. Each gate's eps_safe is chosen to have this rate."""
     watch_steps: Count = 100_000
-    """Ungated env steps that thresholds, recall and lead times come from."""
+    """Ungated env steps from which thresholds, recall and lead times are measured."""
     act_steps: Count = 40_000
-    """Env steps behind each gate, and as many without one."""
+    """Env steps with each gate. As many are run without a gate."""
     num_envs: Count = 32
-    """Environments behind each gate; those of all gates are one batch."""
+    """Environments of each gate. All gates run in one batch."""
     chunk: Count = 50
-    """Env steps of one compiled call."""
+    """Env steps in one compiled call."""
     draws: Count = 2000
-    """Resamplings of the environments for a 95 % interval."""
+    """Bootstrap draws over environments for a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class FarlConfig(Checked):
     """One run, from demonstrations to fine-tuned policy.
 
     Raises:
-        SchemaError: groups of settings do not go together.
+        SchemaError: two groups of settings contradict each other.
     """
 
     demos: DemosConfig = field(default_factory=DemosConfig)
@@ -102,19 +102,19 @@ class FarlConfig(Checked):
     constraint: ConstraintConfig = field(default_factory=ConstraintConfig)
 
     def __post_init__(self) -> None:
-        """Check what several groups decide together; each group has checked its own fields."""
+        """Check rules across groups. Each group has already checked its own fields."""
         super().__post_init__()
         check_bounds(self)
         online, world, safety = self.online, self.world_model, self.safety
         if online.minibatches > (steps := online.num_envs * online.rollout):
             raise SchemaError(
-                "online.minibatches must be at most the steps of one update, online.num_envs x "
-                f"online.rollout ({steps}); got {online.minibatches}"
+                "online.minibatches must be at most online.num_envs x online.rollout "
+                f"({steps}); got {online.minibatches}"
             )
         if self.adaptation.every > 0 and online.rollout < world.train_horizon:
             raise SchemaError(
                 f"online.rollout must be at least world_model.train_horizon ({world.train_horizon})"
-                f"; got {online.rollout}: raise it, or set adaptation.every to 0"
+                f"; got {online.rollout}. Raise it, or set adaptation.every to 0"
             )
         if world.encoder == "mlp" and world.latent % world.simnorm_group:
             raise SchemaError(
@@ -128,7 +128,7 @@ class FarlConfig(Checked):
         limited = safety.failure_limit is not None and safety.max_risk is not None
         if limited and safety.max_risk < safety.min_risk:
             raise SchemaError(
-                f"safety.max_risk must be at least safety.min_risk ({safety.min_risk}) where "
+                f"safety.max_risk must be at least safety.min_risk ({safety.min_risk}) when "
                 f"safety.failure_limit is set; got {safety.max_risk}"
             )
 
@@ -151,10 +151,10 @@ def steps_per_sample(config: FarlConfig) -> dict[str, float]:
 
 
 def replace(config: FarlConfig, changes: Mapping[str, Mapping[str, Any]]) -> FarlConfig:
-    """`config` with other values of some settings: group -> field -> value, all at once.
+    """Return `config` with some settings changed: group -> field -> value.
 
     Raises:
-        SchemaError: the new settings do not go together.
+        SchemaError: the new settings contradict each other.
     """
     groups = {
         group: dataclasses.replace(getattr(config, group), **fields)

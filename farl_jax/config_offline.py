@@ -1,4 +1,4 @@
-"""Settings of demonstrations, networks and the offline phase; see `farl_jax.config`."""
+"""Settings of demonstrations, networks and the offline phase. See `farl_jax.config`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -22,29 +22,32 @@ Interaction = Literal["practice", "none"]
 
 @dataclass(frozen=True)
 class DemosConfig(Checked):
-    """Demonstrations, all made in the environment by scripted controllers and the clone."""
+    """Demonstrations, collected with scripted controllers and the cloned policies."""
 
     task_episodes: Annotated[int, Range(2)] = 10
+    """Episodes of the task expert."""
     task_noise: NonNegative = 0.3
-    """Standard deviation of the noise on the task expert's actions: weak demonstrations."""
+    """Standard deviation of the noise on the expert's actions. It makes weak demonstrations."""
     failure_episodes: Count = 512
-    """Episodes of careless and noisy controllers."""
+    """Episodes of careless and noisy controllers, which often fail."""
     policy_episodes: Natural = 384
-    """Episodes of the cloned policy with its own exploration noise, added to the failure demos."""
+    """Episodes of the cloned task policy, with exploration noise, added to the failure demos."""
     recovery_episodes: Annotated[int, Range(2)] = 1500
+    """Episodes of the recovery controller."""
     recovery_noise: NonNegative = 0.6
-    """Largest standard deviation of the noise on what recovery intends; the clone imitates that."""
+    """Largest standard deviation of the noise on recovery actions. The clone learns clean ones."""
     recovery_length: Count = 50
+    """Steps after which a recovery episode ends."""
     dagger_rounds: Natural = 2
-    """Times that the recovery policy is cloned again with answers from where it went itself."""
+    """DAgger rounds: the recovery controller labels states that the policies visited."""
     dagger_turn: Annotated[float, Range(1)] = 25.0
-    """Mean steps for which task policy and clone act in turn, while those are asked for."""
+    """Mean length, in steps, of each policy's turn during DAgger collection."""
     danger_margin: float | None = None
-    """m: a recovery demonstration starts this near failure; None takes the task's own."""
+    """Failure margin, in m, at which a recovery demonstration starts. None: the task's value."""
     danger_lead: NonNegative | None = None
-    """Steps ahead, at the speed of the moment, at which both margins count; None as above."""
+    """Both margins are predicted this many steps ahead at current speed. None: the task's value."""
     safe_margin: float | None = None
-    """m: it has succeeded, and ends, here; None takes the task's own."""
+    """Failure margin, in m, at which it ends as a success. None: the task's value."""
     num_envs: Count = 64
     interaction: Interaction = "practice"
     """practice: in the offline phase the cloned policies act in the environment, too, which the
@@ -59,15 +62,15 @@ class NetworkConfig(Checked):
     depth: Count = 3
     critic_depth: Count = 2
     min_std: Positive = 0.3
-    """Floor of the policy's standard deviation, in actions; keeps exploration and ratios sane."""
+    """Lower bound of the policy's standard deviation. It keeps exploration and ratios bounded."""
     recovery_motion: NonNegative = 0.0
-    """Gain of the change since the observation's earlier frame, which the recovery policy then
-    sees besides: a ball that rolls by 1 mm a step moves a normalised position by 0.01 only."""
+    """Gain of the change between the observation's two frames, as a further input of the recovery
+    policy. 0 leaves it out. A ball that rolls 1 mm a step moves a normalised position by 0.01."""
 
 
 @dataclass(frozen=True)
 class BCConfig(Checked):
-    """Behaviour cloning of an ensemble by maximum likelihood."""
+    """Behaviour cloning of an ensemble, by maximum likelihood."""
 
     members: Count = 4
     steps: Count = 1200
@@ -75,7 +78,7 @@ class BCConfig(Checked):
     learning_rate: Positive = 1e-3
     """Peak of a cosine schedule."""
     holdout: Fraction = 0.15
-    """Share of trajectories, at least one, whose likelihood picks the weights that are kept."""
+    """Share of trajectories held out, at least one. Their likelihood selects the weights."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class IQLConfig(Checked):
     discount: Discount = 0.99
     target_rate: Rate = 0.005
     reward_scale: Positive = 0.01
-    """Makes |V| about 10 for returns of a few thousand."""
+    """Factor on rewards: |V| is about 10 for returns of a few thousand."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class OfflinePPOConfig(Checked):
     """Uni-O4's offline policy improvement, gated by off-policy evaluation."""
 
     rounds: Natural = 6
-    """Proposals per member; each is accepted or thrown away by the evaluation."""
+    """Proposals per member. Off-policy evaluation accepts or rejects each."""
     steps_per_round: Count = 50
     batch: Count = 256
     learning_rate: Positive = 1e-5
@@ -112,13 +115,13 @@ class OfflinePPOConfig(Checked):
 
 @dataclass(frozen=True)
 class WorldModelConfig(Checked):
-    """Latent world model with a failure head (TD-MPC2's losses plus decoder and failure)."""
+    """Latent world model: TD-MPC2's losses, a failure head and a decoder."""
 
     encoder: Encoder = "mlp"
-    """identity: the latent is the normalised observation itself. There is nothing to encode or
-    decode and no SimNorm; the dynamics predict the change of the observation."""
+    """mlp learns a latent. identity takes the normalised observation as latent, without SimNorm or
+    decoder, and the dynamics predict its change."""
     latent: Count = 64
-    """Of the encoder `mlp`, as `simnorm_group`."""
+    """Latent size of encoder mlp, a multiple of `simnorm_group`."""
     simnorm_group: Count = 8
     width: Count = 128
     train_horizon: Count = 13
@@ -141,18 +144,18 @@ class WorldModelConfig(Checked):
     risk_weight: NonNegative = 0.1
     """Of the risk's learnt tail; four heads are summed."""
     decoder_weight: NonNegative = 10.0
-    """TD-MPC2 has no decoder and weighs consistency 20; the gate acts on decoded states."""
+    """Weight of the decoder, which TD-MPC2 lacks. The gate's policy sees decoded observations."""
     value_stride: Count = 4
-    """Reward, value and prior losses see every n-th window: the gate does not use them."""
+    """Reward, value and prior losses use every n-th window. The gate does not need them."""
     bins: Annotated[int, Range(2)] = 51
     bin_limit: Positive = 10.0
-    """Two-hot support is symlog space [-limit, limit]."""
+    """Limit of the two-hot support, in symlog space."""
     discount: Discount = 0.99
     target_rate: Rate = 0.01
     failure_share: Share = 0.5
-    """Share of each batch drawn from windows that contain a failure."""
+    """Share of each batch with a failure in its window."""
     failing_run_cap: Count = 10
-    """Windows that start deeper than this inside one run of failing steps are left out."""
+    """A window may start at most this many steps into a run of failing steps."""
     holdout: Fraction = 0.15
     chunk: Count = 25
-    """Updates of one compiled call."""
+    """Updates in one compiled call."""

@@ -1,4 +1,4 @@
-"""Settings of the online phase: what acts, what learns, what it may cost; see `farl_jax.config`."""
+"""Settings of the online phase: the gate, the learners, the constraint. See `farl_jax.config`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -25,11 +25,12 @@ class AdaptationConfig(Checked):
     """The world model's learning during the online phase."""
 
     every: Natural = 8
-    """Policy updates between two chunks of world model updates; 0 freezes it, as in the paper."""
+    """Policy updates between two chunks of world model updates. 0 freezes it, as in the paper."""
     learning_rate: Positive = 3e-4
     windows: Count = 4096
-    """Windows of the run's own steps that are kept; as many as `windows_per_rollout` are new."""
+    """Windows of online steps that are kept. Each rollout adds `windows_per_rollout`."""
     failing_windows: Count = 2048
+    """Windows with a failure that are kept beside them."""
     windows_per_rollout: Annotated[
         int, Range(1, "adaptation.windows"), Range(1, "adaptation.failing_windows")
     ] = 64
@@ -64,18 +65,20 @@ class SafetyConfig(Checked):
     limit_memory: Annotated[int, Range(2)] = 1000
     """Episodes. One that ended this many ago counts 1/e of a new one in the share that fails."""
     min_risk: Positive = 1e-2
+    """Lower bound of eps_safe under `failure_limit`."""
     min_recovery_steps: Count = 1
-    """A recovery, once begun, lasts at least this long."""
+    """A recovery lasts at least this many steps."""
     max_recovery_steps: Annotated[int, Range("safety.min_recovery_steps")] = 25
-    """After this many recovery steps in a row the task policy acts once, so nothing deadlocks."""
+    """After this many recovery steps in a row the task policy acts once, to avoid a deadlock."""
     patience: Count = 60
-    """An alarm that lasts this many steps, pauses of up to `gate.PAUSE` included, is taken for
-    false, and the gate keeps quiet for `gate.QUIET` steps. Otherwise what it forbids could never
-    show the model its error."""
+    """An alarm of this many steps, pauses included, counts as false: the gate stays silent for a
+    while. If the gate always blocked an action, the model would never learn that it was safe."""
     target_recall: Share = 0.9
+    """Calibration: share of failures to foresee."""
     target_trigger_rate: Share = 0.1
+    """Calibration: upper bound of the trigger rate, which takes precedence."""
     lead_time: Natural = 2
-    """Calibration: a failure is foreseen if the gate fires at least this many steps before."""
+    """Calibration: a failure is foreseen if the gate triggers at least this many steps before."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class RiskCriticConfig(Checked):
 class MPPIConfig(Checked):
     """`mppi`: recovery planned through the world model.
 
-    A setting for two CPU cores. On a GPU: 256 samples, 32 elites, 4 iterations.
+    The defaults suit two CPU cores. On a GPU use 256 samples, 32 elites and 4 iterations.
     """
 
     samples: Count = 64
@@ -121,24 +124,26 @@ class MPPIConfig(Checked):
     iterations: Count = 2
     horizon: Count = 8
     temperature: NonNegative = 0.5
-    """Elites weigh exp(temperature (V - V_max)); 0 is their plain mean, infinity the best one."""
+    """An elite of value V has weight exp(temperature (V - V_max)). 0 gives their plain mean."""
     min_std: NonNegative = 0.05
     max_std: Annotated[float, Range("mppi.min_std")] = 1.0
-    """Also what a plan starts from."""
+    """Largest standard deviation of a plan, and its first one."""
     failure_weight: NonNegative = 10.0
-    """w, in scaled rewards: what one certainly failing step costs a plan."""
+    """Cost of one certain failing step in a plan, in scaled rewards."""
     slots: Count = 8
-    """Environments planned for at once; further ones follow in more passes, no step has fewer
-    than it needs."""
+    """Environments planned for in one pass. If more trigger, further passes follow."""
 
 
 @dataclass(frozen=True)
 class OnlineConfig(Checked):
-    """Online PPO on what was really executed."""
+    """Online PPO on the executed steps."""
 
     env_steps: Count = 1_000_000
+    """Env steps of training, over all environments."""
     num_envs: Count = 128
+    """Environments that train at once."""
     rollout: Count = 32
+    """Steps of each environment between two updates."""
     epochs: Count = 5
     minibatches: Count = 16
     actor_learning_rate: Positive = 1e-4
@@ -149,54 +154,56 @@ class OnlineConfig(Checked):
     entropy: NonNegative = 0.0
     max_grad_norm: Positive = 0.5
     target_kl: Positive = 0.03
-    """An update stops when a minibatch's KL estimate exceeds this."""
+    """An update stops when a minibatch's KL estimate exceeds this value."""
     critic_warmup: Natural = 40_000
-    """Steps before the actor moves: the offline V judged other behaviour than the task policy's."""
+    """Env steps before the actor learns. The offline V was fitted to other policies."""
     reward_scale: Positive = 0.01
     treatment: Treatment = "relabelled"
-    """What PPO's policy loss sees of a recovered step."""
+    """Recovered steps in PPO's policy loss. executed: with the executed action. masked: left out.
+    relabelled: with the task policy's own action."""
     log_prob_floor: float = -10.0
-    """`executed`: recovered actions less likely than this are left out of the policy loss."""
+    """executed: actions with a lower log-probability are left out of the policy loss."""
     max_log_ratio: Positive = 2.0
     eval_every: Count = 100_000
+    """Env steps between two evaluations."""
     eval_episodes: Count = 64
-    """Episodes of one evaluation: as many environments at once."""
+    """Episodes of one evaluation, all at once."""
     final_episodes: Count = 256
-    """Episodes of the evaluations before and after training, in rounds of `eval_episodes`."""
+    """Episodes of the first and last evaluation, in rounds of `eval_episodes`."""
     checkpoint_every: Count = 200_000
     max_diverged: Share = 0.01
-    """Share of the episodes in which the simulator may fail; if more do, the run stops."""
+    """Share of episodes in which the simulator may diverge. If more do, the run stops."""
 
 
 @dataclass(frozen=True)
 class ConstraintConfig(Checked):
-    """The safe-RL baselines PPO-Lagrangian, P3O and CPO: what they may cost, and how they obey."""
+    """The safe-RL baselines PPO-Lagrangian, P3O and CPO: their cost limit and how they keep it."""
 
     limit: Discount = 0.05
-    """d, the share of episodes that may fail; to be compared over 0.02, 0.05 and 0.1."""
+    """d, the share of episodes that may fail. Our comparison uses 0.02, 0.05 and 0.1."""
     discount: Discount = 0.99
-    """Of the cost to come, in V_C and its advantages; 1 - discount turns an excess of episodes
-    into one of steps."""
+    """Discount of the cost in V_C and its advantages. 1 - discount turns J_C - d from episodes to
+    steps."""
     trace: Share = 0.95
     window: Count = 100
-    """J_C is the failing share of about this many episodes that ended last."""
+    """J_C is the share of failure episodes among about this many latest episodes."""
     fit_steps: Natural = 500
-    """Steps of V_C on the demonstrations, before the online phase."""
+    """Updates of V_C on the demonstrations, before the online phase."""
     fit_batch: Count = 256
     fit_learning_rate: Positive = 1e-3
     multiplier_rate: NonNegative = 0.5
-    """PPO-Lagrangian: lambda's rise per update and unit of J_C - d."""
+    """PPO-Lagrangian: an update adds this times J_C - d to the multiplier."""
     multiplier_cap: Positive = 1.5
-    """Both advantages are standardised: at 1 the cost weighs as much as the reward, so the cap must
-    lie above it. Far above, soccer's policy never learns the task (docs/experiments.md, row 90)."""
+    """Upper bound of the multiplier. Both advantages are standardised, so at 1 cost and reward
+    weigh the same, and the bound must be above 1. Far above it, soccer is not learnt."""
     penalty: NonNegative = 20.0
-    """P3O's kappa."""
+    """P3O: kappa, the weight of the penalty."""
     max_kl: Positive = 0.01
-    """CPO's trust region: mean KL over states, summed over action dimensions, per update."""
+    """CPO: trust region of one update, the KL summed over action dimensions, mean over states."""
     cg_steps: Count = 10
     cg_damping: NonNegative = 0.1
     curvature_stride: Count = 4
-    """CPO measures the KL's curvature on every n-th step of a rollout."""
+    """CPO: the KL's curvature is measured on every n-th step of a rollout."""
     backtracks: Count = 15
     backtrack: Fraction = 0.8
-    """CPO tries its step at most `backtracks` times, each time shorter by this factor."""
+    """CPO: each of at most `backtracks` trials shortens the step by this factor."""

@@ -1,15 +1,13 @@
-"""Many devices, one program: seeds and environments lie in shares, parameters everywhere.
+"""One program on several devices: seeds and environments are split, parameters are copied.
 
-Inside `use(number)` JAX has an ambient mesh of two axes, SEEDS x ENVS, and the functions of the
-online phase compile to one program for all its devices: what there is of each environment,
-[N, ...], is cut along ENVS, joined seeds [S, ...] along SEEDS, and the rest is copied. Each device
-steps its own rows of the physics (`BatchEnv`) and takes its rows of every minibatch; the gradient's
-mean over a minibatch is then a sum over devices, in another order, so numbers equal one device's up
-to rounding. Outside, every function here gives back what it was given, and a program of one device
-is what it always was.
+Inside `use(number)` JAX has an ambient mesh with two axes, SEEDS x ENVS. Arrays with a row for
+each environment [N, ...] are split along ENVS, joined seeds [S, ...] along SEEDS, and all others
+are copied. Each device steps its own rows of the physics (`BatchEnv`) and takes its rows of every
+minibatch. The gradient is a mean over devices, so numbers equal those of one device up to rounding.
+Outside `use`, every function here returns its argument unchanged.
 
 Several processes (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID) run the same command
-on the same files; their devices are one mesh, and the first of them alone writes.
+on the same files. Their devices form one mesh, and only the first process writes.
 """
 
 import math
@@ -31,24 +29,26 @@ _PROCESS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 class DeviceError(ValueError):
-    """What was asked for cannot be spread over the devices that there are; one line."""
+    """The work cannot be split over the present devices. The message is one line."""
 
 
 def join_processes() -> None:
-    """Become one of several processes, if the environment says so; before any array is made."""
+    """Join other processes if the environment names them. Call it before any array is made."""
     if _PROCESS[0] not in os.environ or jax.distributed.is_initialized():
         return
     try:
         number, index = (int(os.environ[name]) for name in _PROCESS[1:])
     except (KeyError, ValueError) as error:
-        raise DeviceError(f"{_PROCESS[0]} is set, so {error} must be set to a number") from error
+        raise DeviceError(
+            f"{_PROCESS[0]} is set, so {' and '.join(_PROCESS[1:])} must be numbers ({error})"
+        ) from error
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(os.environ[_PROCESS[0]], number, index)
     _meet()
 
 
 def _meet() -> None:
-    """Let all devices talk once: later, gloo would give the slowest process no more than 30 s."""
+    """Let all devices communicate once. Later, gloo waits only 30 s for the slowest process."""
     everyone = Mesh(np.asarray(jax.devices()), (ENVS,), axis_types=(AxisType.Auto,))
     each = NamedSharding(everyone, PartitionSpec(ENVS))
     ones = jax.make_array_from_callback((everyone.size,), each, lambda _: np.ones(1, np.float32))
@@ -57,12 +57,12 @@ def _meet() -> None:
 
 
 def leads() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this process writes the files."""
     return jax.process_index() == 0
 
 
 def path_of_first(path: Path) -> Path:
-    """What the first process has as `path`, known to all once the first has come here."""
+    """Return the first process's `path` in all processes, and wait for the first one."""
     if jax.process_count() == 1:
         return path
     name = np.frombuffer(os.fsencode(path).ljust(4096, b"\0"), np.uint8)
@@ -70,34 +70,34 @@ def path_of_first(path: Path) -> Path:
 
 
 def grid(number: int, seeds: int = 1) -> tuple[int, int]:
-    """(devices along SEEDS, along ENVS): as many shares of the seeds as come out even."""
+    """(devices along SEEDS, devices along ENVS). SEEDS gets the most that divides the seeds."""
     shares = math.gcd(number, seeds)
     return shares, number // shares
 
 
 def check(number: int, seeds: int, num_envs: int) -> None:
-    """Refuse what cannot be spread.
+    """Refuse work that cannot be split evenly.
 
     Raises:
-        DeviceError: fewer devices, a process left out, or environments that do not come out even.
+        DeviceError: too few devices, a process without work, or an uneven split.
     """
     present, processes = jax.device_count(), jax.process_count()
     if not 1 <= number <= present:
         raise DeviceError(
-            f"--devices is {number}, and JAX sees {present} ({jax.default_backend()}); for a trial "
-            f"on a CPU set XLA_FLAGS=--xla_force_host_platform_device_count={max(number, 1)}"
+            f"--devices is {number}, but JAX sees {present} ({jax.default_backend()}). To try it "
+            f"on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={max(number, 1)}"
         )
     if processes > 1 and number < present:
-        raise DeviceError(f"--devices is {number}: {processes} processes use all {present} devices")
+        raise DeviceError(f"--devices must be {present} with {processes} processes; got {number}")
     if num_envs % grid(number, seeds)[1]:
         raise DeviceError(
-            f"online.num_envs is {num_envs}: not to be divided among {grid(number, seeds)[1]} "
-            f"devices (--devices {number}, {seeds} seeds at once)"
+            f"online.num_envs must be a multiple of {grid(number, seeds)[1]} "
+            f"(--devices {number}, {seeds} seeds at once); got {num_envs}"
         )
 
 
 def use(number: int, seeds: int = 1) -> AbstractContextManager:
-    """Spread what is done inside over the first `number` devices; 1 changes nothing."""
+    """Context in which work is split over the first `number` devices. 1 changes nothing."""
     if number == 1:
         return nullcontext()
     shape = grid(number, seeds)
@@ -111,7 +111,7 @@ def active() -> bool:
 
 
 def spread(tree: PyTree, axis: int = 0) -> PyTree:
-    """Inside a program: cut every leaf's `axis` along ENVS, where it comes out even."""
+    """Inside a program: split every leaf's `axis` along ENVS if it divides evenly."""
     if not active():
         return tree
     shares = jax.sharding.get_abstract_mesh().shape[ENVS]
@@ -122,7 +122,7 @@ def spread(tree: PyTree, axis: int = 0) -> PyTree:
 
 
 def settle(state: Any, rows: Sequence[str]) -> Any:
-    """Inside a program: a state as it lies between two programs, the same every time.
+    """Inside a program: place a state the same way as between any two programs.
 
     The fields named in `rows` have a row for each environment.
     """
@@ -138,12 +138,12 @@ def _constrain(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
 
 
 def place(tree: PyTree, seeds: int = 1) -> PyTree:
-    """Copy a tree onto all devices; joined ones of several seeds in shares along SEEDS."""
+    """Copy a tree to all devices. Joined trees of several seeds are split along SEEDS."""
     return _put(tree, PartitionSpec(SEEDS) if seeds > 1 else PartitionSpec())
 
 
 def place_state(state: Any, rows: Sequence[str], seeds: int = 1) -> Any:
-    """A state, or several seeds' joined, as `settle` leaves it."""
+    """Place a state, or the joined state of several seeds, as `settle` does."""
     if not active():
         return state
     spec = PartitionSpec(SEEDS, ENVS) if seeds > 1 else PartitionSpec(ENVS)
@@ -160,7 +160,7 @@ def _put(tree: PyTree, spec: PartitionSpec) -> PyTree:
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Whole copies everywhere, so that any one process can read or save them."""
+    """Copy a tree whole to every device, so that any process can read or save it."""
     return _put(tree, PartitionSpec())
 
 

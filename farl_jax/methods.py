@@ -1,6 +1,6 @@
-"""The methods that are compared: how each differs from Uni-O4, and nothing else.
+"""The compared methods, as differences from Uni-O4.
 
-All start from the same offline checkpoint and run through the same online loop.
+All start from the same offline checkpoint and run in the same online loop.
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from farl_jax.schema import SchemaError
 
 @dataclass(frozen=True)
 class Method:
-    """The parts that a method is made of."""
+    """The parts of a method."""
 
     title: str
     gate: Literal["none", "world_model", "critic"] = "none"
-    """Whose prediction makes recovery act: none, C_H of the world model, or Q_risk of a critic."""
+    """Prediction that triggers recovery: none, C_H of the world model, or Q_risk of a critic."""
     recovery: Literal["policy", "mppi", "zero"] = "policy"
-    """What acts then: the learnt recovery policy, a plan through the world model, or nothing: the
-    hand stays where it is and the gripper rests."""
+    """Recovery: the learnt recovery policy, a plan through the world model, or the zero action,
+    which stops the hand."""
     constraint: Literal["none", "lagrangian", "p3o", "cpo"] = "none"
-    """What keeps the failure-episode rate below `constraint.limit`: nothing, a multiplier, an exact
+    """Means to keep the failure-episode rate below `constraint.limit`: none, a multiplier, an exact
     penalty, or a trust region cut by the constraint."""
 
     @property
     def gated(self) -> bool:
-        """Whether anything may act in the task policy's place."""
+        """Whether a gate may replace the task policy's action."""
         return self.gate != "none"
 
     @property
@@ -34,7 +34,7 @@ class Method:
         return self.constraint != "none"
 
     def reads(self, group: str) -> bool:
-        """Whether a group of settings (a field of FarlConfig) can change the method's numbers."""
+        """Whether a group of settings (a field of FarlConfig) can change this method's numbers."""
         owners = {
             "safety": self.gated,
             "adaptation": self.gate == "world_model",
@@ -62,15 +62,15 @@ MAIN = (BASELINE, OURS)
 """The paper's main comparison."""
 
 RIVALS = ("simple_critic", "mppi")
-"""The paper's ablations: another way to see failures ahead, another way to recover."""
+"""The paper's ablations: another gate, another recovery."""
 
 
 def find_method(name: str) -> Method:
-    """Return the method of this name.
+    """Return the method with this name.
 
     Raises:
-        SchemaError: there is none.
+        SchemaError: no method has this name.
     """
     if name not in METHODS:
-        raise SchemaError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+        raise SchemaError(f"unknown method {name!r}. Choose one of {', '.join(METHODS)}")
     return METHODS[name]

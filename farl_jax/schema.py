@@ -1,10 +1,10 @@
-"""What a value may be, declared beside its field, and one checker of it.
+"""Declared types and ranges of values, and one checker for them.
 
-Settings, command lines and the files of a run folder are declared as dataclasses and TypedDicts
-whose annotations say types and ranges: `discount: Annotated[float, Range(0, 1, high_open=True)]`.
-`check` holds any value against such a declaration. It knows numbers, strings, Literal, unions,
-lists, tuples, dictionaries, TypedDicts and dataclasses, and nothing else. What a type alone cannot
-say stands in an Annotated rule: `Range`, `Length`, `Others`, `Alike`.
+Settings, command lines and the files of a run folder are dataclasses and TypedDicts whose
+annotations give types and ranges: `discount: Annotated[float, Range(0, 1, high_open=True)]`.
+`check` compares a value with its annotation. It knows numbers, strings, Literal, unions, lists,
+tuples, dictionaries, TypedDicts and dataclasses. The rules `Range`, `Length`, `Others` and `Alike`
+say what a type cannot.
 """
 
 import dataclasses
@@ -68,23 +68,23 @@ _WHOLE = "it"
 
 
 class Checked:
-    """Mixin of a dataclass whose fields are checked whenever an instance is made.
+    """Mixin for a dataclass that checks its fields whenever an instance is made.
 
     Raises:
-        SchemaError: a field's value is not what its annotation allows.
+        SchemaError: a field's annotation does not allow its value.
     """
 
     def __post_init__(self) -> None:
-        """Check every field, but for bounds that other settings give; see `check_bounds`."""
+        """Check every field. `check_bounds` checks bounds that are other settings."""
         for name, hint in hints_of(type(self)).items():
             check(hint, getattr(self, name), f"{type(self).__name__}.{name}")
 
 
 def check(hint: Any, value: Any, name: str) -> Any:
-    """Return `value` if `hint` allows it; a dictionary becomes the dataclass that `hint` names.
+    """Return `value` if `hint` allows it. A dictionary becomes the dataclass that `hint` names.
 
-    `name` is what an error calls the value, "" for a whole file. Bounds that name a setting are
-    left to `check_bounds`.
+    Errors call the value `name`, "" for a whole file. `check_bounds` checks bounds that name a
+    setting.
 
     Raises:
         SchemaError: the type differs, a number is not finite or out of range, a field is unknown
@@ -98,7 +98,7 @@ def check(hint: Any, value: Any, name: str) -> Any:
         others = next((rule for rule in rules if isinstance(rule, Others)), None)
         checked = _check_fields(bare, value, name, others) if others else check(bare, value, name)
         for rule in rules:
-            if isinstance(rule, Range | Length | Alike):  # others may mark it for themselves
+            if isinstance(rule, Range | Length | Alike):  # other libraries add rules, too
                 rule.check(checked, name or _WHOLE)
         return checked
     if typing.is_typeddict(hint):
@@ -117,12 +117,12 @@ def check(hint: Any, value: Any, name: str) -> Any:
 
 
 def check_bounds(settings: Any) -> None:
-    """Check a tree of settings against those ranges whose bounds are other settings.
+    """Check the ranges whose bounds are other settings.
 
-    `settings` is a dataclass of groups; a bound is the dotted name of a group's field.
+    `settings` is a dataclass of groups. A bound is the dotted name of a group's field.
 
     Raises:
-        SchemaError: a setting lies beyond another one.
+        SchemaError: a setting is beyond a bound.
     """
     for group in dataclasses.fields(settings):
         own = getattr(settings, group.name)
@@ -139,7 +139,7 @@ def _referring(kind: type) -> tuple[tuple[str, Range], ...]:
 
 @functools.cache
 def hints_of(kind: type) -> dict[str, Any]:
-    """Name -> annotation, ranges included, of the fields of a dataclass or TypedDict."""
+    """Field name -> annotation, with its ranges, of a dataclass or TypedDict."""
     hints = typing.get_type_hints(kind, include_extras=True)
     if dataclasses.is_dataclass(kind):
         return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
@@ -147,13 +147,13 @@ def hints_of(kind: type) -> dict[str, Any]:
 
 
 def _unwrapped(hint: Any) -> Any:
-    """A TypedDict's annotation without what says whether the field may be left out."""
+    """A TypedDict's annotation without Required or NotRequired."""
     wrapped = typing.get_origin(hint) in (typing.Required, typing.NotRequired)
     return typing.get_args(hint)[0] if wrapped else hint
 
 
 def _is(hint: Any, origin: Any, arguments: tuple[Any, ...], value: Any) -> bool:
-    """Whether a value without parts is of a type."""
+    """Whether a value without elements has a type."""
     if origin is typing.Literal:
         return any(type(value) is type(a) and value == a for a in arguments)
     if hint is float:
@@ -173,7 +173,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_fields(kind: Any, value: Any, name: str, others: Others | None = None) -> dict[str, Any]:
-    """Check a dictionary against a dataclass (whose defaults may be left out) or TypedDict."""
+    """Check a dictionary against a dataclass or TypedDict. Fields with a default may be missing."""
     if not isinstance(value, dict):
         raise SchemaError(f"{name or _WHOLE} must be a group of fields; got {shown(value)}")
     hints, inside = hints_of(kind), f" in {name}" if name else ""
@@ -182,14 +182,14 @@ def _check_fields(kind: Any, value: Any, name: str, others: Others | None = None
     if unknown := [key for key in value if key not in hints]:
         known = ", ".join(hints)
         known = known if len(known) < 400 else f"{known[:400]}..."
-        raise SchemaError(f"unknown field {shown(unknown[0])}{inside}: known are {known}")
+        raise SchemaError(f"unknown field {shown(unknown[0])}{inside}. Known fields: {known}")
     if missing := sorted(_required(kind) - set(value)):
         raise SchemaError(f"field {missing[0]!r}{inside} is missing")
     return {key: check(hints[key], item, _dotted(name, key)) for key, item in value.items()}
 
 
 def _dotted(name: str, key: str) -> str:
-    """The name of a field; a key that is no plain word is shown as a value, so in one line."""
+    """The dotted name of a field, always on one line."""
     key = key if key.isprintable() and len(key) <= 100 else shown(key)
     return f"{name}.{key}" if name else key
 
@@ -206,9 +206,9 @@ def _required(kind: Any) -> frozenset[str]:
 
 
 def _check_union(hint: Any, options: tuple[Any, ...], value: Any, name: str) -> Any:
-    """The first option that allows the value; where one option alone has its type, that option's
+    """Check with the first option that allows the value.
 
-    error is told.
+    If exactly one option has the value's type, its error is raised.
     """
     errors = []
     for option in options:
@@ -223,7 +223,7 @@ def _check_union(hint: Any, options: tuple[Any, ...], value: Any, name: str) -> 
 
 
 def _outer(hint: Any, value: Any) -> bool:
-    """Whether a value has an annotation's outermost type, so that only its parts are wrong."""
+    """Whether a value has an annotation's outermost type, so that only its elements are wrong."""
     bare = hint
     while typing.get_origin(bare) is Annotated:
         bare = typing.get_args(bare)[0]
@@ -246,7 +246,7 @@ def _check_container(kind: Any, arguments: tuple[Any, ...], value: Any, name: st
         raise SchemaError(f"{name or _WHOLE} must be a list; got {shown(value)}")
     if kind is tuple and Ellipsis not in arguments:
         if len(value) != len(arguments):
-            raise SchemaError(f"{name} must have {len(arguments)} entries; it has {len(value)}")
+            raise SchemaError(f"{name} must have {len(arguments)} entries; got {len(value)}")
         hints = arguments
     else:
         hints = (arguments[0],) * len(value)
@@ -255,7 +255,7 @@ def _check_container(kind: Any, arguments: tuple[Any, ...], value: Any, name: st
 
 
 def rules_of(hint: Any) -> tuple[Any, ...]:
-    """The rules of an annotation, also where it is one of several options."""
+    """The rules of an annotation and of all its options."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return arguments[1:]

@@ -1,4 +1,4 @@
-"""What a type alone cannot say of a value: rules that stand in an Annotated, and checks of them."""
+"""Rules on a value beyond its type. They stand in an Annotated."""
 
 import functools
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ SINGLE_MAX = 3.4028235e38
 
 
 class SchemaError(ValueError):
-    """A value that its declaration does not allow. The message is one line: what, where, and
+    """A value that its annotation does not allow.
 
-    what would be right.
+    The message is one line: what is wrong, where, and which values are allowed.
     """
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be; None is no bound. A bound may be another setting's dotted name."""
+    """Range of a number. None is no bound. A bound may be another setting's dotted name."""
 
     low: float | str | None = None
     high: float | str | None = None
     low_open: bool = False
-    """Whether `low` itself is not allowed."""
+    """Whether `low` itself is excluded."""
     high_open: bool = False
 
     def __str__(self) -> str:
-        """The interval as mathematics writes it, for help texts: [0, 1)."""
+        """The interval for help texts: [0, 1)."""
         low = "-inf" if self.low is None else as_number(self.low)
         high = "inf" if self.high is None else as_number(self.high)
         left = "(" if self.low_open or self.low is None else "["
         return f"{left}{low}, {high}{')' if self.high_open or self.high is None else ']'}"
 
     def holds(self, value: float, low: float | None, high: float | None) -> bool:
-        """Whether `value` lies within; `low` and `high` are the bounds as numbers."""
+        """Whether `value` is in the range. `low` and `high` are the bounds as numbers."""
         above = low is None or (value > low if self.low_open else value >= low)
         return above and (high is None or (value < high if self.high_open else value <= high))
 
     def in_words(self, low: str, high: str) -> str:
-        """The range as a sentence has it after "must be"; `low` and `high` name the bounds."""
+        """The range in words, to follow "must be". `low` and `high` name the bounds."""
         if self.low is not None and self.high is not None and not (self.low_open or self.high_open):
             return f"between {low} and {high}"
         parts = []
@@ -50,7 +50,7 @@ class Range:
         return " and ".join(parts)
 
     def check(self, value: Any, name: str, settings: Any = None) -> None:
-        """Refuse a number beyond; a bound that is a name counts only where `settings` has it."""
+        """Refuse a number out of range. Without `settings`, bounds by name are not checked."""
         if value is None:
             return
         named = [isinstance(bound, str) for bound in (self.low, self.high)]
@@ -74,26 +74,26 @@ class Range:
 
 @dataclass(frozen=True)
 class Length:
-    """How many elements a list or text must have, and whether all must differ."""
+    """Number of elements of a list or text, and whether all must differ."""
 
     least: int
     distinct: bool = False
     most: int | None = None
 
     def check(self, value: Any, name: str) -> None:
-        """Refuse what is too short, too long, or holds something twice."""
+        """Refuse a value that is too short, too long, or has an entry twice."""
         what = "characters" if isinstance(value, str) else "entries"
         if len(value) < self.least:
-            raise SchemaError(f"{name} must have at least {self.least} {what}; it has {len(value)}")
+            raise SchemaError(f"{name} must have at least {self.least} {what}; got {len(value)}")
         if self.most is not None and len(value) > self.most:
-            raise SchemaError(f"{name} must have at most {self.most} {what}; it has {len(value)}")
+            raise SchemaError(f"{name} must have at most {self.most} {what}; got {len(value)}")
         if self.distinct and len(set(value)) < len(value):
-            raise SchemaError(f"{name} must have each entry once; got {shown(value)}")
+            raise SchemaError(f"{name} must not have an entry twice; got {shown(value)}")
 
 
 @dataclass(frozen=True)
 class Others:
-    """What a TypedDict holds besides its declared fields: names with `mark` in them, one kind."""
+    """Further fields of a TypedDict: names that contain `mark`, all of one kind."""
 
     kind: Any
     mark: str = ""
@@ -101,7 +101,7 @@ class Others:
 
 @dataclass(frozen=True)
 class Alike:
-    """Fields of a TypedDict whose lists must be of one length: the columns of a table."""
+    """Fields of a TypedDict whose lists must have one length: the columns of a table."""
 
     names: tuple[str, ...]
 
@@ -110,7 +110,7 @@ class Alike:
         lengths = {key: len(value[key]) for key in self.names}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-            raise SchemaError(f"{name} must have lists of one length, but {told}")
+            raise SchemaError(f"{name} must have lists of one length; {told}")
 
 
 Count = Annotated[int, Range(1)]
@@ -122,15 +122,15 @@ Fraction = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
 Rate = Annotated[float, Range(0, 1, low_open=True)]
 Discount = Annotated[float, Range(0, 1, high_open=True)]
 Seed = Annotated[int, Range(0, 2**32, high_open=True)]
-"""JAX's keys have 32 bits: a larger seed would be the silent twin of a smaller one."""
+"""JAX's keys have 32 bits. A larger seed would give the numbers of a smaller one."""
 Single = Annotated[float, Range(-SINGLE_MAX, SINGLE_MAX)]
-"""A measured number. Measurements have 32 bits; sums of what lies beyond would overflow."""
+"""A measured number of 32 bits. Sums of larger ones would overflow."""
 Amount = Annotated[float, Range(0, SINGLE_MAX)]
-"""A measured number that cannot be negative: seconds, or a mean of counts."""
+"""A measured number that is not negative, such as seconds or a mean of counts."""
 Name = Annotated[str, Length(1, most=200)]
-"""A short text, as figures and tables have room for."""
+"""A text short enough for figures and tables."""
 
 
 def _value_of(name: str, settings: Any) -> Any:
-    """A setting by its dotted name; None where there are no settings to ask."""
+    """A setting by its dotted name. None without settings."""
     return None if settings is None else functools.reduce(getattr, name.split("."), settings)

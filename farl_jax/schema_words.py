@@ -1,4 +1,4 @@
-"""Declarations and values as people read them: in the errors and help texts of `schema`."""
+"""Annotations and values in words, for the errors and help texts of `schema`."""
 
 import dataclasses
 import reprlib
@@ -24,7 +24,7 @@ _NAMES = {
 
 
 def describe(hint: Any) -> str:
-    """What a value of this annotation is, in words: "a whole number or none"."""
+    """An annotation in words, for example "a whole number or none"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return describe(arguments[0])
@@ -38,7 +38,7 @@ def describe(hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: short, and as JSON would write it."""
+    """A value for an error message: short, and as in JSON."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     parts = isinstance(value, list | tuple | dict)
@@ -47,12 +47,12 @@ def shown(value: Any) -> str:
 
 
 def as_number(value: Any) -> str:
-    """A bound as people write it: 4294967296, not 4294967296.0."""
+    """A bound as text: 4294967296, not 4294967296.0."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def has_fields(hint: Any) -> bool:
-    """Whether an annotation declares fields by name: a TypedDict or a dataclass."""
+    """Whether an annotation is a TypedDict or a dataclass."""
     return typing.is_typeddict(hint) or dataclasses.is_dataclass(hint)
 
 

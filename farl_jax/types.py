@@ -1,4 +1,4 @@
-"""The few typed records that travel between the parts. Axes: T time, N environments, E ensemble."""
+"""Typed records that all parts share. Axes: T time, N environments, E ensemble."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -10,10 +10,11 @@ Params = Mapping[str, Any]
 
 
 class BatchedEnv(Protocol):
-    """N environments that reset themselves. States are typed records with at least the fields
+    """N environments that reset themselves.
 
-    obs, reward, base_reward, success, failure, failure_margin, terminated, truncated, diverged,
-    step_count, failing_steps, episode_return, object_start, goal and physics, batched on axis 0.
+    A state is a typed record, batched on axis 0, with at least the fields obs, reward, base_reward,
+    success, failure, failure_margin, terminated, truncated, diverged, step_count, failing_steps,
+    episode_return, object_start, goal and physics.
     """
 
     num_envs: int
@@ -29,35 +30,35 @@ class BatchedEnv(Protocol):
     compiler_options: Mapping[str, bool]
 
     def reset(self, key: jax.Array) -> Any:
-        """Fresh episodes in all environments: State [N]."""
+        """Start an episode in each environment: State [N]."""
         ...
 
     def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, Any]:
-        """(state to go on from, true outcome of this step); they differ where an episode ended."""
+        """Return (next state, outcome of this step). They differ where an episode ended."""
         ...
 
     def recovery(self, obs: jax.Array) -> jax.Array:
-        """What the demonstrator of recovery would do: obs [N, D] -> action [N, A], not clipped."""
+        """Action of the scripted recovery controller: obs [N, D] -> [N, A], not clipped."""
         ...
 
 
 @struct.dataclass
 class Decision:
-    """What a controller chose, and why. Fields [..., ] are batched like the observation."""
+    """A controller's choice and its reasons. Fields [...] are batched like the observation."""
 
     action: jax.Array  # [..., A] executed (before the environment clips it)
     log_prob: jax.Array  # [...] log density of `action` under the task policy
-    task_action: jax.Array  # [..., A] what the task policy wanted
+    task_action: jax.Array  # [..., A] the task policy's action
     task_log_prob: jax.Array  # [...] its log density
     intervened: jax.Array  # [...] bool, the recovery policy acted
     risky: jax.Array  # [...] bool, the gate judged `task_action` too risky
     horizon_cost: jax.Array  # [...] C_H that the gate saw, 0 without a gate
-    alarm: jax.Array  # [...] i32 what the gate has done lately, an index of `gate.ALARMS`
+    alarm: jax.Array  # [...] i32 the gate's recent state, an index of `gate.ALARMS`
 
 
 @struct.dataclass
 class Transition:
-    """One environment step, [T, N] when it comes from a rollout."""
+    """One environment step; [T, N] in a rollout."""
 
     obs: jax.Array  # [..., D]
     decision: Decision
@@ -71,7 +72,7 @@ class Transition:
     next_obs: jax.Array  # [..., D] true next observation, before any reset
     margin: jax.Array  # [...] m to failure before the step
     next_margin: jax.Array  # [...] m to failure after it
-    episode_return: jax.Array  # [...] sum of rewards of the episode up to this step
+    episode_return: jax.Array  # [...] sum of the episode's rewards, this step included
     failing_steps: jax.Array  # [...] failing steps of the episode up to this step
     step_count: jax.Array  # [...] steps of the episode up to this step
 
@@ -94,4 +95,4 @@ class Normalizer:
 
 
 Controller = Callable[[Any, Any, jax.Array], tuple[Any, Decision]]
-"""(memory, State [N], key) -> (memory, Decision [N]); resets its memory where step_count is 0."""
+"""(memory, State [N], key) -> (memory, Decision [N]). Memory is reset where step_count is 0."""

@@ -142,3 +142,38 @@ def test_files_and_functions_stay_short(path):
 @EVERYWHERE
 def test_every_file_says_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+CHECKED = ("data", "measure", "nn", "offline", "updates")
+"""Parts of farl_jax whose public functions check the shapes of their arrays."""
+UNCHECKED = {
+    "entropy": "one array of any shape",
+    "expectile_loss": "one array of any shape",
+    "normalized_return": "one array of any shape",
+    "num_episodes": "one array of any length",
+    "pad_to_power_of_two": "one array of any shape",
+    "plain_decision": "one array of any shape",
+}
+ARRAYS = ("jax.Array", "np.ndarray", "Margin", "Transition")
+PPO = ROOT / "farl_jax" / "updates" / "ppo.py"
+
+
+def array_functions(path: pathlib.Path) -> dict[str, bool]:
+    """Public functions that take arrays, keys aside -> whether they call chex."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name[0] != "_":
+            given = [a for a in (*node.args.args, *node.args.kwonlyargs) if a.arg != "key"]
+            kinds = {ast.unparse(a.annotation).removesuffix(" | None") for a in given}
+            if kinds & set(ARRAYS):
+                calls = [ast.unparse(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)]
+                found[node.name] = any(name.startswith("chex.") for name in calls)
+    return found
+
+
+@pytest.mark.parametrize("part", CHECKED)
+def test_public_functions_check_the_shapes_of_their_arrays(part):
+    paths = sorted((ROOT / "farl_jax" / part).glob("*.py"))
+    found = {k: v for path in paths if path != PPO for k, v in array_functions(path).items()}
+    assert len(found) >= 3
+    assert {name for name, checks in found.items() if not checks} <= UNCHECKED.keys()

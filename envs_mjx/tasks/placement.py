@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from envs_mjx.errors import EnvError
 from envs_mjx.geometry import norm
+from envs_mjx.robots.robot import Robot
+from envs_mjx.robots.sawyer import SAWYER
 from envs_mjx.tasks.task import Episode, Readings
 
 Range = tuple[float, float]
@@ -66,6 +68,7 @@ class TableTask:
     episode_limit: int = 250
     """Steps (half of MetaWorld's 500; the films' episodes are no longer)."""
 
+    robot: ClassVar[Robot] = SAWYER
     hand_start: ClassVar[tuple[float, float, float]] = (0.0, 0.6, 0.2)
     hand_low: ClassVar[tuple[float, float, float]] = (-0.5, 0.40, 0.05)
     hand_high: ClassVar[tuple[float, float, float]] = (0.5, 1.0, 0.5)

@@ -1,23 +1,15 @@
 """What a task must offer to become an environment. One file per task implements this."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import mujoco
 
+from envs_mjx.core import PhysicsState
 from envs_mjx.physics.scene import SceneParts
+from envs_mjx.robots.robot import Readings, Robot
 
-
-class Readings(NamedTuple):
-    """What the sensors say after a step, in world coordinates."""
-
-    tcp: jax.Array  # [3] m, halfway between the finger tips
-    hand: jax.Array  # [3] m
-    claws: jax.Array  # [2, 3] m, right and left
-    pads: jax.Array  # [2, 3] m, right and left
-    object_pos: jax.Array  # [3] m
-    object_quat: jax.Array  # [4] scalar last, largest component positive (MetaWorld's)
-    extra: dict[str, jax.Array]  # readings of the sensors that the task added, by name
+__all__ = ["Disturbed", "Episode", "Readings", "Task"]
 
 
 class Episode(NamedTuple):
@@ -32,7 +24,8 @@ class Task(Protocol):
     """A scene, a reward, a success, a failure and scripted controllers, all pure."""
 
     name: str
-    scene_file: str  # MJCF file in MetaWorld's folder
+    robot: Robot  # who does it
+    scene_file: str  # which of the robot's scenes, for the Sawyer a file in MetaWorld's folder
     scene_parts: SceneParts  # what the file calls its parts, and which of them collide
     episode_limit: int  # steps
     hand_start: tuple[float, float, float]  # m, where the hand settles before each episode
@@ -84,4 +77,19 @@ class Task(Protocol):
 
     def recovery(self, obs: jax.Array) -> jax.Array:
         """Map an observation to an action that moves away from danger."""
+        ...
+
+
+@runtime_checkable
+class Disturbed(Protocol):
+    """What a task has besides in which something moves by itself, at random."""
+
+    def enter(
+        self, physics: PhysicsState, key: jax.Array
+    ) -> tuple[PhysicsState, dict[str, jax.Array]]:
+        """Put what moves into a fresh episode; return its sensors' readings by name, too."""
+        ...
+
+    def disturb(self, physics: PhysicsState, key: jax.Array) -> PhysicsState:
+        """Move it on, before a step."""
         ...

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from envs_mjx import TASKS, BatchEnv, EnvError, make
+from envs_mjx import BatchEnv, EnvError, make, tasks_named
 from experiments.errors import UserError
 from experiments.figures.bench import throughput_figure
 from experiments.figures.decoration import decoration
@@ -37,7 +37,7 @@ def run(
     figure: Path | None = None,
     metaworld: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure one task, or `all`, on every backend at every batch size.
+    """Measure one task, a suite or `all`, on every backend at every batch size.
 
     `metaworld` is a Python that has MetaWorld's own environments: they are measured in the same
     run, by tests/oracle/bench_metaworld.py. `out` is a JSON file, `figure` a picture.
@@ -47,7 +47,7 @@ def run(
     cannot run here is said and passed over.
     """
     rows = []
-    names = tuple(TASKS) if task == "all" else (task,)
+    names = tasks_named(task)
     for name in names:
         make(name)  # refuses an unknown task before anything is measured
     check_output("--figure", figure, FIGURES)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from envs_mjx import TASKS, BatchEnv, make, render
+from envs_mjx import BatchEnv, make, render, tasks_named
+from envs_mjx.film import contact_sheet
 from experiments.bench.tasks import MakeController, start_careless, start_expert
 from experiments.errors import UserError
 from experiments.process.outputs import check_output
@@ -18,12 +19,12 @@ from farl_jax.measure.evaluate import first_episodes
 ENVS = 64
 
 
-def draw(path: Path, tasks: tuple[str, ...], console: Console) -> None:
-    """Write a contact sheet with one row of four frames for each task."""
+def draw(path: Path, task: str, console: Console) -> None:
+    """Write a contact sheet: a row of four frames for each task that `task` stands for."""
     check_output("--sheet", path, (".png",))
     render.find_gl()  # without it, nothing below is worth the time
-    rows = [_row(make(name, "native")) for name in tasks or tuple(TASKS)]
-    render.contact_sheet(path, np.concatenate(rows), columns=4)
+    rows = [_row(make(name, "native")) for name in tasks_named(task)]
+    contact_sheet(path, np.concatenate(rows), columns=4)
     console.print(f"sheet: {path}", highlight=False, soft_wrap=True)
 
 

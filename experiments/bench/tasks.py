@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from envs_mjx import TASKS, BatchEnv, make, task_class
+from envs_mjx import BatchEnv, make, task_class, tasks_named
 from experiments.known import shown
 from experiments.phases.demos import careless_then_recover, first_runs, new_watch, noisy_expert
 from experiments.process.machine import describe_environment
@@ -28,8 +28,8 @@ takeover: takeover, recovered, takeover_failed [N] bool."""
 
 
 def run(task: str, episodes: int, out: Path | None, console: Console) -> list[dict[str, Any]]:
-    """Measure one task, or `all`; prints a line each and writes `out`, a JSON file."""
-    names = tuple(TASKS) if task == "all" else (task,)
+    """Measure one task, a suite or `all`; prints a line each and writes `out`, a JSON file."""
+    names = tasks_named(task)
     for name in names:
         task_class(name)  # refuses an unknown one before anything is measured
     check_output("--out", out)

@@ -61,9 +61,9 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
 
     A row that cannot be measured here is said and passed over.
     """
-    from envs_mjx import TASKS, task_class
+    from envs_mjx import task_class, tasks_named
 
-    tasks = tuple(TASKS) if args.task == "all" else (args.task,)
+    tasks = tasks_named(args.task)
     for task in tasks:
         task_class(task)  # refuses an unknown one; to make it would start JAX beside the workers
     check_output("--figure", args.figure, FIGURES)

@@ -1,4 +1,4 @@
-"""Figures of speed: env steps per second, and where the time of the online loop goes."""
+"""Figures of speed: env steps per second, and the parts of the online loop's time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,12 +46,12 @@ def throughput_figure(
 
 @own_defaults()
 def shares_figure(path: Path, rows: Sequence[Row], names: Sequence[str], command: str) -> Path:
-    """Draw what share of the time each part takes, one bar for each row, stacked.
+    """Draw each part's share of the time, as one stacked bar per row.
 
     Args:
         path: the picture to write.
         rows: of `bench_train.run`, with `shares` by part.
-        names: parts from left to right. What is below 0 is left out.
+        names: parts from left to right. Parts below 0 are left out.
         command: for the footer.
     """
     figure = new_figure(9.0, 1.8 + 0.45 * len(rows))

@@ -1,4 +1,4 @@
-"""Films and figures beside a command's work: whatever becomes of them, the work is done."""
+"""Films and figures whose failure does not end a command."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from experiments.process.console import warn
 
 @contextmanager
 def decoration(what: str, way: str) -> Iterator[None]:
-    """Turn an error of the body into one warning: there is no `what`, why, and the `way` to get it.
+    """Turn an error of the body into one warning: no `what`, the reason, and the `way` to get it.
 
-    Only a signal ends the work here, too.
+    A signal still ends the command.
     """
     try:
         yield

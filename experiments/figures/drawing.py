@@ -1,6 +1,6 @@
-"""The one place that draws with matplotlib: its own defaults, plain text, no display, no pyplot.
+"""The only module that uses matplotlib: its own defaults, plain text, no display, no pyplot.
 
-What the user has set for matplotlib, in files or in variables, changes no figure and ends none.
+The user's settings of matplotlib, in files or variables, do not change a figure.
 """
 
 import functools
@@ -23,9 +23,9 @@ _FILE, _DATA = "matplotlibrc", "mpl-data"
 
 @contextmanager
 def own_defaults() -> Iterator[None]:
-    """Draw here under matplotlib's defaults; afterwards the user's settings are there again.
+    """Draw with matplotlib's defaults in this context, then restore the user's settings.
 
-    It also serves as a decorator.
+    It can be a decorator.
     """
     matplotlib, log = _matplotlib(), logging.getLogger("matplotlib")
     level, kept = log.level, ("backend", "interactive")
@@ -43,10 +43,9 @@ def own_defaults() -> Iterator[None]:
 
 @functools.cache
 def _matplotlib() -> ModuleType:
-    """The package, imported without the user's settings: a bad one would end the import.
+    """Import matplotlib without the user's settings, because a bad one would end the import.
 
-    Files of settings are hidden one by one: nothing else keeps matplotlib from the one that lies in
-    the current folder.
+    Settings files are hidden one by one. There is no other way to ignore one in the current folder.
     """
     if "matplotlib" in sys.modules:
         return sys.modules["matplotlib"]
@@ -80,10 +79,10 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save(figure: Any, path: Path, formulas: Collection[Any] = (), **options: Any) -> Path:
-    """Write the picture, whose suffix chooses its format; returns `path`.
+    """Write the figure in the format of its suffix, and return `path`.
 
-    All text is printed as it is, as names of folders with dollar signs need it, but for `formulas`
-    and the powers of logarithmic axes. `options` are those of `Figure.savefig`.
+    Text is not parsed as a formula, because folder names may have dollar signs. The exceptions are
+    `formulas` and the powers of logarithmic axes. `options` are those of `Figure.savefig`.
     """
     write_plainly(figure, formulas)
     picture = io.BytesIO()
@@ -95,7 +94,7 @@ def save(figure: Any, path: Path, formulas: Collection[Any] = (), **options: Any
 
 
 def write_plainly(figure: Any, formulas: Collection[Any] = ()) -> None:
-    """Make no text of the figure a formula but `formulas` and the powers of logarithmic axes."""
+    """Parse no text as a formula, except `formulas` and the powers of logarithmic axes."""
     from matplotlib.text import Text
     from matplotlib.ticker import LogFormatter
 

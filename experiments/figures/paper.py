@@ -1,7 +1,7 @@
 """The paper's figures beside ours: failure episodes, and return before and after fine-tuning.
 
-One row of panels a task, one line a method: the paper's numbers left, ours right on an axis of its
-own, each seed a small dot and the 95 % bootstrap interval of the mean over seeds a bar.
+Each task has a row of two panels: left the paper's numbers, right ours on their own axis. Each
+method is a line. Dots are seeds, bars 95 % bootstrap intervals of the mean over seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ PAPER = Path(__file__).with_name("paper_numbers.json")
 
 
 def read_paper() -> dict[str, Any]:
-    """Return the paper's numbers; see `experiments.runs.records.Paper`."""
+    """Return the paper's numbers. See `experiments.runs.records.Paper`."""
     return json_files.read(PAPER, Paper)
 
 
@@ -56,7 +56,7 @@ def returns_figure(
     command: str,
     heading: str = "Return before (hollow) and after fine-tuning (filled)",
 ) -> Any:
-    """From the return before to the return after fine-tuning, per task and method."""
+    """Lines from the return before to the return after fine-tuning, per task and method."""
     theirs = paper["normalized_return"]
     figure, panels = _panels(by_task, theirs)
     for task, (left, right, keys) in panels.items():
@@ -94,7 +94,7 @@ def _panels(by_task: ByTask, theirs: Mapping[str, Any]) -> tuple[Any, dict[str, 
 
 
 def _interval(axis: Any, y: float, seeds: Sequence[float]) -> None:
-    """95 % of the mean over seeds, and a dot for each."""
+    """Draw the 95 % interval of the mean over seeds, and a dot per seed."""
     low, high = bootstrap_interval(seeds)
     if len(seeds) > 1:
         look = {"color": "black", "linewidth": 1.1, "marker": "|", "markersize": 7}
@@ -114,7 +114,7 @@ def _change(axis: Any, y: float, key: str, first: float, last: float) -> None:
 
 
 def _bar(axis: Any, y: float, key: str, seeds: Sequence[float], base: float | None) -> None:
-    """The mean as a bar, its number, and how much it differs from `base`, the baseline's mean."""
+    """Draw the mean as a bar, with its number and its change against the baseline, `base`."""
     mean = float(np.mean(seeds))
     axis.barh(y, mean, 0.62, color=look(key)["color"])
     change = f"  ({100 * (mean / base - 1):+.0f} %)" if base and key != BASELINE else ""
@@ -141,7 +141,7 @@ def _finish(
 
 
 def _budget(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Seeds and steps behind our bars; several counts where methods differ."""
+    """Numbers of seeds and steps of our bars."""
     seeds = sorted({len(rows) for rows in methods.values() if rows})
     steps = sorted({row["online_steps"] for rows in methods.values() for row in rows})
     count = "/".join(str(n) for n in seeds)

@@ -1,4 +1,4 @@
-"""The figures: failures and return against online steps; a diagnosis. Drawn without a display."""
+"""Figures of runs: learning curves, diagnosis, horizon study."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def comparison_figure(
     """Draw cumulative failure episodes and normalised return, both against online steps.
 
     Args:
-        path: the picture to write; its suffix chooses the format.
+        path: of the figure. Its suffix chooses the format.
         rows_by_method: by name of `METHODS`, `online` rows of metrics.jsonl: `step`, and any of
             `failure_episodes` (cumulative), `eval_return`, `rollout_return` (0 random, 100 expert;
             missing or null where not measured). An optional `seed` tells several runs apart.
@@ -81,13 +81,13 @@ def comparison_figure(
 def diagnosis_figure(
     path: Path, reports: Mapping[str, Row], max_risk: float, title: str, command: str
 ) -> Path:
-    """Draw what `farl diagnose` found: foresight, recall and precision, reliability, decoder error.
+    """Draw a diagnosis: AUROC, recall against trigger rate, reliability, decoder error.
 
     Args:
         path: the picture to write.
-        reports: by pair of policy and model, the rows of `run_diagnose`.
-        max_risk: eps_safe in use, a mark on each curve.
-        title, command: above the panels, and in the footer.
+        reports: by pair of policy and model, from `studies.diagnose`.
+        max_risk: eps_safe in use, marked on each curve.
+        title, command: for the heading and the footer.
     """
     figure = new_figure(11.0, 7.6)
     (foresight, gate), (reliability, decoder) = figure.subplots(2, 2)
@@ -119,12 +119,12 @@ def diagnosis_figure(
 
 @own_defaults()
 def horizon_figure(path: Path, report: Row) -> Path:
-    """Draw what `farl sweep horizon` found, all against H but the recall by lead time.
+    """Draw a horizon study: five panels against H, and recall by lead time.
 
     Args:
         path: the picture to write.
-        report: of `run_horizon.study`. Colours are trigger rates (by lead time: horizons), line
-            styles gamma_risk. Grey: H that the failure head was not trained for.
+        report: of `studies.horizon`. Colours are trigger rates (by lead time: horizons), line
+            styles gamma_risk. Grey: H beyond the failure head's training.
     """
     figure = new_figure(13.0, 7.6)
     panels = figure.subplots(2, 3).ravel()
@@ -183,9 +183,9 @@ def _draw_by_horizon(axis: Any, report: Row, part: str, name: str) -> None:
 
 
 def _draw_by_lead(axis: Any, report: Row) -> Any:
-    """Recall against lead time, a line for each horizon, at the middle rate and last gamma_risk.
+    """Recall against lead time, one line per horizon, at the middle rate and last gamma_risk.
 
-    Returns the title, which holds a formula.
+    Returns the title, which has a formula.
     """
     rows = report["rows"]
     rates, gammas = (list(dict.fromkeys(r[k] for r in rows)) for k in ("target_rate", "gamma_risk"))

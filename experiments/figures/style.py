@@ -13,7 +13,7 @@ from farl_jax.methods import METHODS
 
 Row = Mapping[str, Any]
 ByTask = Mapping[str, Mapping[str, Sequence[Row]]]
-"""task -> key -> rows by seed. A key is a method's name, with what sets it apart after a space."""
+"""task -> key -> rows by seed. A key is a method, then its distinguishing settings."""
 
 GREY = "#5c5c5c"
 COLORS = {
@@ -26,7 +26,7 @@ COLORS = {
     "mppi": "#332288",
     "no_recovery": "#999999",
 }
-"""Okabe and Ito's palette, told apart with any colour vision, and two more."""
+"""Okabe and Ito's palette, safe for any colour vision, and two more colours."""
 PALETTE = tuple(COLORS.values())
 """The same colours for lines that are not methods."""
 STYLES = ("-", "--", "-.", ":")
@@ -44,20 +44,20 @@ def look(key: str) -> dict[str, str]:
 
 
 def line_look(index: int) -> dict[str, str]:
-    """Colour and line style of the n-th line that is no method: no two alike."""
+    """Colour and line style of the n-th line that is no method, all different."""
     style = STYLES[(index + index // len(STYLES)) % len(STYLES)]
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": style}
 
 
 def title_of(key: str) -> str:
-    """What a key is called: its method's title, or name without one, then what sets it apart."""
+    """Title of a key: its method's title or name, then its distinguishing settings."""
     method, _, rest = key.partition(" ")
     name = METHODS[method].title if method in METHODS else method
     return f"{name}, {rest}" if rest else name
 
 
 def in_order(keys: Iterable[str]) -> list[str]:
-    """Keys in the order of `METHODS`, methods that it does not know last."""
+    """Keys in the order of `METHODS`, with unknown methods last."""
     known = list(METHODS)
     place = lambda method: known.index(method) if method in known else len(known)
     return sorted(keys, key=lambda key: (place(key.split(" ")[0]), key))
@@ -65,29 +65,29 @@ def in_order(keys: Iterable[str]) -> list[str]:
 
 @own_defaults()
 def save(figure: Any, folder: Path, name: str) -> Path:
-    """Write `<folder>/<name>.png` and `.pdf`, the same bytes for a figure; the PNG's path."""
+    """Write `<folder>/<name>.png` and `.pdf` reproducibly, and return the PNG's path."""
     drawing.write_plainly(figure)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it is laid out; once is enough for both files
+    figure.set_layout_engine("none")  # one layout for both files
     drawing.save(figure, folder / f"{name}.pdf", metadata={"CreationDate": None})
     return drawing.save(figure, folder / f"{name}.png")
 
 
 def footer(figure: Any, command: str) -> None:
-    """The command that made the numbers, small, below all panels."""
+    """Write the command that made the numbers below all panels."""
     width = int(14 * figure.get_figwidth())
     figure.supxlabel("\n".join(textwrap.wrap(command, width)), fontsize=7, color=GREY)
 
 
 def series(rows: Sequence[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [P] and values [P] of the rows where `name` was measured, by step."""
+    """Steps [P] and values [P] of the rows with `name`, by step."""
     points = sorted((row["step"], row[name]) for row in rows if row.get(name) is not None)
     steps, values = zip(*points, strict=True) if points else ((), ())
     return np.array(steps, float), np.array(values, float)
 
 
 def from_zero(series: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """A count begins at 0 before the first step."""
+    """A count, with 0 before the first step."""
     steps, values = series
     if not len(steps) or steps[0] <= 0:
         return series
@@ -97,7 +97,7 @@ def from_zero(series: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.nda
 def _mean(
     runs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over runs, interpolated to the steps of any, over the range that all cover."""
+    """Mean over runs, interpolated to all their steps in the range that all cover."""
     runs = [run for run in runs if len(run[0])]
     low, high = max(s[0] for s, _ in runs), min(s[-1] for s, _ in runs)
     grid = np.unique(np.concatenate([steps for steps, _ in runs]))
@@ -108,7 +108,7 @@ def _mean(
 def draw_lines(
     axis: Any, runs: Sequence[tuple[np.ndarray, np.ndarray]], look: Mapping[str, Any], label: str
 ) -> None:
-    """Each seed thin, their mean thick where all of them were measured."""
+    """Draw each seed as a thin line, and their mean as a thick one."""
     runs = [run for run in runs if len(run[0])]
     if len(runs) > 1:
         for steps, values in runs:
@@ -120,7 +120,7 @@ def draw_lines(
 
 
 def dress(axis: Any, title: str, xlabel: str, ylabel: str) -> Any:
-    """Title, labels and a quiet grid; returns the title."""
+    """Set title, labels and a light grid, and return the title."""
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.grid(True, color="#e4e4e4", linewidth=0.8)

@@ -1,1 +1,1 @@
-"""The phases of a run: demonstrations, offline, online, and how policies are judged."""
+"""The phases of a run: demonstrations, offline, online, evaluation."""

@@ -1,7 +1,8 @@
-"""Demonstrations of three kinds, all by scripted controllers in the environment.
+"""Demonstrations of three kinds, collected with scripted controllers.
 
 task: the expert with action noise, weak on purpose. failure: careless operators and a very noisy
-expert. recovery: a careless operator gets the object near failure, then recovery acts.
+expert. recovery: a careless operator moves the object near failure, then the recovery controller
+acts.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,21 +24,21 @@ from farl_jax.types import Controller, Decision, Transition
 
 MAX_ROLLS = 100
 SHRINKING = 5e-4
-"""m a step: a margin that sinks slower than this is at rest."""
+"""m per step: a margin that shrinks more slowly counts as constant."""
 
 Roll = Callable[[jax.Array, jax.Array], Transition]
-"""(what varies between uses, key) -> one rollout [T, N] from reset, T the episode limit."""
+"""(noise or danger margin, key) -> one rollout [T, N] from reset, T the episode limit."""
 
 
 class Watch(NamedTuple):
-    """What `careless_then_recover` remembers of N environments."""
+    """Memory of `careless_then_recover` for N environments."""
 
-    recovering: jax.Array  # [N] i32 steps of the recovery under way, 0 while careless
+    recovering: jax.Array  # [N] i32 steps of the present recovery, 0 while careless
     margin: jax.Array  # [N] m, one step ago
 
 
 def new_watch(size: int) -> Watch:
-    """The memory of `size` environments that have seen nothing."""
+    """The first memory of `size` environments."""
     return Watch(jnp.zeros(size, jnp.int32), jnp.zeros(size))
 
 
@@ -55,12 +56,12 @@ def noisy_expert(env: Any, noise: jax.Array) -> Controller:
 def careless_then_recover(
     env: Any, traits: Any, danger_margin: jax.Array, config: DemosConfig
 ) -> Controller:
-    """Careless until a shrinking margin is foreseen below `danger_margin`, then recovery.
+    """Careless until a shrinking margin is predicted below `danger_margin`, then recovery.
 
-    The recovery lasts until the safe margin is foreseen or `recovery_length` steps; its steps carry
-    `intervened`. Its memory begins as `new_watch(N)`. Noise disturbs what recovery intends, from
-    none in the first environment to `recovery_noise` in the last: a clone of it then also knows
-    the way back from its own errors (DART, Laskey et al. 2017).
+    Recovery ends when the safe margin is predicted, or after `recovery_length` steps. Its steps
+    have `intervened` set. Memory starts as `new_watch(N)`. Noise is added to recovery actions, from
+    none in the first environment to `recovery_noise` in the last, so that a clone also learns to
+    correct its own errors (DART, Laskey et al. 2017).
 
     Args:
         env: the single environment.
@@ -92,10 +93,10 @@ def careless_then_recover(
 
 
 def make_rolls(env: Any, config: DemosConfig) -> tuple[Roll, Roll]:
-    """Two compiled rollouts of N = `num_envs`, by their first argument.
+    """Build two compiled rollouts of N = `num_envs`: of the expert, and of careless operators.
 
-    Expert: the noise [N]. Careless: the danger margin [] m; its operators are drawn anew from the
-    key for each rollout.
+    Their first argument is the noise [N], or the danger margin [] m. Each rollout draws new
+    operators from its key.
     """
     batch, size = BatchEnv(env, config.num_envs), config.num_envs
 
@@ -120,10 +121,10 @@ def make_rolls(env: Any, config: DemosConfig) -> tuple[Roll, Roll]:
 def collect(
     env: Any, config: DemosConfig, key: jax.Array
 ) -> dict[str, tuple[Dataset, dict[str, float]]]:
-    """All three kinds: name -> (dataset, counts for the metadata)."""
+    """Collect all three kinds: name -> (dataset, counts for the metadata)."""
     key_task, key_careless, key_noisy, key_recovery = jax.random.split(key, 4)
     expert, careless = make_rolls(env, config)
-    weak = jnp.full(config.num_envs, config.task_noise, jnp.float32)  # typed: one program for both
+    weak = jnp.full(config.num_envs, config.task_noise, jnp.float32)  # typed as `wild` is
     wild = jnp.linspace(0.3, 1.0, config.num_envs)
     never, danger = jnp.float32(-jnp.inf), jnp.float32(resolve_margins(config, env).danger_margin)
     half = config.failure_episodes // 2
@@ -142,7 +143,7 @@ def collect(
 
 
 def _gather(part_of: Callable[[jax.Array], Dataset], key: jax.Array, episodes: int) -> Dataset:
-    """Parts until `episodes` episodes are in; the first ones in order of collection are kept."""
+    """Collect parts until there are `episodes` episodes, and keep the first ones."""
     parts: list[Dataset] = []
     for _ in range(MAX_ROLLS):
         key, key_roll = jax.random.split(key)
@@ -151,7 +152,7 @@ def _gather(part_of: Callable[[jax.Array], Dataset], key: jax.Array, episodes: i
             return dataset.select_episodes(dataset.concatenate(*parts), np.arange(episodes))
     found = sum(dataset.num_episodes(part) for part in parts)
     raise dataset.DatasetError(
-        f"only {found} of {episodes} demonstrations after {MAX_ROLLS} rollouts: ask for fewer"
+        f"only {found} of {episodes} demonstrations after {MAX_ROLLS} rollouts; ask for fewer"
     )
 
 
@@ -162,9 +163,9 @@ def _complete(steps: Transition) -> Dataset:
 
 
 def _recoveries(steps: Transition) -> Dataset:
-    """The steps of each environment's first recovery, an episode each.
+    """The steps of each environment's first recovery, as one episode each.
 
-    Later ones are mostly short: the careless operator does again at once what was just undone.
+    Later recoveries are mostly short, because the careless operator repeats the same error.
     """
     return dataset.from_rollout(steps, keep=first_runs(np.asarray(steps.decision.intervened)))
 
@@ -187,9 +188,9 @@ def _describe(data: Dataset) -> dict[str, float]:
 def write(
     folder: Path, env: Any, config: DemosConfig, key: jax.Array, about: Mapping[str, Any]
 ) -> dict[str, dict]:
-    """Collect and save all kinds as `<folder>/<kind>.npz`; returns their counts.
+    """Collect and save all kinds as `<folder>/<kind>.npz`, and return their counts.
 
-    `about` is JSON that the metadata of each says besides.
+    `about` is JSON for the metadata of each.
     """
     counts = {}
     for kind, (data, counted) in collect(env, config, key).items():
@@ -202,6 +203,6 @@ def write(
 def read(
     folder: Path, task: str, sizes: tuple[int, int]
 ) -> dict[str, tuple[Dataset, dict[str, Any]]]:
-    """Load all kinds of a task, checked, with their metadata; `sizes` as in `load_dataset`."""
+    """Load and check all kinds of a task, with their metadata. For `sizes` see `load_dataset`."""
     load = partial(dataset.load_dataset, task=task, sizes=sizes)
     return {kind: load(folder / f"{kind}.npz", kind=kind) for kind in KINDS}

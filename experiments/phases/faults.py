@@ -1,8 +1,8 @@
-"""Numbers that go wrong in a run, and what becomes of it.
+"""Diverged physics and non-finite numbers in a run, and when they stop it.
 
-An environment whose simulator fails starts anew; its step is marked `diverged`, counted, and taught
-to nobody. A run in which that happens often is stopped, and so is one whose networks are no longer
-finite, before anything of it is saved.
+An environment whose simulator diverges is reset. Its step is marked `diverged`, counted, and left
+out of learning. A run stops if this happens often, or if its networks are no longer finite. Then
+nothing more is saved.
 """
 
 import math
@@ -14,7 +14,7 @@ from farl_jax.storage import checkpoint
 from farl_jax.storage.saver import Saver
 
 FEW = 10
-"""This many diverged episodes are borne whatever their share."""
+"""So many diverged episodes are allowed in any run."""
 
 
 def note(
@@ -26,9 +26,9 @@ def note(
     saver: Saver,
     trouble: dict[int, UserError],
 ) -> None:
-    """Add the runs that cannot go on to `trouble`; where none is left, raise the first's error.
+    """Add the runs that must stop to `trouble`. If all must, raise the first one's error.
 
-    `rows` are the runs' newest metrics, `sound` whether their networks are finite.
+    `rows` are the runs' newest metrics. `sound` says whether their networks are finite.
     """
     for i, run in enumerate(runs):
         fault = None if i in trouble else fault_of(run, rows[i], sound[i])
@@ -37,9 +37,9 @@ def note(
         saver.wait()
         found = checkpoint.latest_step(run.path / method / "checkpoints")
         way = (
-            f"checkpoint {found:,} is intact, --resume goes on from it"
+            f"checkpoint {found:,} is intact; --resume continues from it"
             if found
-            else ("there is no checkpoint yet, only the offline phase's")
+            else "there is no online checkpoint yet"
         )
         trouble[i] = UserError(f"step {step:,}: {fault}; {way}")
         if len(runs) > 1:
@@ -49,25 +49,25 @@ def note(
 
 
 def fault_of(run: Run, row: Mapping[str, float], sound: bool) -> str | None:
-    """Why a run with this newest row of metrics must stop; None where it may go on."""
+    """The reason why a run with these metrics must stop, or None."""
     bad = [name for name, value in row.items() if not math.isfinite(value)]
     if bad or not sound:
         return (
-            f"{bad[0] if bad else 'a network parameter'} is not finite, and would be again: "
-            "start anew with a lower online.actor_learning_rate"
+            f"{bad[0] if bad else 'a network parameter'} is not finite, and would be so again; "
+            "start again with a lower online.actor_learning_rate"
         )
     diverged = row["diverged"]
     if diverged == 0:
         return None
     if run.env(1).backend == "warp":
         return (
-            f"physics failed in {diverged:.0f} episodes: it diverged, or one of MuJoCo Warp's "
-            "contact buffers was full; use --backend mjx or native"
+            f"physics diverged in {diverged:.0f} episodes, or a contact buffer of MuJoCo Warp was "
+            "full; use --backend mjx or native"
         )
     share = run.settings.config.online.max_diverged
     if diverged <= max(FEW, share * row["episodes"]):
         return None
     return (
         f"physics diverged in {diverged:.0f} of {row['episodes']:.0f} episodes, "
-        f"more than online.max_diverged = {share}: the simulation is not to be trusted"
+        f"more than online.max_diverged ({share}); do not trust this simulation"
     )

@@ -1,4 +1,4 @@
-"""Evaluation during the online phase and at its end: policies as they would be deployed."""
+"""Evaluation during and after the online phase, of policies as they would be deployed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ from farl_jax.safety.gate import Gate
 class Judge:
     """Evaluation of a policy as it would be deployed, on `eval_episodes` environments.
 
-    Deterministic actions, behind the method's gate; `gate.off()` is one that never acts. One
-    program for each pair of gate and recovery, compiled when first asked for; a method without a
-    gate shares FARL's.
+    Actions are deterministic, with the method's gate. `gate.off()` never triggers. Each pair of
+    gate and recovery has one program, compiled at its first use. A method without a gate uses
+    FARL's.
     """
 
     run: Run
@@ -46,7 +46,7 @@ class Judge:
     def __call__(
         self, method: Method, seeds: Seeds, keys: list[jax.Array], learnt: Agent, gate: Gate
     ) -> list[dict[str, float]]:
-        """One batch of episodes of each seed; `learnt` and `gate` are joined."""
+        """Evaluate one batch of episodes of each seed. `learnt` and `gate` are joined."""
         if not method.gated:
             method, gate = METHODS["farl"], gate.off()
         judged = seeds.lift(self._program(method))(seeds.join(keys), learnt, gate)
@@ -56,7 +56,7 @@ class Judge:
     def many(
         self, method: Method, seeds: Seeds, keys: list[jax.Array], *args: Any
     ) -> list[dict[str, float]]:
-        """`final_episodes` in batches, averaged; normalized return's error shrinks accordingly."""
+        """Evaluate `final_episodes` in batches, and average. Standard errors shrink accordingly."""
         rounds = max(1, self.config.online.final_episodes // self.config.online.eval_episodes)
         each = zip(*(jax.random.split(key, rounds) for key in keys), strict=True)
         batches = [self(method, seeds, list(some), *args) for some in each]

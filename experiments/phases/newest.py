@@ -1,4 +1,4 @@
-"""The newest policy of a run, as its checkpoint holds it."""
+"""The newest policy of a run, from its checkpoint."""
 
 import jax
 
@@ -13,7 +13,7 @@ from farl_jax.storage import checkpoint
 
 
 def newest(run: Run, method: str, frozen: Agent) -> tuple[int, Agent, Gate]:
-    """(online step, `frozen` with what the newest checkpoint has learnt since, its gate)."""
+    """(online step, `frozen` updated from the newest checkpoint, its gate)."""
     folder, spec = run.path / method / "checkpoints", find_method(method)
     gate = make_gate(run.settings.config, frozen, spec)
     if checkpoint.latest_step(folder) is None:

@@ -1,4 +1,4 @@
-"""The offline commands: demonstrations, and from them the offline checkpoint."""
+"""The offline commands: demonstrations and the offline checkpoint."""
 
 import time
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from farl_jax.world_model.windows import Windows
 
 
 def demos(run: Run) -> None:
-    """Write all demonstrations into `<run>/demos`, unless the folder already holds good ones."""
+    """Write all demonstrations into `<run>/demos`, unless valid ones are there."""
     folder, settings = run.path / "demos", run.settings
     begin(run, DEMOS)
     if run.resume and all((folder / f"{kind}.npz").is_file() for kind in collect_demos.KINDS):
@@ -49,10 +49,10 @@ def demos(run: Run) -> None:
 
 
 def read_demos(run: Run) -> dict[str, Dataset]:
-    """All kinds of demonstrations: this run's, and those that its offline phase has learnt from.
+    """Read all kinds of demonstrations, and check that the offline phase used the same ones.
 
     Raises:
-        DatasetError, UserError: missing, damaged, or other ones; one line.
+        DatasetError, UserError: missing, damaged, or different; one line.
     """
     folder, offline_folder = run.path / "demos", run.path / "offline"
     data = own_demos(run)
@@ -63,7 +63,7 @@ def read_demos(run: Run) -> dict[str, Dataset]:
 
 
 def own_demos(run: Run) -> dict[str, Dataset]:
-    """All kinds of demonstrations, whatever the offline phase has learnt from.
+    """Read all kinds of demonstrations, without comparing them with the offline phase's.
 
     Raises:
         DatasetError, UserError: missing, damaged, or another run's; one line.
@@ -80,7 +80,7 @@ def fit(run: Run) -> None:
     """Learn everything offline and save it as `<run>/offline/0`."""
     begin(run, OFFLINE)
     if run.resume and checkpoint.latest_step(run.path / "offline") is not None:
-        run.offline_result()  # a damaged or foreign one stops here, in one line
+        run.offline_result()  # refuses a damaged or foreign one
         run.say("offline checkpoint: found")
         return
     started = time.perf_counter()
@@ -95,7 +95,7 @@ def fit(run: Run) -> None:
     seconds = time.perf_counter() - started
     if not finite(result):
         raise UserError(
-            f"{run.path}: the offline phase ended in parameters that are not finite: check the "
+            f"{run.path}: parameters after the offline phase are not finite; check the "
             "demonstrations, or lower the learning rates"
         )
     metadata = run_metadata(run, "offline", sources) | {"practice": asdict(practice)}
@@ -104,9 +104,9 @@ def fit(run: Run) -> None:
 
 
 def start_of(run: Run, method: Method) -> Agent:
-    """The offline checkpoint, with the risk critic where the method gates by one.
+    """The offline checkpoint, with the risk critic if it is the method's gate.
 
-    The critic is `<run>/risk_critic/0`; it is fitted where there is none.
+    The critic is `<run>/risk_critic/0`. It is fitted if it is missing.
     """
     frozen = run.offline_result()
     if method.gate != "critic":
@@ -146,7 +146,7 @@ def practice_of(run: Run, method: Method) -> Practice | None:
 
 
 def rehearsal_of(run: Run, frozen: Agent, method: Method) -> tuple[int, Windows | RiskData]:
-    """How often what the gate asks goes on learning, and the demonstrations that it rehearses."""
+    """(updates between two adaptations of the gate's model, demonstrations that it rehearses)."""
     config, demos = run.settings.config, read_demos(run)
     if method.gate == "critic":
         return config.risk_critic.every, risk_critic.risk_rehearsal(demos, frozen.normalizer)
@@ -155,7 +155,7 @@ def rehearsal_of(run: Run, frozen: Agent, method: Method) -> tuple[int, Windows 
 
 
 def cost_value_of(run: Run, frozen: Agent) -> Params:
-    """V_C of the demonstrations, from which the constrained methods go on."""
+    """V_C fitted to the demonstrations, the start of the constrained methods."""
     demos, net = read_demos(run), run.networks().value
     config, started = run.settings.config.constraint, time.perf_counter()
     key = run.key("cost_critic")
@@ -167,7 +167,7 @@ def cost_value_of(run: Run, frozen: Agent) -> Params:
 def run_metadata(
     run: Run, kind: str, sources: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """What a checkpoint says about itself; `sources` are SHA-256 of what it was made from."""
+    """Metadata of a checkpoint. `sources` are the SHA-256 of its source data."""
     return {
         "kind": kind,
         "task": run.settings.task,

@@ -1,7 +1,7 @@
-"""The online command: fine-tune by any method, from the one offline checkpoint.
+"""The online command: fine-tune with any method, from the offline checkpoint.
 
-Several seeds may train in step, as one compiled program (`farl_jax.online.seeds`); a run alone is a
-list of one and takes the plain functions.
+Several seeds may train together, as one compiled program (`farl_jax.online.seeds`). A single run is
+a list of one, and uses the plain functions.
 """
 
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ TRACED_SETTINGS = ("safety.max_risk", "risk_critic.max_risk")
 def fine_tune(
     runs: Sequence[Run], method: str, judge: Judge | None = None, num_devices: int = 1
 ) -> list[dict[str, Any]]:
-    """Train to the end, evaluate on keys no training saw, and write `<run>/<method>/result.json`.
+    """Train to the end, evaluate on held-out keys, and write `<run>/<method>/result.json`.
 
     The runs may differ in seed and in `TRACED_SETTINGS` only. They train as one compiled program
-    over `num_devices`, in as many groups as memory asks for. Each run gets its own files and row.
-    Share one `judge` among the calls of a process: it compiles its programs once.
+    over `num_devices`, in as many groups as memory needs. Each run gets its own files and row.
+    Share one `judge` among the calls of a process, so that its programs are compiled once.
     """
     spec = find_method(method)
     check_method(runs[0].settings.config, spec)
@@ -67,7 +67,7 @@ def fine_tune(
 
 
 def _check_found(run: Run, method: str) -> None:
-    """Refuse a result that is damaged, another run's, or of another offline phase."""
+    """Refuse a result that is damaged, or of another run or offline phase."""
     known = checkpoint.latest_step(run.path / "offline") is not None
     sources = sources_of(run.offline_result(), METHODS[method]) if known else {}
     read_result(run.path, run.settings, method, sources)
@@ -76,7 +76,7 @@ def _check_found(run: Run, method: str) -> None:
 def _groups(
     runs: list[Run], spec: Method, phase: loop.OnlinePhase, num_devices: int
 ) -> list[list[Run]]:
-    """The runs in groups that memory has room for, said where it is more than one run."""
+    """Split the runs into groups that fit into memory, and print the estimate."""
     if len(runs) == 1:
         return [runs]
     run, config = runs[0], runs[0].settings.config
@@ -92,7 +92,7 @@ def _groups(
     free = free_memory(num_devices)
     sizes = group_sizes(len(runs), each, free)
     room = "" if free is None else f" of {free / 1e9:.1f} GB free"
-    way = "" if len(sizes) == 1 else f"; {' + '.join(map(str, sizes))}, one group after the other"
+    way = "" if len(sizes) == 1 else f", in groups of {' + '.join(map(str, sizes))}"
     run.say(f"  {len(runs)} runs together: about {len(runs) * each / 1e9:.1f} GB{room}{way}")
     ends = np.cumsum(sizes)
     return [runs[end - size : end] for end, size in zip(ends, sizes, strict=True)]
@@ -130,7 +130,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
             result |= {"wall_seconds": round(seconds[i], 1), "made_from": made_from}
             write_json(training.folder(runs[i]) / RESULT, result)
             best = checkpoint.best_step(training.folder(runs[i]) / "checkpoints")
-            runs[i].say(f"  best evaluation at step {best or 0:,}, whose checkpoint is kept")
+            runs[i].say(f"  best evaluation at step {best or 0:,}; its checkpoint is kept")
     for i, error in trouble.items():
         raise UserError(f"{runs[i].path}: {error}; the other runs are finished")
 
@@ -138,7 +138,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
 def all_phases(
     runs: Sequence[Run], judge: Judge, methods: Sequence[str] = MAIN, num_devices: int = 1
 ) -> list[list[dict[str, Any]]]:
-    """Demonstrations and offline phase of each run, then the methods of all; each run's rows."""
+    """Do the offline phase of each run, then all methods, and return each run's rows."""
     for run in runs:
         offline.demos(run)
         offline.fit(run)

@@ -1,4 +1,4 @@
-"""What `result.json` says of a run's online phase."""
+"""The row of a run's online phase in `result.json`."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from farl_jax.updates.constrained import ConstrainedLearners
 def result_row(
     run: Run, method: str, state: loop.OnlineState, gate: Gate, scores: tuple[Any, Any, Any]
 ) -> dict[str, Any]:
-    """One run's row; `scores` are those of the first policy, the last, and the last ungated."""
+    """One run's row. `scores` are of the first policy, the last, and the last without a gate."""
     totals, gated = summarize(state.counters, None, []), METHODS[method].gated
     first, last, bare = scores
     names = ("episodes", "failure_episodes", "failing_steps", "recovered_steps", "successes")
@@ -40,7 +40,7 @@ def result_row(
         "max_risk": float(gate.max_risk) if gated else None,
         **_constraint(run, state),
         "backend": run.env(1).backend,
-        "git": describe_environment()["git"],  # the folder's own may be an earlier method's
+        "git": describe_environment()["git"],  # env.json may be of an earlier method
     }
 
 
@@ -52,7 +52,7 @@ def _offline(run: Run, method: str) -> dict[str, int | None]:
 
 
 def _constraint(run: Run, state: loop.OnlineState) -> dict[str, float]:
-    """What a constrained method's row says besides: its limit, and J_C at the end."""
+    """Further fields of a constrained method: its limit, and J_C at the end."""
     if not isinstance(state.learners, ConstrainedLearners):
         return {}
     limit = run.settings.config.constraint.limit

@@ -1,4 +1,4 @@
-"""The host loop of runs that train in step: resume, log, evaluate, save."""
+"""The host loop of runs that train together: resume, log, evaluate, save."""
 
 import time
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ LOG_UPDATES = 10
 
 @dataclass(frozen=True)
 class Training:
-    """Runs of one method that train in step, each a seed here; one run alone is a list of one."""
+    """Runs of one method that train together. Each run is one seed here."""
 
     runs: list[Run]
     method: str
@@ -45,31 +45,31 @@ class Training:
     gate: Gate
     rehearsal: tuple[int, Windows | RiskData | None]
     judge: Judge
-    sources: list[dict[str, str]]  # of each run: SHA-256 of what it starts from
+    sources: list[dict[str, str]]  # of each run: SHA-256 of its start
 
     @property
     def seeds(self) -> Seeds:
-        """How their arrays lie."""
+        """The seeds axis of their arrays."""
         return Seeds(len(self.runs))
 
     @property
     def spec(self) -> Method:
-        """The method itself."""
+        """The method's parts."""
         return METHODS[self.method]
 
     @property
     def config(self) -> OnlineConfig:
-        """Settings that all runs share."""
+        """Online settings, the same for all runs."""
         return self.runs[0].settings.config.online
 
     def folder(self, run: Run) -> Path:
-        """Where the method's files of one run lie."""
+        """Folder of the method's files of one run."""
         return run.path / self.method
 
     def evaluate(
         self, key: str, learnt: Agent, gate: Gate, *, final: bool = False
     ) -> list[dict[str, float]]:
-        """The judge's rows of all seeds, each on its own key of this name."""
+        """Evaluate all seeds, each on its own key of this name."""
         ask = self.judge.many if final else self.judge
         return ask(self.spec, self.seeds, [run.key(key) for run in self.runs], learnt, gate)
 
@@ -77,7 +77,7 @@ class Training:
 def restore(
     training: Training, state: Any, writers: list[MetricsWriter]
 ) -> tuple[Any, list[float]]:
-    """The newest intact checkpoint of every seed, or the fresh state; seconds trained so far."""
+    """(state of each seed's newest intact checkpoint, or the fresh one; seconds trained so far)."""
     abstract = {"state": jax.eval_shape(lambda: training.seeds.split(state)[0])}
     each = zip(training.runs, training.sources, strict=True)
     found = [_newest_state(training, *own, abstract) for own in each]
@@ -88,8 +88,8 @@ def restore(
             for run, step in zip(training.runs, steps, strict=True)
         )
         raise UserError(
-            f"online {training.method}: not all runs stopped at the same step ({seen}): "
-            "--resume without --together finishes them one after the other"
+            f"online {training.method}: the runs stopped at different steps ({seen}); "
+            "--resume without --together finishes them one by one"
         )
     seconds = [_seconds_until(training.folder(run), steps[0]) for run in training.runs]
     for writer in writers:
@@ -102,7 +102,7 @@ def restore(
 
 
 def _seconds_until(folder: Path, step: int) -> float:
-    """Seconds that a method had trained when it was at `step`, as its metrics say."""
+    """Training seconds of a method until `step`, from its metrics."""
     rows = read_metrics(folder / FILE, OnlineRow) if step >= 0 else []
     return next((row["wall_seconds"] for row in reversed(rows) if row["step"] <= step), 0.0)
 
@@ -110,7 +110,7 @@ def _seconds_until(folder: Path, step: int) -> float:
 def _newest_state(
     training: Training, run: Run, sources: dict[str, str], abstract: dict[str, Any]
 ) -> tuple[int, Any]:
-    """(step, state) of a run's newest intact checkpoint, (-1, None) where it starts afresh."""
+    """(step, state) of a run's newest intact checkpoint, or (-1, None) for a fresh start."""
     folder = training.folder(run) / "checkpoints"
     if not run.resume or checkpoint.latest_step(folder) is None:
         return -1, None
@@ -126,10 +126,10 @@ def train(
     saver: Saver,
     seconds: list[float],
 ) -> tuple[Any, list[float], dict[int, UserError]]:
-    """The host loop: log, evaluate, save. Evaluation time does not count as training time.
+    """The host loop: log, evaluate, save. Evaluation time is not training time.
 
-    Seeds that train in step share the time out. One in trouble stops writing, the others go on. A
-    row of metrics ends at every checkpoint, so that a resumed run writes the rows of a whole one.
+    Seeds that train together divide the time. If one fails, it stops writing and the others
+    continue. Every checkpoint ends a row of metrics, so a resumed run writes the same rows.
     """
     config, phase, seeds, runs = training.config, training.phase, training.seeds, training.runs
     every = lambda steps: max(1, steps // phase.steps_per_update)
@@ -181,7 +181,7 @@ def train(
 def _parts(
     training: Training, state: Any, metadata: list[Any], scores: list[Any], going: list[int]
 ) -> list[Part]:
-    """What the runs that are still going save."""
+    """Checkpoint parts of the runs that have not failed."""
     folders = map(training.folder, training.runs)
     states = devices.gather(training.seeds.split(state))
     parts = [
@@ -214,7 +214,7 @@ def _going(runs: list[Run], trouble: dict[int, UserError]) -> list[int]:
 
 
 def _short(run: Run) -> str:
-    """A run's name among those that train with it: its settings' folder and its own."""
+    """A run's short name: its folder and the folder above."""
     return f"{run.path.parent.name}/{run.path.name}"
 
 
@@ -230,7 +230,7 @@ def _progress(step: int, values: dict, row: dict) -> str:
 
 
 def final_rows(training: Training, state: loop.OnlineState) -> list[dict[str, Any]]:
-    """Each run's row: its training, and first and last policy on held-out keys, both ways."""
+    """Each run's row: its training, and its first and last policy on held-out keys."""
     seeds, gated = training.seeds, training.spec.gated
     gate = _gate_now(training, state)
     now = loop.current(state, training.frozen)

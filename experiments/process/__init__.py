@@ -1,1 +1,1 @@
-"""The process around a command: JAX made ready, signals, streams, the console, its outputs."""
+"""The process around a command: JAX's setup, signals, streams, console, output files."""

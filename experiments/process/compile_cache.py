@@ -1,7 +1,7 @@
-"""JAX's cache of compiled programs, where a file of it is damaged or cannot be written.
+"""JAX's cache of compiled programs, with damaged files and failed writes handled.
 
-JAX itself warns of a damaged file at every start and leaves it there. The two functions that it
-reads and writes by are wrapped; they are not public, and a test tells where a version differs.
+JAX warns of a damaged file at every start and keeps it. So its read and write functions are
+wrapped. They are not public. A test fails if a JAX version changes them.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ _SUFFIX = "-cache"
 
 
 def mend() -> None:
-    """From here on, remove what cannot be read, and warn once where nothing can be written.
+    """From now on, remove files that cannot be read, and warn once if none can be written.
 
-    The program is compiled then, and kept anew. More than once is harmless.
+    The program is then compiled and stored again. A second call does nothing.
     """
     for name, wrap in (
         ("get_executable_and_time", _reading),
@@ -36,7 +36,7 @@ def _reading(read: Callable[..., Any]) -> Callable[..., Any]:
     def mending(key: str, *given: Any, **named: Any) -> Any:
         try:
             return read(key, *given, **named)
-        except Exception:  # whatever a damaged file makes of it
+        except Exception:  # a damaged file may raise any
             _remove(key)
             return None, None
 
@@ -52,11 +52,11 @@ def _writing(write: Callable[..., Any]) -> Callable[..., Any]:
         try:
             write(key, *given, **named)
         except OSError as error:
-            _remove(key)  # half of it may be there
+            _remove(key)  # it may be half written
             if not told:
                 told = True
                 folder, reason = jax.config.jax_compilation_cache_dir, error.strerror or error
-                text = f"compiled programs are not kept: {folder}: {reason}; set FARL_CACHE_DIR"
+                text = f"compiled programs are not stored: {folder}: {reason}; set FARL_CACHE_DIR"
                 warnings.warn(text, stacklevel=2)
 
     return trying

@@ -1,4 +1,4 @@
-"""What a command says: plain text. Names of files and tasks are no markup, emoji or numbers."""
+"""Console output: plain text, in which file and task names are not read as markup."""
 
 import shlex
 import sys
@@ -8,12 +8,12 @@ from rich.console import Console
 
 
 def command_typed() -> str:
-    """The command line of this process, as a shell would take it again."""
+    """The command line of this process, quoted for a shell."""
     return shlex.join(["farl", *sys.argv[1:]])
 
 
 def plain_console(*, quiet: bool = False) -> Console:
-    """A console that prints text as it is, wide enough for the tables where there is no terminal.
+    """A console that prints text as it is. Without a terminal it is wide enough for the tables.
 
     Styles are arguments of `print`, or parts of a `rich.text.Text`.
     """
@@ -23,11 +23,11 @@ def plain_console(*, quiet: bool = False) -> Console:
 
 
 def warn(text: Any) -> None:
-    """Say on stderr, in one line, what the user should know."""
+    """Print a warning as one line on stderr."""
     print(f"farl: warning: {one_line(text)}", file=sys.stderr)
 
 
 def one_line(text: Any) -> str:
-    """The words of `text` with one space between them; what cannot be printed as its escape."""
+    """The words of `text` on one line. Characters that cannot be printed are escaped."""
     line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

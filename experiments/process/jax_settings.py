@@ -1,7 +1,7 @@
-"""JAX's settings that decide numbers, or whether a run works at all: ours, whatever the host says.
+"""JAX's settings that decide numbers, or whether a run works: set here for every host.
 
-JAX reads them from variables of the environment, JAX_ENABLE_X64 for one. What is left to the user
-is which devices JAX takes, and how it is debugged.
+JAX would read them from environment variables such as JAX_ENABLE_X64. The user chooses only JAX's
+devices and its debugging.
 """
 
 import os
@@ -42,29 +42,29 @@ PINNED = {
     "jax_disallow_mesh_context_manager": False,
     "jax_remove_size_one_mesh_axis_from_type": False,
 }
-"""JAX's own defaults, but for the precision of matrix products."""
+"""JAX's defaults, except the precision of matrix products."""
 
 _CHOICES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE")
 """Variables by which a user chooses devices."""
 
 
 def pin() -> None:
-    """Set `PINNED`, as far as this version of JAX has it; before anything is traced."""
+    """Set those of `PINNED` that this JAX version has. Call it before anything is traced."""
     for name, value in PINNED.items():
         if name in jax.config.values:
             jax.config.update(name, value)
 
 
 def find_devices() -> None:
-    """Have JAX find its devices.
+    """Let JAX find its devices.
 
     Raises:
-        DeviceError: there is none of the wanted kind.
+        DeviceError: there is no device of the wanted kind.
     """
     default = jax.config.jax_default_device
     try:
         jax.devices(default if isinstance(default, str) else None)
-    except Exception as error:  # of several types, one for each way to fail
+    except Exception as error:  # JAX raises several types
         wanted = [name for name in _CHOICES if os.environ.get(name)]
         reason = str(error).split(" (set JAX_PLATFORMS")[0].rstrip(".") or "there is none here"
         setting = f" of {wanted[0]}={os.environ[wanted[0]]}" if wanted else ""

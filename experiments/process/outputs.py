@@ -1,4 +1,4 @@
-"""What a command writes: found out before its work whether it can; whole or not at all."""
+"""Output files: checked before the work, and written whole or not at all."""
 
 import errno
 import json
@@ -12,16 +12,16 @@ from experiments.errors import UserError, disk_errors
 from farl_jax.storage import files
 
 FIGURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
-"""Suffixes of the pictures that matplotlib draws without other programs."""
+"""Suffixes of the formats that matplotlib writes without other programs."""
 
 
 def check_output(option: str, path: Path | None, suffixes: Collection[str] = ()) -> None:
-    """Refuse a file that could not be written, and make the folder that it will lie in.
+    """Refuse a file that cannot be written, and make its folder.
 
     Args:
-        option: what names the file on the command line.
-        path: the file; None writes none.
-        suffixes: those of which it must have one; empty allows any.
+        option: of the command line that names the file.
+        path: the file, or None for no file.
+        suffixes: the allowed ones; empty allows any.
 
     Raises:
         UserError: one line.
@@ -33,16 +33,16 @@ def check_output(option: str, path: Path | None, suffixes: Collection[str] = ())
         raise UserError(f"{option} {_shown(path)} must end in {ways}")
     try:
         if path.exists() and not path.is_file():
-            kind = "a folder" if path.is_dir() else "no ordinary file"
-            raise UserError(f"{option} {_shown(path)} is {kind}: name a file")
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise UserError(f"{option} {_shown(path)} is {kind}; name a file")
         with tempfile.NamedTemporaryFile(dir=_made(path.parent), prefix=path.name):
-            pass  # a name that is too long is found out, too
+            pass  # this also finds a name that is too long
     except (OSError, ValueError) as error:
         raise _refusal(option, path, error) from error
 
 
 def check_output_folder(option: str, path: Path) -> None:
-    """Make the folder that a command writes into, or refuse it.
+    """Make a command's output folder, or refuse it.
 
     Raises:
         UserError: one line.
@@ -67,22 +67,22 @@ def _refusal(option: str, path: Path, error: Exception) -> UserError:
 
 
 def _shown(path: Path) -> str:
-    """Quoted, without control characters, and not too long."""
+    """The path in quotes, without control characters, and short."""
     return repr(str(path)[:200])
 
 
 def write_json(path: Path, obj: Any) -> None:
-    """Write `obj` as strict JSON; a reader sees the old file or the new one, never a part.
+    """Write `obj` as strict JSON. A reader sees the old file or the new one, never a part.
 
     Raises:
-        UserError: the disk refuses.
-        ValueError, TypeError: `obj` has no JSON form (NaN, for one).
+        UserError: a disk error.
+        ValueError, TypeError: `obj` has no JSON form (for example NaN).
     """
     _write_text(path, json.dumps(obj, indent=2, allow_nan=False) + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines, one row a line, as `write_json` writes: whole or not at all."""
+    """Write JSON Lines, one row per line, whole or not at all."""
     _write_text(path, "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows))
 
 

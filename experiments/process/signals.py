@@ -1,8 +1,8 @@
-"""SIGTERM, SIGINT, SIGUSR2: training ends its update and saves, all else stops where it is.
+"""SIGTERM, SIGINT, SIGUSR2: training ends its update and saves; all else stops at once.
 
-Python runs a signal's handler between two instructions of the main thread, which a compilation or
-a long compiled call keeps waiting. A second thread therefore hears of the signal, too, and ends
-the process where the main thread has not done so within `GRACE`; what was saved last is then there.
+Python runs a signal's handler in the main thread, which waits during a compilation or a long
+compiled call. So a second thread also receives the signal. It ends the process if the main thread
+has not ended it within `GRACE`. The last checkpoint remains.
 """
 
 import os
@@ -19,14 +19,14 @@ from types import FrameType
 from typing import Any
 
 GRACE = 8.0
-"""Seconds from a signal to the end, at most; the process itself needs a second or two to go."""
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # Slurm sends the last one
+"""Most seconds from a signal to the end. Ending the process takes another second or two."""
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # Slurm sends SIGUSR2
 RESUMABLE = ("run", "demos", "offline", "online")
-"""Commands that take --resume; the others go on, or start again, as they are."""
+"""Commands with --resume. The others continue or start again without it."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end. Its text, if any, says what was saved."""
+    """The process must end. The text, if any, says what was saved."""
 
 
 @dataclass
@@ -39,15 +39,15 @@ _request = _Request()
 
 
 def requested() -> bool:
-    """Whether the process was asked to end."""
+    """Whether a signal asked the process to end."""
     return _request.signum is not None
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Here a first signal only makes `requested` true, which whoever trains looks at in time.
+    """In this context a first signal only makes `requested` true, and training checks it.
 
-    A second one raises `Stopped` at once. A request that nobody looked at raises it at the end.
+    A second signal raises `Stopped` at once. A request that is not handled raises it at the end.
     """
     _request.deferred = True
     try:
@@ -59,19 +59,19 @@ def deferred() -> Iterator[None]:
 
 
 def end_at_once(words: Sequence[str]) -> None:
-    """From here on, outside of `guarded`, a signal ends the process with the one line.
+    """From now on, outside of `guarded`, a signal ends the process and prints one line.
 
-    It is for the start, where nothing is begun that could be saved, and where an exception would
-    come out of an import as anything.
+    It is for the start, when there is nothing to save. An import may turn an exception into any
+    other.
     """
     for s in _wanted():
         signal.signal(s, lambda signum, _: _end(words, signum, ""))
 
 
 def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
-    """The exit code of `command()`: 128 + the signal where one ended it, after one line.
+    """Return the exit code of `command()`, or 128 + the signal that ended it, after one line.
 
-    `words` are the command line that the line repeats.
+    The line repeats the command line `words`.
     """
     try:
         with _heard(words):
@@ -88,7 +88,7 @@ def guarded(words: Sequence[str], command: Callable[[], int]) -> int:
 
 
 def _tells_of_stop(error: BaseException | None) -> bool:
-    """Whether `Stopped` is behind it, raised inside a host callback of JAX or an import."""
+    """Whether `Stopped` caused the error, inside a host callback of JAX or an import."""
     while error is not None:
         if isinstance(error, Stopped) or Stopped.__name__ in str(error):
             return True
@@ -97,21 +97,21 @@ def _tells_of_stop(error: BaseException | None) -> bool:
 
 
 def _line(words: Sequence[str], signum: int, note: str) -> str:
-    again = ["farl", *(word for word in words if word != "--overwrite")]  # that is done
+    again = ["farl", *(word for word in words if word != "--overwrite")]  # already done
     if words and words[0] in RESUMABLE and "--resume" not in words:
         again.append("--resume")
     name = signal.Signals(signum).name
-    return f"farl: stopped by {name}{note and ', ' + note}; go on with: {shlex.join(again)}"
+    return f"farl: stopped by {name}{note and ', ' + note}; continue with: {shlex.join(again)}"
 
 
 def _end(words: Sequence[str], signum: int, note: str) -> None:
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # stderr may be closed
         os.write(2, f"{_line(words, signum, note)}\n".encode(errors="backslashreplace"))
     os._exit(128 + signum)
 
 
 def _wanted() -> list[int]:
-    """Signals that nobody chose to ignore, as nohup does, or `&`."""
+    """Signals that are not ignored. nohup and `&` ignore some."""
     return [s for s in HEARD if signal.getsignal(s) is not signal.SIG_IGN]
 
 
@@ -122,9 +122,9 @@ def _on_signal(signum: int, _: FrameType | None) -> None:
 
 
 def _send_again(lost: Any) -> None:
-    """Python's hook for an exception with nowhere to go: `Stopped` in a callback of the collector.
+    """Python's hook for exceptions that cannot propagate: `Stopped` in a callback of the collector.
 
-    The signal comes once more, from a thread, when that callback is over.
+    A thread sends the signal again after that callback.
     """
     if isinstance(lost.exc_value, Stopped):
         threading.Timer(0.05, os.kill, (os.getpid(), _request.signum)).start()
@@ -134,7 +134,7 @@ def _send_again(lost: Any) -> None:
 
 @contextmanager
 def _heard(words: Sequence[str]) -> Iterator[None]:
-    """They are handled here, in the main thread; elsewhere nothing changes."""
+    """Handle the signals in this context. In other threads than the main one, do nothing."""
     _request.signum = None
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -159,7 +159,7 @@ def _heard(words: Sequence[str]) -> Iterator[None]:
 
 
 def _watch(pipe: int, words: Sequence[str]) -> None:
-    """End the process `GRACE` seconds after a signal, unless the pipe is closed before that."""
+    """End the process `GRACE` seconds after a signal, unless the pipe is closed before."""
     deadline, signum = None, 0
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,4 +1,4 @@
-"""Standard streams that end no work: what nobody reads, or what cannot be written, is not said."""
+"""Standard streams whose failures never end the work: lost output is dropped."""
 
 import io
 import os
@@ -9,21 +9,21 @@ import sys
 def steady() -> None:
     """Give this process standard streams on which no write fails.
 
-    A reader that went away and a full device take nothing more. A descriptor that is closed leads
-    to /dev/null, so that no file of ours gets its number. A character that the encoding lacks is
-    written as its escape.
+    Output for a closed pipe or a full device is dropped. A closed descriptor is opened as
+    /dev/null, so that no file of ours gets its number. Characters that the encoding lacks are
+    escaped.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one
     sys.stdout = _stream(1, sys.stdout)
     sys.stderr = _stream(2, sys.stderr)
 
 
 def _stream(descriptor: int, before: io.TextIOBase | None) -> io.TextIOWrapper:
-    """A text stream in the encoding of the one `before`; that of errors goes out line by line."""
+    """A text stream with the encoding of stream `before`. stderr is line buffered."""
     if before is not None:
         before.flush()
     return io.TextIOWrapper(
@@ -35,26 +35,26 @@ def _stream(descriptor: int, before: io.TextIOBase | None) -> io.TextIOWrapper:
 
 
 class _Outlet(io.RawIOBase):
-    """A descriptor that takes all it is given, and passes on what it can."""
+    """A descriptor that accepts all data, and writes what it can."""
 
     def __init__(self, descriptor: int) -> None:
-        """Write to `descriptor`, which stays open when this is closed."""
+        """Write to `descriptor`, which stays open when this object is closed."""
         self._descriptor = descriptor
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the descriptor is a terminal."""
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def write(self, data: memoryview) -> int:
-        """Count of bytes taken."""
+        """Write, and return the number of bytes."""
         while True:
             try:
                 return os.write(self._descriptor, data)

@@ -33,15 +33,15 @@ CAUSES = {
     "recovery_failed": ("recovery did not save it", "#EE8866"),
     "after_recovery": ("just after a recovery", "#77AADD"),
 }
-"""Pale colours (Tol): those of methods mean something else."""
+"""Pale colours (Tol), to differ from those of methods."""
 
 
 @own_defaults()
 def pareto_figure(by_task: ByTask, command: str) -> Any:
-    """Final return against failure episodes, a panel a task; the front is a grey line.
+    """Final return against failure episodes, one panel per task. The front is a grey line.
 
-    A point is the mean over seeds, its cross the 95 % bootstrap intervals. Limits and thresholds of
-    one method are points of one colour, each with its value.
+    Points are means over seeds, crosses their 95 % bootstrap intervals. Limits and thresholds of
+    one method have one colour, and their values as labels.
     """
     columns = min(2, len(by_task))
     lines = -(-len(by_task) // columns)
@@ -105,7 +105,7 @@ def learning_figure(task: str, curves: Mapping[str, Sequence[Sequence[Row]]], co
 
 @own_defaults()
 def causes_figure(by_task: ByTask, command: str) -> Any:
-    """Failure episodes behind a gate by what the gate had done, a line for each gated method."""
+    """Failure episodes with a gate, by the gate's state, one line per gated method."""
     totals = {
         (task, key): causes(groups[key])
         for task, groups in by_task.items()
@@ -138,10 +138,10 @@ def causes_figure(by_task: ByTask, command: str) -> Any:
 
 @own_defaults()
 def sweep_figure(sweep: SweepTable, task: str, command: str) -> Any:
-    """Failure episodes and final return of one task's cells along what was swept.
+    """Failure episodes and final return of one task's cells along the swept settings.
 
-    Each method is a line, or each combination with settings that set it apart; dots are seeds, bars
-    the 95 % bootstrap interval. Lines stand a little apart. None where nothing was swept.
+    Each method is a line, or each combination with distinguishing settings. Dots are seeds, bars
+    95 % bootstrap intervals. Lines are shifted a little. None if nothing was swept.
     """
     across = sweep.across(task)
     if across is None:
@@ -171,14 +171,14 @@ def sweep_figure(sweep: SweepTable, task: str, command: str) -> Any:
 
 
 def _positions(across: Across) -> dict[float, float]:
-    """Place -> x: its logarithm where the places span more than a factor of 30."""
+    """Place -> x, or log10 of the place if the places span more than a factor of 30."""
     places = sorted({place for cells in across.lines.values() for place in cells})
     wide = places[0] > 0 and places[-1] > 30 * places[0]
     return {place: float(np.log10(place)) if wide else place for place in places}
 
 
 def _legend(figure: Any, axes: Iterable[Any]) -> None:
-    """One legend above all panels, each label once, in as many columns as there is room for."""
+    """One legend above all panels, with each label once, in as many columns as fit."""
     handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -208,7 +208,7 @@ def _point(axis: Any, key: str, seeds: Sequence[Sequence[float]]) -> None:
 
 
 def _widen(axis: Any, most: float) -> None:
-    """Failures from 0, and at least 10 points of return, so that noise does not look large."""
+    """Limits: failures from 0, and at least 10 points of return, so that noise looks small."""
     axis.margins(0.12)
     low, high = axis.get_ylim()
     short = max(10.0 - (high - low), 0.0) / 2
@@ -218,7 +218,7 @@ def _widen(axis: Any, most: float) -> None:
 
 
 def _recovered_share(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Recovered steps in per cent of the steps between two rows; empty where never measured."""
+    """Recovered steps in percent of the steps between two rows; empty if never measured."""
     steps, counts = series(rows, "recovered_steps")
     steps, counts = from_zero((steps, counts))
     if len(steps) < 2 or not counts.any():

@@ -1,4 +1,4 @@
-"""Where a report finds its files: below folders that may be anybody's."""
+"""Search of a report's files, below folders that may be foreign."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,12 +15,12 @@ _SKIPPED = {"checkpoints", "demos", "offline", "tb", REPLACED}
 
 
 def find(folder: Path, name: str) -> Iterable[Path]:
-    """Files of this name below `folder`, in order; inside a sweep's folder only its own table."""
+    """Files with this name below `folder`, in order. In a sweep's folder only its table counts."""
     return (here / name for here, files in _walk(folder) if name in files)
 
 
 def closed_folders(folder: Path) -> list[tuple[str, str]]:
-    """(Name, reason) of each folder below `folder`, or itself, that the system does not open."""
+    """(name, reason) of each folder, `folder` included, that cannot be opened."""
     errors: list[OSError] = []
     for _ in _walk(folder, errors.append):
         pass
@@ -29,10 +29,10 @@ def closed_folders(folder: Path) -> list[tuple[str, str]]:
 
 
 def check_found(path: Path) -> None:
-    """Refuse a file that is not data of its run's folder, `<run>/<method>/<name>`.
+    """Refuse a file `<run>/<method>/<name>` that is not plain data of its run's folder.
 
     Raises:
-        UserError: it, or another entry of that folder, is a link that leads out, or no file.
+        UserError: it, or another entry of that folder, is a link to elsewhere, or no file.
     """
     check_data(path.parent.parent)
     if fault := fault_of(path, path.parent.parent):
@@ -42,7 +42,7 @@ def check_found(path: Path) -> None:
 def _walk(
     folder: Path, closed: Callable[[OSError], Any] | None = None
 ) -> Iterable[tuple[Path, list[str]]]:
-    """(Folder, names of its files) for `folder` and all below; `closed` is told of errors."""
+    """(folder, names of its files) for `folder` and all below. `closed` gets the errors."""
     for here, below, files in walk(folder, closed):
         if SWEEP in files:
             below.clear()

@@ -1,7 +1,7 @@
-"""The report as one HTML file: style, script, figures and films inside, nothing fetched.
+"""The report as one HTML file that contains its style, script, figures and films.
 
-All text that comes from files passes through `html.escape`; the page's policy forbids every
-request, and every script but its own.
+All text from files is escaped with `html.escape`. The page's policy forbids all requests, and all
+scripts but its own.
 """
 
 import base64
@@ -23,21 +23,22 @@ from farl_jax.methods import OURS
 _HERE = Path(__file__).parent
 
 CAPTIONS = {
-    "failures": "Failure episodes during fine-tuning, those with at least one failing step. Left "
-    "the paper's numbers for 1 million steps, right ours on an axis of its own. In brackets the "
-    "change against Uni-O4 of the same seeds.",
+    "failures": "Failure episodes during fine-tuning have at least one failing step. The left "
+    "panel has the paper's numbers for 1 million steps, the right one ours on its own axis. "
+    "Brackets give the change against Uni-O4 with the same seeds.",
     "returns": "Normalised return (0 random policy, 100 scripted expert) of deterministic "
-    "evaluations, each method behind its own gate, on keys that training never saw.",
+    "evaluations on held-out keys. Each method has its own gate.",
     "pareto": "Final normalised return against failure episodes in training, means over seeds. "
-    "Small numbers beside points are cost limits or thresholds.",
+    "Small numbers at points are cost limits or thresholds.",
     "curves": "Evaluated return, cumulative failure episodes, and the share of steps on which "
     "recovery acted, against online environment steps.",
-    "causes": "Failure episodes behind a gate by what the gate had done before the first failing "
-    "step; numbers are episodes of all seeds together.",
-    "foresight": "What the world model foresees: AUROC of a failure i steps ahead, onsets foreseen "
-    "against trigger rate, calibration of C_H, and RMS error of decoded positions. One seed.",
+    "causes": "Failure episodes with a gate, by the gate's state before the first failing step. "
+    "Numbers are episodes of all seeds together.",
+    "foresight": "Failure prediction of the world model: AUROC of a failure i steps ahead, recall "
+    "of failure onsets against trigger rate, calibration of C_H, and RMS error of decoded "
+    "positions. One seed.",
     "horizon": "The horizon H of C_H on one frozen policy: reduction of failure episodes, return "
-    "and trigger rate behind the gate; recall and lead time in steps without one. One seed.",
+    "and trigger rate with the gate; recall and lead time in steps without it. One seed.",
     "sweeps": "Failure episodes and final normalised return of a sweep's cells.",
 }
 _SECTIONS = (
@@ -47,14 +48,14 @@ _SECTIONS = (
     ("pareto", "Failures against return"),
     ("horizon", "Horizon of the prediction"),
     ("curves", "Learning curves"),
-    ("causes", "Why episodes failed behind the gate"),
-    ("foresight", "What the world model foresees"),
+    ("causes", "Failures with a gate, by cause"),
+    ("foresight", "Failure prediction of the world model"),
 )
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: PNG on the page, PDF of the same name beside it."""
+    """A figure: a PNG on the page, and a PDF with the same name beside it."""
 
     section: str
     path: Path
@@ -63,19 +64,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Film:
-    """What was filmed of one group."""
+    """The film of one group."""
 
     task: str
     key: str
     folder: str
     film: Path | None
     sheet: bytes | None
-    """Its frames, a JPEG."""
+    """Its frames as a JPEG."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that a page shows."""
+    """The content of a page."""
 
     groups: Groups
     sweeps: Sequence[SweepTable]
@@ -87,7 +88,7 @@ class Content:
 
 
 def page(content: Content) -> str:
-    """The whole file."""
+    """Return the whole file."""
     rows = {t: {k: [e.row for e in es] for k, es in ks.items()} for t, ks in content.groups.items()}
     sections = [("summary", "Summary", _summary(rows)), ("table", "All methods", _table(rows))]
     for name, heading in _SECTIONS:
@@ -129,7 +130,7 @@ def _lead(groups: Groups, sweeps: Sequence[SweepTable]) -> str:
 
 
 def _summary(rows: Mapping[str, Any]) -> str:
-    """One sentence a task: ours against the baseline."""
+    """One sentence per task: ours against the baseline."""
     lines = []
     for task, groups in rows.items():
         if OURS not in groups or (line := summary(groups, OURS))["reduction"] is None:
@@ -147,7 +148,7 @@ def _summary(rows: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    """The headline table, one line a task and method."""
+    """The headline table, one line per task and method."""
     lines = []
     for task, groups in rows.items():
         wanted = {row["seed"] for own in groups.values() for row in own}
@@ -163,7 +164,7 @@ def _table(rows: Mapping[str, Any]) -> str:
 
 
 def _rank_table(rows: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
-    """Whether the paper's rivals rank below ours on final return, task by task."""
+    """Ranks of the paper's rivals against ours on final return, by task."""
     lines = []
     for task, groups in rows.items():
         for line in ranks(groups, paper["normalized_return"].get(task, {})):
@@ -188,8 +189,8 @@ def _rank_table(rows: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
 
 
 def _figures(content: Content, section: str) -> str:
-    """The figures of a section with captions and their files."""
-    drawn = f"Drawn by <code>{escape(content.command)}</code>; the runs' own commands stand under "
+    """The figures of a section, with captions and links to their files."""
+    drawn = f"Drawn by <code>{escape(content.command)}</code>. The runs' commands are listed under "
     drawn += '<a href="#reproducibility">Reproducibility</a>.'
     return "".join(
         f'<figure><img alt="{escape(picture.path.stem)}" src="{_data(picture.path, "image/png")}">'
@@ -217,8 +218,8 @@ def _films(films: Sequence[Film]) -> str:
         caption = f"<figcaption>{name}, <code>{folder}</code></figcaption>"
         cells.append(f"<figure>{media}{caption}{sheet}</figure>")
     note = (
-        '<p class="note">Exploring episodes of the newest policy; a red border marks steps on '
-        "which recovery acts. Each film shows one seed's run, made by <code>farl render</code>.</p>"
+        '<p class="note">Exploring episodes of the newest policy. A red border marks steps of the '
+        "recovery policy. Each film shows one seed, made by <code>farl render</code>.</p>"
     )
     return f'{note}<div class="films">{"".join(cells)}</div>' if cells else ""
 
@@ -244,5 +245,5 @@ def _uri(data: bytes, kind: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Of an inline style or script, for the page's policy."""
+    """Hash of an inline style or script, for the page's policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

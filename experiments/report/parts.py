@@ -26,15 +26,15 @@ _PACKAGES = ("jax", "flax", "mujoco", "mujoco-mjx", "metaworld", "numpy")
 
 READING = """<ul>
 <li>A <em>failure episode</em> has at least one failing step. Failures are counted during training,
-with exploration, and never end an episode; the <em>failure rate</em> is failure episodes per
+with exploration, and do not end an episode. The <em>failure rate</em> is failure episodes per
 episode.</li>
 <li><em>Normalised return</em> is 100 (R - R_random) / (R_expert - R_random), from deterministic
-evaluations on fixed keys, each method behind its own gate.</li>
-<li><em>Recovered steps</em> are those on which recovery acted, in per cent of online steps.</li>
-<li>Intervals resample seeds 10,000 times and take the middle 95 %. With few seeds they cannot be
-wider than the seeds' range, so three seeds give too narrow ones; with one seed there is none.</li>
-<li>All methods of a task start from the same offline checkpoint of the same seed, and are compared
-on the seeds that they share.</li>
+evaluations on fixed keys. Each method has its own gate.</li>
+<li><em>Recovered steps</em> are steps of the recovery policy, in percent of online steps.</li>
+<li>Intervals resample seeds 10,000 times and take the middle 95 %. They cannot be wider than the
+seeds' range, so three seeds give too narrow ones. One seed has no interval.</li>
+<li>All methods of a task start from the same offline checkpoint of each seed. They are compared on
+their common seeds.</li>
 </ul>"""
 
 Cell = tuple[str, str, str]
@@ -47,7 +47,7 @@ def text(shown: str, *, wrap: bool = False) -> Cell:
 
 
 def number(value: float | None, shape: str, below: str | None = None, scale: float = 1.0) -> Cell:
-    """A cell of `value` times `scale`, with a smaller line below; a dash where there is none."""
+    """A cell of `value` times `scale`, with a smaller line below; a dash for None."""
     if value is None:
         return ("", "", "–")
     small = f"<small>{escape(below)}</small>" if below and below != NO_INTERVAL else ""
@@ -58,17 +58,17 @@ NO_INTERVAL = "no interval"
 
 
 def limits(pair: tuple[float, float] | None, shape: str, scale: float = 1.0) -> str:
-    """An interval in words."""
+    """An interval as text."""
     return NO_INTERVAL if pair is None else shape.format(*(scale * v for v in pair))
 
 
 def seeds(numbers: Sequence[int]) -> str:
-    """Seeds in words."""
+    """Seeds as text."""
     return f"seed{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[Cell]]) -> str:
-    """A table that its reader can sort by any column."""
+    """A table that can be sorted by any column."""
     left = lambda head: ' class="text"' if head in _LEFT else ""
     top = "".join(
         f'<th scope="col"{left(h)}><button type="button">{escape(h)}</button></th>' for h in heads
@@ -82,7 +82,7 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[Cell]]) -> str:
 
 
 def headline(task: str, key: str, line: Mapping[str, Any], wanted: int) -> list[Cell]:
-    """One line of the headline table; `wanted` seeds would be all of the task's."""
+    """One line of the headline table. The task has `wanted` seeds."""
     few = f"<small>of {wanted}</small>" if len(line["seeds"]) < wanted else ""
     numbers = ", ".join(map(str, line["seeds"]))
     below = lambda name, shape, scale=1.0: limits(line[f"{name}_interval"], shape, scale)
@@ -109,7 +109,7 @@ def headline(task: str, key: str, line: Mapping[str, Any], wanted: int) -> list[
 
 
 def cell_line(task: str, key: str, groups: Mapping[str, Sequence[Row]]) -> list[Cell]:
-    """One line of a sweep's table; failures are compared with the baseline of the same settings."""
+    """One line of a sweep's table. Failures are compared with the baseline of the same settings."""
     rows, paired = groups[key], against_baseline(groups, key)
     failures, returns = ([row[n] for row in rows] for n in ("failure_episodes", "final_return"))
     fewer = limits(paired["reduction_interval"], "{:.0f} to {:.0f} %")
@@ -124,14 +124,14 @@ def cell_line(task: str, key: str, groups: Mapping[str, Sequence[Row]]) -> list[
 
 
 def warnings(findings: Findings) -> str:
-    """What was left out, and what to know about the rest, by name; empty where all was well."""
+    """Runs that were left out, and notes on the others, by name; empty without any."""
     blocks = [
         f"<h3>{head}</h3><ul>"
         + "".join(f"<li><code>{escape(n)}</code>: {escape(t)}</li>" for n, t in found)
         + "</ul>"
         for head, found in (
             (f"Left out: {len(findings.left_out)}", findings.left_out),
-            (f"Kept, but to be known: {len(findings.notes)}", findings.notes),
+            (f"Kept, with a note: {len(findings.notes)}", findings.notes),
         )
         if found
     ]
@@ -141,13 +141,13 @@ def warnings(findings: Findings) -> str:
 
 
 def files(path: Path) -> str:
-    """Links to a figure's files, which lie beside the page."""
+    """Links to a figure's files, which are beside the page."""
     names = (path.with_suffix(suffix).name for suffix in (".png", ".pdf"))
     return ", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in names)
 
 
 def environments(groups: Groups) -> str:
-    """Runs made by the same command with the same code on the same machine, a line each."""
+    """One line for all runs of the same command, code and machine."""
     lines: dict[tuple[str, ...], list[Any]] = {}
     for keys in groups.values():
         for entries in keys.values():
@@ -174,7 +174,7 @@ def environments(groups: Groups) -> str:
 
 
 def command_of(env: Row) -> str:
-    """The command of an env.json, as its user would type it."""
+    """The command of an env.json, as typed in a shell."""
     words = env.get("command")
     if not words:
         return "unknown"

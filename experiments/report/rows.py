@@ -1,6 +1,6 @@
-"""What a report is made of: finished runs found in folders, and the checks that they must pass.
+"""Finished runs for a report, and the checks that make them comparable.
 
-Whatever cannot be compared is left out and listed by name; nothing is averaged across settings.
+Runs that cannot be compared are left out and listed by name. Different settings are not averaged.
 """
 
 import os
@@ -22,7 +22,7 @@ from farl_jax.schema import SchemaError
 from farl_jax.storage import json_files
 
 VARIED = ("constraint.limit",)
-"""Settings that always set groups apart: the cost limit of the safe-RL baselines."""
+"""Settings that always form separate groups: the cost limit of the safe-RL baselines."""
 
 Row = Mapping[str, Any]
 
@@ -32,16 +32,16 @@ class Entry:
     """One finished run of one method."""
 
     name: str
-    """Its folder, as it was found."""
+    """Its folder."""
     row: Row
     """result.json."""
     settings: Mapping[str, Any]
-    """Dotted name -> value of what decides the numbers, but task, method and seed; a setting that
-    an older version did not have stands at its default."""
+    """Dotted name -> value of all settings that the method reads. Settings that an older version
+    lacked have their defaults."""
     env: Row = field(default_factory=dict)
     """env.json: versions, machine, command."""
     variant: str = ""
-    """What sets its group apart within its method, for example `constraint.limit=0.05`."""
+    """Distinguishing settings within its method, for example `constraint.limit=0.05`."""
 
     @property
     def key(self) -> str:
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass
 class Findings:
-    """What a report must say about its input: (name, text), in order of discovery."""
+    """Notes of a report on its input: (name, text), in order of discovery."""
 
     left_out: list[tuple[str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
@@ -62,19 +62,19 @@ Groups = dict[str, dict[str, list[Entry]]]
 
 
 def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> Groups:
-    """All finished runs below `folders` that pass the checks, grouped.
+    """Group all finished runs below `folders` that pass the checks.
 
     Args:
-        folders: walked for result.json; a sweep's own folder is left to `find_sweeps`.
-        by: settings, dotted, whose values make groups of their own.
-        findings: gains what was left out, and why.
+        folders: searched for result.json. `find_sweeps` searches the folders of sweeps.
+        by: dotted settings whose values form separate groups.
+        findings: gets the runs that are left out, and the reasons.
     """
     entries = {}
     for folder in folders:
         findings.left_out.extend(closed_folders(folder))
         paths = list(find(folder, RESULT))
         if not paths and not any(list(find(folder, name)) for name in (SWEEP, *HORIZONS)):
-            state = "holds no finished run" if os.path.isdir(folder) else "no such folder"
+            state = "has no finished run" if os.path.isdir(folder) else "no such folder"
             findings.left_out.append((str(folder), state))
         for path in paths:
             entries.setdefault(path.resolve(), path)
@@ -87,7 +87,7 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
             text = str(error).replace(f"{path.parent}/", "")
             findings.left_out.append((str(path.parent), text))
     for name in sorted({e.row["method"] for e in found} - set(METHODS)):
-        findings.notes.append((name, "no method of this version: shown under its bare name"))
+        findings.notes.append((name, "not a method of this version, so it has no title"))
     found = _with_variants(found, (*VARIED, *by))
     for check in (_without_repeats, _of_one_budget, _of_one_setting, _of_shared_seeds):
         found = check(found, findings)
@@ -100,7 +100,7 @@ def collect(folders: Sequence[Path], by: Sequence[str], findings: Findings) -> G
 
 
 def curve(entry: Entry, findings: Findings) -> list[dict[str, Any]]:
-    """The run's online rows of metrics.jsonl with its seed; none, and a note, where damaged."""
+    """The run's online rows of metrics.jsonl with its seed. A damaged file gives a note."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -114,11 +114,11 @@ def curve(entry: Entry, findings: Findings) -> list[dict[str, Any]]:
 
 
 def _read(path: Path, findings: Findings) -> Entry:
-    """The run of one result.json; SchemaError and UserError say why it cannot be used."""
+    """Read the run of one result.json. SchemaError and UserError say why it cannot be used."""
     check_found(path)
     run = path.parent.parent
     if not (run / CONFIG).exists():
-        raise SchemaError(f"no {CONFIG} above it: not a run's folder")
+        raise SchemaError(f"not in a run's folder, because there is no {CONFIG}")
     saved = read_saved(run)
     row = read_result(path.parent, saved)
     row.pop("made_from", None)
@@ -128,16 +128,16 @@ def _read(path: Path, findings: Findings) -> Entry:
     except SchemaError as error:
         findings.notes.append((str(path.parent), f"versions and command unknown: {error}"))
     settings = _flatten(asdict(FarlConfig())) | _flatten(saved["config"])
-    settings["backend"] = row["backend"]  # None in config.json is what the machine had
+    settings["backend"] = row["backend"]  # None in config.json: chosen by the machine
     if method := METHODS.get(row["method"]):
         settings = {k: v for k, v in settings.items() if method.reads(k.split(".")[0])}
-    if git := row.get("git"):  # the folder may have been made by another commit
+    if git := row.get("git"):  # env.json may be of another commit
         env = {**env, "git": git}
     return Entry(str(path.parent), row, settings, env)
 
 
 def _list_unfinished(folder: Path, findings: Findings) -> None:
-    """Methods that a run has begun and not finished."""
+    """List methods that a run has begun but not finished."""
     for path in find(folder, "metrics.jsonl"):
         run = path.parent.parent
         if (run / CONFIG).is_file() and not (path.parent / RESULT).is_file():
@@ -152,7 +152,7 @@ def _flatten(tree: Any, name: str = "") -> dict[str, Any]:
 
 
 def _with_variants(entries: Sequence[Entry], by: Sequence[str]) -> list[Entry]:
-    """Entries whose group is named by those settings of `by` that differ within the method."""
+    """Name the groups by those settings of `by` that differ within the method."""
     values: dict[tuple[str, ...], set[str]] = {}
     place = lambda e, name: (e.row["task"], e.row["method"], name)
     for entry in entries:
@@ -170,7 +170,7 @@ def _with_variants(entries: Sequence[Entry], by: Sequence[str]) -> list[Entry]:
 def _split(
     entries: Sequence[Entry], within: Callable[[Entry], Any], value: Callable[[Entry], Any]
 ) -> dict[Any, Any]:
-    """Group -> its most common value, of equally common ones the largest that compares."""
+    """Group -> its most frequent value; the largest of equally frequent ones."""
     groups: dict[Any, list[Any]] = {}
     for entry in entries:
         groups.setdefault(within(entry), []).append(value(entry))
@@ -178,7 +178,7 @@ def _split(
 
 
 def _without_repeats(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
-    """One run for each seed, budget and setting of a group; of copies, the one found first."""
+    """Keep one run for each seed, budget and setting of a group: the first one found."""
     seen: dict[Any, str] = {}
     kept = []
     for entry in entries:
@@ -194,20 +194,22 @@ def _without_repeats(entries: Sequence[Entry], findings: Findings) -> list[Entry
 
 
 def _of_one_budget(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
-    """Those with the number of online steps that most runs of their task have."""
+    """Keep runs with the most frequent number of online steps of their task."""
     steps = lambda e: e.row["online_steps"]
     usual, kept = _split(entries, lambda e: e.row["task"], steps), []
     for entry in entries:
         if steps(entry) == (most := usual[entry.row["task"]]):
             kept.append(entry)
         else:
-            text = f"another budget: {steps(entry):,} online steps, most of its task {most:,}"
+            text = (
+                f"another budget: {steps(entry):,} online steps, but most of its task have {most:,}"
+            )
             findings.left_out.append((entry.name, text))
     return kept
 
 
 def _of_one_setting(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
-    """Those with the settings that most of their group have; `by` makes groups of the others."""
+    """Keep runs with the most frequent settings of their group."""
     group = lambda e: (e.row["task"], e.key)
     signature = lambda e: tuple((k, str(v)) for k, v in sorted(e.settings.items()))
     usual, kept = _split(entries, group, signature), []
@@ -219,15 +221,15 @@ def _of_one_setting(entries: Sequence[Entry], findings: Findings) -> list[Entry]
             continue
         name = other[0]
         more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        values = f"{own.get(name, 'absent')}, most of its group {most.get(name, 'absent')}"
+        values = f"{own.get(name, 'absent')}, in most of its group {most.get(name, 'absent')}"
         text = f"other settings: {name} is {values}{more}"
-        hint = f"; --by {name} would keep both" if name in own and name in most else ""
+        hint = f"; --by {name} keeps both" if name in own and name in most else ""
         findings.left_out.append((entry.name, text + hint))
     return kept
 
 
 def _of_shared_seeds(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
-    """Those whose seed every main method of the task has; who lacks one of these is noted."""
+    """Keep seeds that every main method of the task has, and note methods that lack one."""
     seeds: dict[str, dict[str, set[int]]] = {}
     for entry in entries:
         seeds.setdefault(entry.row["task"], {}).setdefault(entry.key, set()).add(entry.row["seed"])
@@ -240,7 +242,7 @@ def _of_shared_seeds(entries: Sequence[Entry], findings: Findings) -> list[Entry
         for key, own in groups.items():
             if lacking := sorted(shared[task] - own):
                 numbers = ", ".join(map(str, lacking))
-                text = f"lacks seed {numbers}: compared on the seeds that it has"
+                text = f"lacks seed {numbers}; compared on its other seeds"
                 findings.notes.append((f"{task}, {key}", text))
     kept = []
     for entry in entries:
@@ -251,13 +253,13 @@ def _of_shared_seeds(entries: Sequence[Entry], findings: Findings) -> list[Entry
             others = {method(k) for k in seeds[task]} & set(MAIN)
             has = {method(k) for k, own in seeds[task].items() if seed in own}
             without = [m for m in MAIN if m in others - has]
-            text = f"seed {seed} is missing from {', '.join(without)}: nothing to pair it with"
+            text = f"seed {seed} is missing from {', '.join(without)}, so there is no pair"
             findings.left_out.append((entry.name, text))
     return kept
 
 
 def _note_versions(entries: Sequence[Entry], findings: Findings) -> None:
-    """Runs of one task that come from several commits or library versions, or unclean ones."""
+    """Note runs of one task with different commits or packages, or with uncommitted changes."""
     for task in sorted({e.row["task"] for e in entries}):
         own = [e for e in entries if e.row["task"] == task]
         root = os.path.commonpath([os.path.abspath(Path(e.name).parent) for e in own])
@@ -276,7 +278,7 @@ def _note_versions(entries: Sequence[Entry], findings: Findings) -> None:
 
 
 def _note_settings(entries: Sequence[Entry], by: Sequence[str], findings: Findings) -> None:
-    """Groups of one task whose settings differ where both methods have them."""
+    """Note groups of one task with different settings that both methods read."""
     first: dict[str, Entry] = {}
     told = set()
     for entry in sorted(entries, key=lambda e: (e.row["task"], e.row["method"] not in MAIN, e.key)):

@@ -1,4 +1,4 @@
-"""Tables of sweeps, and studies of the horizon, as a report reads them."""
+"""A report's readers of sweep tables and horizon studies."""
 
 import json
 import os
@@ -30,13 +30,13 @@ class SweepTable:
     rows: tuple[Row, ...]
 
     def key(self, row: Row, names: Sequence[str]) -> str:
-        """Its method, with its values of those of these settings that the method reads."""
+        """Its method, with its values of the settings that the method reads."""
         method = METHODS.get(row["method"])
         own = [n for n in names if not method or method.reads(n.split(".")[0])]
         return " ".join([row["method"], *(f"{name}={row.get(name)}" for name in own)])
 
     def groups(self) -> dict[str, dict[str, list[Row]]]:
-        """task -> key (method, and the settings that it reads) -> rows by seed, one for each."""
+        """task -> key (method, and the settings that it reads) -> one row per seed."""
         found: dict[str, dict[str, dict[int, Row]]] = {}
         for row in sorted(self.rows, key=lambda r: (r["task"], r["method"], r["seed"])):
             key = self.key(row, self.settings)
@@ -44,9 +44,9 @@ class SweepTable:
         return {t: {k: list(own.values()) for k, own in keys.items()} for t, keys in found.items()}
 
     def across(self, task: str) -> "Across | None":
-        """A task's cells along the setting that takes most numbers, or else along all settings.
+        """A task's cells along the numeric setting with most values, else along all settings.
 
-        None where nothing was swept.
+        None if nothing was swept.
         """
         rows = sorted((r for r in self.rows if r["task"] == task), key=lambda r: r["seed"])
         values = lambda *names: list(dict.fromkeys(tuple(r.get(n) for n in names) for r in rows))
@@ -75,13 +75,13 @@ class Across:
 
     label: str
     ticks: tuple[str, ...]
-    """Names of the places 0, 1, ... where they are no numbers."""
+    """Names of the places 0, 1, ... if they are not numbers."""
     lines: Mapping[str, Mapping[float, Mapping[int, Row]]]
-    """key (method, and settings that set it apart) -> place -> seed -> row."""
+    """key (method, and distinguishing settings) -> place -> seed -> row."""
 
 
 def find_sweeps(folders: Sequence[Path], findings: Findings) -> list[SweepTable]:
-    """All sweeps below `folders`; damaged rows and crashed cells are left out by name."""
+    """All sweeps below `folders`. Damaged rows and failed cells are left out by name."""
     paths = dict.fromkeys(path for folder in folders for path in find(folder, SWEEP))
     sweeps = [_read_sweep(path, findings) for path in paths]
     return [sweep for sweep in sweeps if sweep.rows]
@@ -101,9 +101,9 @@ def find_horizons(folders: Sequence[Path], findings: Findings) -> list[tuple[Pat
 
 
 def _read_sweep(path: Path, findings: Findings) -> SweepTable:
-    """One table: rows as in result.json, swept settings being the keys with a dot.
+    """Read one table. Its rows are as in result.json, and swept settings are keys with a dot.
 
-    failed.jsonl beside it names the cells that came to nothing.
+    failed.jsonl beside it names the failed cells.
     """
     for row in _rows(path.with_name(FAILED), FailedRow, findings):
         cell = f"{path.parent}/{row['cell']}/{row['method']}"
@@ -122,13 +122,13 @@ def _read_sweep(path: Path, findings: Findings) -> SweepTable:
 
 
 def _of_one_budget(path: Path, rows: Sequence[Row], findings: Findings) -> SweepTable:
-    """The rows with the number of online steps that most of the sweep have."""
+    """Keep the rows with the most frequent number of online steps."""
     steps = [row["online_steps"] for row in rows]
     usual = max(sorted(set(steps), key=str), key=steps.count) if steps else None
     for row in rows:
         if row["online_steps"] != usual:
             name = f"{path}, {row['method']}, seed {row['seed']}, {dict(_swept(row))}"
-            text = f"another budget: {row['online_steps']} online steps, most have {usual}"
+            text = f"another budget: {row['online_steps']} online steps, but most have {usual}"
             findings.left_out.append((name, text))
     kept = tuple(row for row in rows if row["online_steps"] == usual)
     names = dict.fromkeys(name for row in kept for name, _ in _swept(row))
@@ -141,7 +141,7 @@ def _swept(row: Row) -> list[tuple[str, Any]]:
 
 
 def _rows(path: Path, kind: Any, findings: Findings) -> list[Row]:
-    """The rows of a table; other lines are left out by name, as is a file that cannot be read."""
+    """The rows of a table. Other lines, or a file that cannot be read, are left out by name."""
     if os.path.lexists(path) and (fault := fault_of(path, path.parent)):
         findings.left_out.append((str(path), fault))
         return []

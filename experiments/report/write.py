@@ -1,4 +1,4 @@
-"""`farl report`: one page and its figures from the stored files of finished runs, no training."""
+"""`farl report`: one page and its figures from the files of finished runs, without training."""
 
 import io
 import math
@@ -31,7 +31,7 @@ from farl_jax.storage import files, json_files
 PAGE, ROWS = "index.html", "rows.jsonl"
 ABLATIONS = (*RIVALS, "no_recovery")
 TRADE_OFFS = ("constraint.limit", "safety.max_risk")
-"""Swept settings whose cells belong on the Pareto front."""
+"""Swept settings whose cells are shown with the Pareto front."""
 AGAIN = "the same command draws it again"
 FILM_BYTES = 7_500_000  # of all films: 10 MB as text
 SHEET_PIXELS = 50_000_000
@@ -39,7 +39,7 @@ SHEET_WIDTH = 1100
 
 
 def report(args: ReportArgs, console: Console) -> Path:
-    """Write the page; everything that was left out of it is said on stderr too."""
+    """Write the page, and print on stderr what it leaves out."""
     command = command_typed()
     findings = Findings()
     groups = collect(args.runs, args.by, findings)
@@ -77,7 +77,7 @@ def report(args: ReportArgs, console: Console) -> Path:
 def _draw(
     groups: Groups, sweeps: Sequence[SweepTable], out: Path, command: str, findings: Findings
 ) -> list[Picture]:
-    """All figures that these rows can fill, saved in `out`; what fails is left out, and said."""
+    """Draw all figures of these rows into `out`. A figure that fails is left out with a warning."""
     pictures = []
 
     def add(section: str, name: str, caption: str, draw: Callable[..., Any], *given: Any) -> None:
@@ -115,7 +115,7 @@ def _draw(
 
 
 def _split(rows: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(comparison with baselines, ablations of FARL), each task -> key -> rows; both show MAIN."""
+    """(comparison with baselines, ablations of FARL), each task -> key -> rows. Both have MAIN."""
     changed = lambda key: key.split(" ")[0] in ABLATIONS or key.startswith(f"{OURS} ")
     main = {t: {k: r for k, r in keys.items() if not changed(k)} for t, keys in rows.items()}
     ablations = {
@@ -127,8 +127,7 @@ def _split(rows: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[SweepTable]) -> dict[str, Any]:
-    """Panels: the runs of each task, and apart from them, whose settings may be others, each sweep
-    that goes over a limit or threshold alone."""
+    """Panels: the runs of each task, and each sweep over limits or thresholds only."""
     panels = {task: dict(keys) for task, keys in rows.items()}
     for sweep in sweeps:
         if sweep.settings and set(sweep.settings) <= set(TRADE_OFFS):
@@ -137,7 +136,7 @@ def _with_trade_offs(rows: Mapping[str, Any], sweeps: Sequence[SweepTable]) -> d
 
 
 def _horizons(studies: Sequence[tuple[Path, Mapping[str, Any]]], out: Path) -> list[Picture]:
-    """Each study of the horizon, drawn again from its rows; its figure names its own command."""
+    """Draw each horizon study from its rows. The figure names the study's command."""
     pictures = []
     for number, (source, study) in enumerate(studies, 1):
         name = f"horizon_{number}_{_file(study['task'])}"
@@ -150,7 +149,7 @@ def _horizons(studies: Sequence[tuple[Path, Mapping[str, Any]]], out: Path) -> l
 
 
 def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> list[Picture]:
-    """What `farl diagnose` left, drawn again: the first run of each group that has it."""
+    """Draw the diagnosis of the first run of each group that has one."""
     pictures = []
     for task, keys in groups.items():
         for key, entries in keys.items():
@@ -174,7 +173,7 @@ def _diagnoses(groups: Groups, out: Path, command: str, findings: Findings) -> l
 
 
 def _films(groups: Groups, findings: Findings) -> list[Film]:
-    """One film a group, the first that is there, as long as the page stays small."""
+    """The first film of each group, as long as the page stays small."""
     films, room = [], FILM_BYTES
     for task, keys in groups.items():
         for key in style.in_order(keys):
@@ -186,7 +185,9 @@ def _films(groups: Groups, findings: Findings) -> list[Film]:
                 continue
             size = files[0].stat().st_size if files else 0
             if size > room:
-                findings.notes.append((str(files[0]), "film left out: the page would be too large"))
+                findings.notes.append(
+                    (str(files[0]), "film left out, because the page would be too large")
+                )
                 continue
             room -= size
             film = files[0] if files else None
@@ -195,7 +196,7 @@ def _films(groups: Groups, findings: Findings) -> list[Film]:
 
 
 def _small(path: Path, findings: Findings) -> bytes | None:
-    """A contact sheet as a JPEG of moderate size; what is no PNG of ours is named, and None."""
+    """A contact sheet as a small JPEG, or None. A file that is no PNG is left out by name."""
     from PIL import Image
 
     if not path.is_file():
@@ -208,20 +209,20 @@ def _small(path: Path, findings: Findings) -> bytes | None:
         image.thumbnail((SHEET_WIDTH, 10 * SHEET_WIDTH))
         image.save(buffer, "JPEG", quality=82)
         return buffer.getvalue()
-    except Exception as error:  # who wrote the bytes chooses how the library fails
+    except Exception as error:  # a foreign file may raise any
         findings.left_out.append((str(path), f"no picture: {error}"))
         return None
 
 
 def _write_rows(groups: Groups, path: Path) -> None:
-    """The rows behind the table, a line a run."""
+    """Write the rows of the table, one line per run."""
     entries = [e for keys in groups.values() for group in keys.values() for e in group]
     rows = [{**e.row, "group": e.key, "run": e.name, "git": e.env.get("git")} for e in entries]
     write_rows(path, rows)
 
 
 def _file(name: str) -> str:
-    """A task or key as part of a file's name, which no disk refuses."""
+    """A task or key as a part of a file name that every disk allows."""
     plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
     if name.isascii() and len(name) <= 60:
         return plain
@@ -229,7 +230,7 @@ def _file(name: str) -> str:
 
 
 def _numbers(tree: Any) -> Any:
-    """JSON's null is what could not be measured."""
+    """Replace JSON's null by NaN."""
     if isinstance(tree, dict):
         return {k: _numbers(v) for k, v in tree.items()}
     return (

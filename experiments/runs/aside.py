@@ -1,7 +1,7 @@
-"""Entries of a run's folder put aside into `<run>/replaced/<n>`, all or none, and never deleted.
+"""Move entries of a run's folder into `<run>/replaced/<n>`: all or none, and nothing is deleted.
 
-They are moved into a folder that takes that name at the end. One that still has another name was
-interrupted, and is put back by whoever opens the run next.
+They are moved into a folder that gets this name at the end. A folder with another name was
+interrupted. The next command that opens the run moves its entries back.
 """
 
 import os
@@ -13,10 +13,10 @@ MOVING = ".moving"
 
 
 def put_aside(run: Path, names: Sequence[str]) -> Path | None:
-    """Move those entries of a run's folder that are there; where they are then, if there are any.
+    """Move the existing ones of these entries, and return their new folder, or None without any.
 
     Raises:
-        OSError: the disk refuses; everything is where it was.
+        OSError: the disk refuses. Then all entries are where they were.
     """
     found = [name for name in names if os.path.lexists(run / name)]
     if not found:
@@ -38,7 +38,7 @@ def put_aside(run: Path, names: Sequence[str]) -> Path | None:
 
 
 def put_back(run: Path) -> None:
-    """Undo what was interrupted while it was put aside."""
+    """Undo interrupted moves."""
     place = run / REPLACED
     for moving in list(place.iterdir()) if place.is_dir() else []:
         if moving.name.endswith(MOVING):
@@ -46,7 +46,7 @@ def put_back(run: Path) -> None:
 
 
 def _move_into(source: Path, target: Path) -> None:
-    """Move a folder's entries back, into the folder of their name where that is still there."""
+    """Move a folder's entries back, and merge folders that still exist."""
     for entry in list(source.iterdir()):
         if entry.is_dir() and (target / entry.name).is_dir():
             _move_into(entry, target / entry.name)

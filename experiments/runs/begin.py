@@ -1,4 +1,4 @@
-"""Work that has begun is never replaced in silence: it is refused, gone on with, or put aside."""
+"""Work that has begun is never replaced silently: refuse, continue, or move it aside."""
 
 import dataclasses
 import os
@@ -12,15 +12,15 @@ from farl_jax.methods import METHODS
 
 @dataclass(frozen=True)
 class Work:
-    """Something that a command does in a run's folder; names are entries of it."""
+    """The work of a command in a run's folder. Names are entries of the folder."""
 
     name: str
     traces: tuple[str, ...]
-    """One of these is there as soon as it has begun."""
+    """One of these exists as soon as the work has begun."""
     results: tuple[str, ...]
-    """What it makes, and all that is made from that."""
+    """Its results, and all that is made from them."""
     resumes: bool = True
-    """Whether --resume goes on with it."""
+    """Whether --resume continues it."""
 
 
 _COMPARISON = ("comparison.json", "comparison.png")
@@ -42,21 +42,21 @@ def study(method: str, name: str) -> Work:
 
 
 def begin(run: Run, work: Work, *, overwrite: bool = False) -> Run:
-    """The run in which `work` may begin now, or go on.
+    """Return the run in which `work` may now begin or continue.
 
-    With `overwrite` its results are put aside first; a run that resumes goes on.
+    With `overwrite` its results are moved aside first.
 
     Raises:
-        UserError: it has begun before, and neither was asked for.
+        UserError: it has begun before, and the run neither resumes nor overwrites.
     """
     if overwrite:
         aside = put_aside(run.path, work.results)
         if aside is not None:
-            run.say(f"put aside: {aside}")
+            run.say(f"moved old results to {aside}")
         return dataclasses.replace(run, resume=False)
     found = [name for name in work.traces if os.path.lexists(run.path / name)]
     if found and not (work.resumes and run.resume):
-        ways = "--overwrite puts it aside and starts afresh"
-        ways = f"--resume goes on with it, {ways}" if work.resumes else ways
+        ways = "--overwrite moves it aside and starts again"
+        ways = f"--resume continues it, {ways}" if work.resumes else ways
         raise UserError(f"{run.path / found[0]}: {work.name} has begun or is finished; {ways}")
     return run

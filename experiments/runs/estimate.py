@@ -1,8 +1,7 @@
-"""What a run needs at least, in memory and time, known before it starts; who cannot fit is told.
+"""Lower bounds of a run's memory and time, checked before it starts.
 
-A lower bound by arithmetic, not a prediction: it is here to stop what would end hours later, or
-fill a machine, because of a digit too many. Sizes are those of FailureBench; a task of one's own
-may need more.
+They are arithmetic, not predictions. They stop a run that could only fail, for example because of
+one digit too many. Sizes are FailureBench's. Your own task may need more.
 """
 
 import os
@@ -19,16 +18,16 @@ STEP_BYTES = 4 * (2 * OBSERVATION + 2 * ACTION + 20)
 LEARNER_COPIES = 4
 """Parameters, their gradient, and Adam's two moments."""
 PHYSICS_SECONDS = 2e-5
-"""Of one env step on one core; measured 6e-5 and more (results/bench.json)."""
+"""Seconds of one env step on one core. Measured: 6e-5 and more (results/bench.json)."""
 FLOP_RATE = 2e11
-"""Of one core at its best; two were measured at 1.9e11 together."""
+"""FLOP/s of one core at best. Measured: 1.9e11 for two together."""
 ACCELERATOR_SPEEDUP = 300
 RUN_SECONDS = 30.0
-"""Of one run beside that, on any machine: tracing, loading compiled programs, saving, drawing."""
+"""Further seconds of one run, on any machine: tracing, loading programs, saving, drawing."""
 MAX_DAYS = 30.0
 
 Parts = Mapping[str, float]
-"""What a need is made of: the settings that decide a part -> its size."""
+"""Settings that decide a part of the memory -> its size."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Needs:
 
 
 def needs_of(config: FarlConfig, methods: int = 2) -> Needs:
-    """Return what one seed needs at least, by `methods` methods, one after the other."""
+    """Return the least needs of one seed with `methods` methods, one after the other."""
     demos, online, world = config.demos, config.online, config.world_model
     sizes = parameters(config)
     rows = EPISODE * (demos.task_episodes + demos.failure_episodes + demos.policy_episodes)
@@ -111,9 +110,9 @@ def check_fits(
 
     Args:
         config: of each run.
-        seeds: how many runs follow one another.
-        methods: how many methods each goes through.
-        insist: whether its user knows better.
+        seeds: number of runs, one after the other.
+        methods: number of methods of each run.
+        insist: whether to skip the check.
 
     Raises:
         UserError: too much memory, or too much time.
@@ -127,14 +126,14 @@ def check_fits(
     if days > MAX_DAYS:
         raise UserError(
             f"this takes at least {days:,.0f} days here ({seeds:,} runs by {methods} methods of "
-            f"{config.online.env_steps:,} online steps): ask for less, or add --insist"
+            f"{config.online.env_steps:,} online steps); ask for less, or add --insist"
         )
 
 
 def check_rollout(num_envs: int, length: int, what: str) -> None:
-    """Refuse a rollout of `length` steps in `num_envs` environments that memory cannot hold.
+    """Refuse a rollout of `length` steps in `num_envs` environments that does not fit into memory.
 
-    `what` is the option that decides it.
+    `what` is the option that decides its size.
 
     Raises:
         UserError: it is too large.
@@ -143,14 +142,14 @@ def check_rollout(num_envs: int, length: int, what: str) -> None:
 
 
 def _check_memory(parts: Parts, way: str = "") -> None:
-    from experiments.process.machine import free_memory  # which starts JAX
+    from experiments.process.machine import free_memory  # it starts JAX
 
     total, most = sum(parts.values()), max(parts, key=parts.__getitem__)
     room = free_memory()
     if room is not None and total > room:
         raise UserError(
-            f"this needs at least {total / 1e9:,.0f} GB of memory, most of it by {most}; "
-            f"{room / 1e9:,.1f} GB are free here: lower {most.replace(', ', ' or ')}{way}"
+            f"this needs at least {total / 1e9:,.0f} GB of memory, most of it for {most}, but "
+            f"{room / 1e9:,.1f} GB are free here; lower {most.replace(', ', ' or ')}{way}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The files of a run's folder as they are read: checked, and of the run that they lie in."""
+"""Readers of a run's files. They check each file, and that it belongs to the run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ RESULT = "result.json"
 
 
 def read_saved(run: Path) -> Row:
-    """Return a run's config.json, of whatever version's settings.
+    """Return a run's config.json, with the settings of any version.
 
     Raises:
         SchemaError: missing, damaged, or of another protocol.
@@ -25,7 +25,7 @@ def read_saved(run: Path) -> Row:
     saved = read(path, dict[str, Any])
     if (found := saved.get("protocol")) != PROTOCOL:
         raise SchemaError(
-            f"{path}: another protocol: {shown(found)}, this version reads {PROTOCOL}; "
+            f"{path}: protocol must be {PROTOCOL}; got {shown(found)}; "
             "start a new run with another --out"
         )
     try:
@@ -35,7 +35,7 @@ def read_saved(run: Path) -> Row:
 
 
 def read_settings(run: Path) -> tuple[RunSettings, Row]:
-    """Return a run's settings, and its config.json as it stands there.
+    """Return a run's settings, and its config.json as it is.
 
     Raises:
         SchemaError: missing, damaged, or with a setting that this version does not allow.
@@ -57,10 +57,10 @@ def read_result(folder: Path, about: Mapping[str, Any]) -> Row:
     path = folder / RESULT
     row = read(path, Result)
     if row["method"] != folder.name:
-        raise SchemaError(f"{path}: mixed folder: it holds the result of {row['method']}")
+        raise SchemaError(f"{path}: mixed folder: the result is of {row['method']}")
     for name in ("task", "seed", "preset"):
         if row[name] != about[name]:
-            told = f"config.json says {name} {about[name]}, its result {row[name]}"
+            told = f"{name} is {about[name]} in config.json and {row[name]} in the result"
             raise SchemaError(f"{path}: mixed folder: {told}")
     return row
 
@@ -74,5 +74,5 @@ def read_curve(folder: Path) -> list[Row]:
     path = folder / FILE
     rows = read_metrics(path, OnlineRow)
     if not rows:
-        raise SchemaError(f"{path}: holds no row, but its method has a result; copy it again")
+        raise SchemaError(f"{path} has no row, but its method has a result; copy it again")
     return rows

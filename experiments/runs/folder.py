@@ -1,4 +1,4 @@
-"""The folder of a run: its settings, its lock, and whether it holds this run."""
+"""The folder of a run: its settings, its lock, and checks of its contents."""
 
 import fcntl
 import json
@@ -24,39 +24,39 @@ _SLURM_JOB = "slurm-job-"
 
 
 def check_data(folder: Path, mark: str = CONFIG) -> None:
-    """Refuse a run's folder that reaches outside itself or holds what is no file.
+    """Refuse a run's folder with links, FIFOs, sockets or devices in it.
 
-    A folder without `mark`, for a run its config.json, is not ours and not looked through.
+    A folder without `mark` (for a run its config.json) is not ours and is not searched.
 
     Raises:
-        UserError: it names the link, FIFO, socket or device.
+        UserError: it names the first such entry.
     """
     with disk_errors(folder):
         found = files.find_fault(folder) if os.path.lexists(Path(folder) / mark) else None
     if found:
-        raise UserError(f"{found[0]}: {found[1]}; remove it, or put a copy of its file there")
+        raise UserError(f"{found[0]}: {found[1]}; remove it, or replace it by a copy of its file")
 
 
 class RunFolder:
-    """One run's folder: `config.json`, `env.json`, and what the command puts beside them.
+    """One run's folder: `config.json`, `env.json`, and the results of commands.
 
-    Held by one process at a time, through a lock that the system takes back when the process
-    ends, however it ends. Use it as a context manager, or call `close`.
+    One process at a time holds its lock, which the system frees when the process ends. Use it as a
+    context manager, or call `close`.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
-        """Take over a folder whose lock is held as file descriptor `lock`; see `create`."""
+        """Take over a folder with the file descriptor of its lock. See `create`."""
         self.path = path
         self._lock: int | None = lock
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any], *, resume: bool = False) -> Self:
-        """Start a run in `path`, or with `resume` go on with the one that is there.
+        """Start a run in `path`, or with `resume` continue the one there.
 
-        `config` is JSON. With `resume` it must equal the one saved, entry for entry.
+        `config` is JSON. With `resume` it must equal the saved one.
 
         Raises:
-            UserError: another run, foreign files, a second process, or a disk that refuses.
+            UserError: another run, foreign files, a second process, or a disk error.
         """
         path = Path(path)
         config = json.loads(json.dumps(dict(config), allow_nan=False))
@@ -68,9 +68,9 @@ class RunFolder:
             lock = _take_lock(path / LOCK)
         run = cls(path, lock)
         try:
-            from experiments.process.machine import describe_environment  # which starts JAX
+            from experiments.process.machine import describe_environment  # it starts JAX
 
-            _check_contents(path, config, resume)  # again: another process may have been first
+            _check_contents(path, config, resume)  # again, as another process may have been first
             files.discard_leftovers(path)
             put_back(path)
             if resume:
@@ -93,7 +93,7 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Give the folder free. More than once is harmless."""
+        """Free the folder. A second call does nothing."""
         if self._lock is not None:
             _discard(self.path / LOCK)
             os.close(self._lock)
@@ -102,28 +102,28 @@ class RunFolder:
 
 def _check_contents(path: Path, config: Mapping[str, Any], resume: bool) -> None:
     if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: is a file; choose another --out")
+        raise UserError(f"{path} is a file; choose another --out")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if CONFIG in names:
         saved = json_files.read(path / CONFIG, dict[str, Any])
         if difference := first_difference(saved, config):
             name, old, new = difference
             raise UserError(
-                f"{path}: holds another run: {name} is {old} there and {new} here; "
+                f"{path} has another run: {name} is {old} there and {new} here; "
                 "choose another --out, or use --resume with the same settings"
             )
         if not resume:
-            raise UserError(f"{path}: holds this run already; add --resume to go on with it")
+            raise UserError(f"{path} already has this run; add --resume to continue it")
     elif foreign := sorted(name for name in names - {LOCK, ENVIRONMENT} if name[0] != "."):
         raise UserError(
-            f"{path}: is not a run's folder: it holds {foreign[0]}; choose another --out"
+            f"{path} is not a run's folder, because it has {foreign[0]}; choose another --out"
         )
     elif resume:
-        raise UserError(f"{path}: there is no run to resume; leave out --resume to start one")
+        raise UserError(f"{path} has no run to resume; leave out --resume to start one")
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> tuple[str, str, str] | None:
-    """Where two JSON trees differ first: (dotted name, old value, new value) as text."""
+    """First difference of two JSON trees: (dotted name, old value, new value) as text."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*new, *(key for key in old if key not in new)]:
             below = f"{name}.{key}" if name else key
@@ -140,7 +140,7 @@ def _short(value: Any) -> str:
 
 
 def _take_lock(path: Path) -> int:
-    """Lock the file and write down who holds it; a dead process of this host holds nothing."""
+    """Lock the file and write its holder into it. A dead process of this host holds no lock."""
     here = _place()
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -150,15 +150,15 @@ def _take_lock(path: Path) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(
-                    f"{path.parent}: in use by process {owner} on {host}; wait, or end that process"
+                    f"{path.parent} is in use by process {owner} on {host}; wait for it, or end it"
                 ) from error
             if not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), path.lstat()):
                 os.close(descriptor)  # the holder removed it just before we locked it
                 continue
             if host not in ("", here) and not _is_over(host):
                 raise UserError(
-                    f"{path.parent}: in use by process {owner} on {host}; "
-                    f"if that is gone, delete {path}"
+                    f"{path.parent} is in use by process {owner} on {host}; "
+                    f"if that process has ended, delete {path}"
                 )
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {here}\n".encode(), 0)
@@ -174,13 +174,13 @@ def _read_owner(descriptor: int) -> tuple[str, str]:
 
 
 def _place() -> str:
-    """What a lock says of where its holder runs: the Slurm job, which may move, or the host."""
+    """Place of a lock's holder: its Slurm job, which may change hosts, or the host."""
     job = os.environ.get("SLURM_JOB_ID")
     return f"{_SLURM_JOB}{job}" if job else socket.gethostname()
 
 
 def _is_over(place: str) -> bool:
-    """Whether a lock's place is a job that Slurm knows to have ended, whatever its host says."""
+    """Whether a lock's place is a Slurm job that has ended."""
     if not place.startswith(_SLURM_JOB):
         return False
     words = ["squeue", "--noheader", "--format=%T", f"--jobs={place.removeprefix(_SLURM_JOB)}"]
@@ -189,7 +189,7 @@ def _is_over(place: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return not asked.stdout.strip() and (
-        asked.returncode == 0 or "Invalid job id" in asked.stderr  # too long ago
+        asked.returncode == 0 or "Invalid job id" in asked.stderr  # it ended long ago
     )
 
 

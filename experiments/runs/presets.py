@@ -1,4 +1,4 @@
-"""The three budgets, and settings as JSON (a run folder's config.json) and as words."""
+"""The three presets, and settings as JSON (a run folder's config.json) and as text."""
 
 import dataclasses
 import difflib
@@ -25,7 +25,7 @@ from farl_jax.methods import METHODS, Method
 from farl_jax.schema import Checked, Seed, check, hints_of, shown
 
 PROTOCOL = 1
-"""Raised whenever counting, evaluation or the environment's meaning changes."""
+"""Increased when counting, evaluation or the environment changes."""
 
 PRESETS: dict[str, FarlConfig] = {
     "smoke": FarlConfig(
@@ -65,7 +65,7 @@ PRESETS: dict[str, FarlConfig] = {
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,
-            eval_every=102_400,  # 25 updates: once half-way, once at the end
+            eval_every=102_400,  # 25 updates: once halfway, once at the end
             final_episodes=64,
             checkpoint_every=102_400,
         ),
@@ -101,9 +101,9 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
         "mppi": {"horizon": 4},
     },
 }
-"""Task -> group -> settings in which it differs from every preset.
+"""Task -> group -> settings that differ from every preset.
 
-The rows named are those of docs/experiments.md that chose them.
+The rows are those of docs/experiments.md that chose them.
 """
 
 BUDGETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
@@ -112,7 +112,7 @@ BUDGETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "recovery_bc": {"members": 1, "steps": 5000, "batch": 512},
     },
 }
-"""(Preset, task) -> group -> settings in which the task differs from that preset alone."""
+"""(Preset, task) -> group -> settings that differ from this preset only."""
 
 
 RETIRED = (
@@ -137,13 +137,13 @@ def _retired(saved: Any) -> str | None:
 
 @dataclass(frozen=True)
 class RunSettings(Checked):
-    """Everything that decides a run's numbers."""
+    """All settings that decide a run's numbers."""
 
     task: str = "bounded_push"
     preset: str = "quick"
     seed: Seed = 0
     backend: str | None = None
-    """native, mjx or warp; None takes native on a CPU-only machine and mjx on an accelerator."""
+    """native, mjx or warp. None takes mjx on an accelerator, else native."""
     config: FarlConfig = field(default_factory=FarlConfig)
 
     def to_json(self) -> dict[str, Any]:
@@ -152,9 +152,9 @@ class RunSettings(Checked):
 
     @classmethod
     def from_json(cls, saved: Any) -> "RunSettings":
-        """Strictly back; a UserError names an unknown or mistyped field.
+        """Read strictly. A UserError names an unknown or mistyped field.
 
-        A setting that a later version added takes its default.
+        Settings of a later version take their defaults.
         """
         found = saved.get("protocol") if isinstance(saved, dict) else None
         if retired := _retired(saved):
@@ -164,16 +164,16 @@ class RunSettings(Checked):
             )
         if found != PROTOCOL:
             raise UserError(
-                f"config.json is of protocol {shown(found)}, this version runs {PROTOCOL}: "
+                f"config.json: protocol must be {PROTOCOL}; got {shown(found)}; "
                 "start a new run with another --out"
             )
         return check(cls, {k: v for k, v in saved.items() if k != "protocol"}, "config.json")
 
 
 def preset(name: str, task: str) -> FarlConfig:
-    """The named budget, with what `task` needs besides."""
+    """The named preset, with the settings that `task` changes."""
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {name!r}. Choose one of {', '.join(PRESETS)}")
     changes: dict[str, dict[str, Any]] = {}
     for own in (TASKS.get(task, {}), BUDGETS.get((name, task), {})):
         for group, settings in own.items():
@@ -182,26 +182,26 @@ def preset(name: str, task: str) -> FarlConfig:
 
 
 def parse_setting(name: str, text: str) -> Any:
-    """What `text` means as the value of FarlConfig's field `name`, dotted: by the field's type."""
+    """Parse `text` as the value of FarlConfig's field with dotted name `name`."""
     hint: Any = FarlConfig
     for part in name.split("."):
         hints = hints_of(hint) if dataclasses.is_dataclass(hint) else {}
         if part not in hints:
-            raise UserError(f"unknown setting {name!r}: {_nearest(name)}")
+            raise UserError(f"unknown setting {name!r}; {_nearest(name)}")
         hint = hints[part]
     if dataclasses.is_dataclass(hint):
         fields = ", ".join(f.name for f in dataclasses.fields(hint))
-        raise UserError(f"{name} is a group of settings: name one of its fields, {fields}")
+        raise UserError(f"{name} is a group of settings; name one of its fields: {fields}")
     return parse_text(hint, text, name)
 
 
 def text_of(value: Any) -> str:
-    """A setting's value as it stands in folder names and tables; `parse_setting` reads it again."""
+    """A setting's value in folder names and tables. `parse_setting` reads it again."""
     return json.dumps(value).strip('"').replace("null", "none")
 
 
 def _nearest(name: str) -> str:
-    """The settings most like `name`, of all there are."""
+    """The settings with the most similar names."""
     groups = hints_of(FarlConfig)
     names = [f"{g}.{f.name}" for g, kind in groups.items() for f in dataclasses.fields(kind)]
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
@@ -209,7 +209,7 @@ def _nearest(name: str) -> str:
 
 
 def with_settings(config: FarlConfig, changes: Mapping[str, Any]) -> FarlConfig:
-    """`config` with other values of some fields, by their dotted names."""
+    """Return `config` with some fields changed, by dotted name."""
     groups: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         group, field_name = name.split(".")
@@ -218,9 +218,9 @@ def with_settings(config: FarlConfig, changes: Mapping[str, Any]) -> FarlConfig:
 
 
 def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) -> None:
-    """Refuse what cannot work with one of these methods, before anything is written.
+    """Refuse settings that cannot work with one of these methods, before anything is written.
 
-    What a single setting may be is checked when it is made (`farl_jax.schema`).
+    Single settings are already checked (`farl_jax.schema`).
     """
     limit = _episode_limit(settings.task, settings.backend)
     if (length := settings.config.world_model.train_horizon) > limit:
@@ -239,10 +239,9 @@ def _episode_limit(task: str, backend: str | None) -> int:
 
 
 def check_method(config: FarlConfig, method: Method) -> None:
-    """Refuse settings that this method alone cannot work with."""
+    """Refuse settings that cannot work with this method."""
     plan, length = config.mppi, config.world_model.train_horizon
     if method.recovery == "mppi" and plan.horizon >= length:
         raise UserError(
-            f"mppi.horizon must be below world_model.train_horizon ({length}), the steps that the "
-            f"world model is trained on; got {plan.horizon}"
+            f"mppi.horizon must be below world_model.train_horizon ({length}); got {plan.horizon}"
         )

@@ -1,7 +1,7 @@
-"""What an artefact of a run was made from: written down with it, and checked by whoever takes it.
+"""Provenance of a run's artefacts: stored with each, and checked when it is used.
 
-Each says the settings of the run that made it, and a SHA-256 of the data it was made from. Those of
-older versions say less; what they say is checked.
+An artefact has the settings of its run, and the SHA-256 of its source data. Artefacts of older
+versions have less, and only that is checked.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ CALIBRATION = (
     *("rule", "tail", "horizon", "hold"),
     *("target_recall", "target_trigger_rate", "lead_time"),
 )
-"""Safety settings that the offline phase reads, to calibrate the eps_safe of max_risk = None."""
+"""Safety settings of the offline phase, for the calibrated eps_safe (max_risk = None)."""
 ONLINE = ("online", "adaptation", "risk_critic", "mppi", "constraint")
-"""Groups of settings that the shared offline phase does not read. Methods that need a critic of
-failures fit it to the demonstrations when they start."""
-_WAY = "put this run's own there, or make it anew with --overwrite"
+"""Groups of settings that the shared offline phase does not read. Methods that need a risk critic
+or V_C fit it to the demonstrations when they start."""
+_WAY = "restore this run's own, or make it again with --overwrite"
 
 
 def base_settings(settings: RunSettings) -> RunSettings:
-    """Settings of the run that `settings` may take demonstrations and offline checkpoint from.
+    """Settings of the base run, whose demonstrations and offline checkpoint `settings` may use.
 
-    What the offline phase does not read is the preset's; of safety, the calibration settings count
-    where eps_safe is the calibrated one. The base of a base is itself.
+    Settings that the offline phase does not read are the preset's. Calibration settings count only
+    if eps_safe is calibrated. The base of a base is itself.
     """
     base = _base_config(settings.preset, settings.task, settings.config)
     return dataclasses.replace(settings, config=base)
@@ -55,15 +55,15 @@ def _base_config(preset_name: str, task: str, config: FarlConfig) -> FarlConfig:
 
 
 def settings_read(settings: RunSettings, method: Method) -> RunSettings:
-    """`settings` but for what `method` does not read: equal ones give the same result."""
+    """`settings` with the preset's values where `method` does not read them."""
     groups = [f.name for f in dataclasses.fields(settings.config) if not method.reads(f.name)]
     return _as_preset(settings, groups)
 
 
 def read_by(settings: RunSettings, kind: str) -> RunSettings:
-    """`settings` but for what has no say in an artefact: demos, offline, risk_critic or a method's.
+    """`settings` with the preset's values where an artefact does not depend on them.
 
-    What is left out is as in the preset.
+    `kind` is demos, offline, risk_critic or a method.
     """
     if kind in METHODS:
         return settings_read(settings, METHODS[kind])
@@ -84,31 +84,31 @@ def check(
     path: Path,
     sources: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Refuse an artefact of another run, or of other data than the run holds now.
+    """Refuse an artefact of another run, or of other data than the run has now.
 
     Args:
-        settings: of the run that takes it.
-        about: what the artefact says: `settings`, and `sources`, name -> SHA-256. What it does not
-            say is not checked.
+        settings: of the run that uses it.
+        about: the artefact's `settings`, and `sources`, name -> SHA-256. Missing ones are not
+            checked.
         kind: see `read_by`.
-        path: where it lies.
-        sources: what the run holds now; names that `about` does not have are not compared.
+        path: of the artefact.
+        sources: of the run now. Names that are not in `about` are not compared.
 
     Raises:
-        UserError: it names the first setting, or the data, that differs.
+        UserError: it names the first setting or source that differs.
     """
     made_from = about.get("sources", {}) if isinstance(about, Mapping) else None
     if not isinstance(made_from, Mapping):
-        raise UserError(f"{path}: does not say what it was made from; {_WAY}")
+        raise UserError(f"{path}: its sources are not a group of fields; {_WAY}")
     if (saved := about.get("settings")) is not None:
         try:
             theirs = RunSettings.from_json(saved)
         except (UserError, SchemaError) as error:
-            raise UserError(f"{path}: what it says of its settings: {error}") from error
+            raise UserError(f"{path}: its settings: {error}") from error
         made, wanted = (read_by(own, kind).to_json() for own in (theirs, settings))
         if difference := first_difference(made, wanted):
             name, old, new = difference
-            raise UserError(f"{path}: made with {name} {old}, and this run has {new}; {_WAY}")
+            raise UserError(f"{path}: made with {name} {old}, but this run has {new}; {_WAY}")
     for name, sha in sources.items():
         if made_from.get(name, sha) != sha:
             raise UserError(f"{path}: made from another {name} than this run's; {_WAY}")
@@ -121,13 +121,13 @@ def sha_of(path: Path) -> str:
 
 
 def demo_sources(folder: Path) -> dict[str, str]:
-    """SHA-256 of the demonstrations that are there."""
+    """SHA-256 of the existing demonstrations."""
     files = {f"demos/{kind}.npz": folder / f"{kind}.npz" for kind in KINDS}
     return {name: sha_of(path) for name, path in files.items() if path.is_file()}
 
 
 def sources_of(start: Agent, method: Method) -> dict[str, str]:
-    """SHA-256 of what a method starts from: the offline phase's result, and a critic of failures.
+    """SHA-256 of a method's start: the offline result, and the risk critic if it has one.
 
     Without a gate nothing reads its max_risk, which may then differ.
     """
@@ -145,13 +145,13 @@ def read_result(
     method: str,
     sources: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The row of a finished method, without what it says of what it was made from.
+    """Return the row of a finished method, without its provenance.
 
-    `settings` are those of the run; `sources` as in `check`.
+    `settings` are the run's. For `sources` see `check`.
 
     Raises:
-        SchemaError: there is none, it is damaged, or it lies in another run's folder.
-        UserError: it was made from something else than this run.
+        SchemaError: it is missing, damaged, or in another run's folder.
+        UserError: it was not made from this run.
     """
     row = run_files.read_result(run / method, vars(settings))
     check(settings, row.pop("made_from", {}), method, run / method / run_files.RESULT, sources)
@@ -164,7 +164,7 @@ def _default(preset_name: str, task: str) -> FarlConfig:
 
 
 def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
-    """`settings` with the preset's own values in these groups."""
+    """`settings` with the preset's values in these groups."""
     config = _preset_groups(settings.preset, settings.task, settings.config, tuple(groups))
     return dataclasses.replace(settings, config=config)
 
@@ -178,7 +178,7 @@ def _preset_groups(
 
 
 def _with_groups(config: FarlConfig, groups: Mapping[str, Any]) -> FarlConfig:
-    """`config` with other groups, which nobody reads: made to go with the groups that are."""
+    """`config` with other groups, adjusted so that all groups fit together."""
     length, groups = config.world_model.train_horizon, dict(groups)
     online = groups.get("online", config.online)
     if "safety" in groups and groups["safety"].horizon >= length:

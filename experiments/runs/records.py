@@ -1,9 +1,8 @@
-"""What the files of a run, a sweep and a report hold, each declared once.
+"""Types of the files of a run, a sweep and a report.
 
-Whoever reads one checks it against its declaration (`farl_jax.storage.json_files`); rows stay
-dictionaries. A field that an older version did not write is NotRequired: every file that this
-project ever wrote can be read. `config.json` is `experiments.runs.presets.RunSettings`; metrics are
-`farl_jax.storage.metrics`.
+Readers check a file against its type (`farl_jax.storage.json_files`), and rows stay dictionaries.
+Fields that older versions lack are NotRequired, so every older file can be read. `config.json` is
+`experiments.runs.presets.RunSettings`, and metrics are in `farl_jax.storage.metrics`.
 """
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -32,14 +31,14 @@ Curve = list[Single | None]
 
 
 class Git(TypedDict):
-    """The checkout that a command ran from."""
+    """The checkout of a command."""
 
     commit: str
     dirty: bool
 
 
 class Device(TypedDict):
-    """What JAX computed on."""
+    """JAX's devices."""
 
     platform: str
     kind: str
@@ -47,7 +46,7 @@ class Device(TypedDict):
 
 
 class Session(TypedDict, total=False):
-    """A command that worked in a run's folder, and on what."""
+    """A command in a run's folder, and its machine."""
 
     command: list[str]
     packages: dict[str, str | None]
@@ -59,13 +58,13 @@ class Session(TypedDict, total=False):
 
 
 class Environment(Session):
-    """env.json: who started the run, and who opened it again."""
+    """env.json: the command that started the run, and those that opened it again."""
 
     resumed: NotRequired[list[Session]]
 
 
 class Saved(TypedDict):
-    """config.json of any version, as a report compares it."""
+    """config.json of any version."""
 
     protocol: int
     task: Name
@@ -76,7 +75,7 @@ class Saved(TypedDict):
 
 
 class Outcome(TypedDict):
-    """What every row says of one method's training, whatever file it stands in."""
+    """Fields of one method's training, in rows of any file."""
 
     task: Name
     method: Name
@@ -100,7 +99,7 @@ class Outcome(TypedDict):
 
 
 class Measured(Outcome):
-    """What a result says besides."""
+    """Further fields of a result."""
 
     preset: Name
     successes: Natural
@@ -115,7 +114,7 @@ class Measured(Outcome):
 
 
 class MadeFrom(TypedDict):
-    """What an artefact was made from: the run's settings, and SHA-256 of data by name."""
+    """Provenance of an artefact: the run's settings, and SHA-256 of its sources by name."""
 
     settings: Saved
     sources: dict[str, str]
@@ -146,7 +145,7 @@ class _Failure(TypedDict):
 
 
 SWEPT = Others(Setting, mark=".")
-"""Swept settings stand in a row by their dotted names."""
+"""Swept settings in a row, by their dotted names."""
 SweepRow = Annotated[_Cell, SWEPT]
 """A line of sweep.jsonl."""
 FailedRow = Annotated[_Failure, SWEPT]
@@ -154,7 +153,7 @@ FailedRow = Annotated[_Failure, SWEPT]
 
 
 class Note(TypedDict):
-    """failed/<name>.json: what another process said of its failure."""
+    """failed/<name>.json: another process's failure."""
 
     error: str
     traceback: NotRequired[str]
@@ -187,7 +186,7 @@ class Paper(TypedDict):
 
 
 class Alarms(TypedDict):
-    """What a gate would have foreseen; null where nothing could be measured."""
+    """Alarms of a gate on ungated steps; null if there is nothing to measure."""
 
     max_risk: Single
     trigger_rate: Share | None
@@ -198,7 +197,7 @@ class Alarms(TypedDict):
 
 
 class Watched(Alarms):
-    """The same, and recall by lead time."""
+    """Alarms, and recall by lead time."""
 
     recall_by_lead: list[Share | None]
 
@@ -222,11 +221,11 @@ Acting = TypedDict(
         "recovered_share_interval": Interval,
     },
 )
-"""What happened behind a gate, with 95 % limits."""
+"""Results of an acting gate, with 95 % limits."""
 
 
 class HorizonRow(TypedDict):
-    """One gate of a study."""
+    """One gate of a horizon study."""
 
     horizon: Count
     gamma_risk: Share
@@ -273,7 +272,7 @@ class _Decoder(TypedDict):
 
 
 class Pair(TypedDict):
-    """A policy under a world model."""
+    """A policy with a world model."""
 
     episodes: Natural
     failure_episodes: Natural

@@ -1,4 +1,4 @@
-"""One run: its folder, its settings, its random streams, and its phases' artefacts."""
+"""One run: its folder, settings, random streams and artefacts."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from envs_mjx import BatchEnv, SawyerEnv, make
+from envs_mjx import BatchEnv, RobotEnv, make
 from experiments.errors import UserError
 from experiments.process.console import plain_console
 from experiments.runs.files import read_settings
@@ -28,14 +28,14 @@ from farl_jax.storage.files import LEFTOVER
 
 
 @cache
-def _environment(task: str, backend: str | None) -> SawyerEnv:
-    """One for the whole process: it is pure, and takes most of a second to build."""
+def _environment(task: str, backend: str | None) -> RobotEnv:
+    """Build an environment once per process. It is pure, and building it takes most of a second."""
     return make(task, backend)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What every phase needs."""
+    """A run, as every phase needs it."""
 
     path: Path
     settings: RunSettings
@@ -43,17 +43,17 @@ class Run:
     console: Console
 
     def key(self, name: str) -> jax.Array:
-        """The random stream of this name: independent of all others, same for both methods."""
+        """Random stream of this name, independent of all others and the same for all methods."""
         root = jax.random.key(self.settings.seed)
         return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
     def env(self, num_envs: int) -> BatchEnv:
-        """The run's environment, `num_envs` at once."""
+        """The run's environment, as a batch of `num_envs`."""
         return BatchEnv(_environment(self.settings.task, self.settings.backend), num_envs)
 
     @property
     def task_name(self) -> str:
-        """The task's own name, which a setting may give as an import path."""
+        """The task's own name, also if the setting is an import path."""
         return self.env(1).name
 
     def networks(self) -> Networks:
@@ -62,16 +62,16 @@ class Run:
         return Networks.create(self.settings.config, env.observation_size, env.action_size)
 
     def expect(self, kind: str) -> dict[str, Any]:
-        """What the metadata of a fitting checkpoint says."""
+        """Metadata that a checkpoint of this run must have."""
         return {"task": self.settings.task, "kind": kind, "protocol": PROTOCOL}
 
     def say(self, text: str, about: str = "") -> None:
-        """A line on the console; `about` stands before it, indented and dim."""
+        """Print a line, with `about` before it, indented and dim."""
         lead = [("  "), (about, "dim"), " "] if about else []
         self.console.print(Text.assemble(*lead, text), soft_wrap=True)
 
     def offline_result(self) -> Agent:
-        """The offline checkpoint, strictly restored, of the demonstrations that are there."""
+        """Restore the offline checkpoint, and check that it was made from these demonstrations."""
         abstract = {"result": self.networks().abstract_agent()}
         folder = self.path / "offline"
         _, items, about = checkpoint.restore(folder, abstract, expect=self.expect("offline"))
@@ -82,40 +82,50 @@ class Run:
 def open_run(
     path: Path, console: Console, *, resume: bool = True, task: str | None = None
 ) -> tuple[Run, AbstractContextManager]:
-    """Go on in an existing run's folder; its config.json says what it is.
+    """Open an existing run's folder, with the settings in its config.json.
 
-    A task that is an import path must be given as `task`, too: a file alone makes nothing run.
-    Of several processes that share the run, all but the first work in a copy that they throw away.
+    A task that is an import path must also be given as `task`, because a file alone must not run
+    code. If several processes share the run, all but the first work in a temporary copy.
     """
-    config = path / "config.json"
-    check_data(path)
-    if not config.exists():
-        raise UserError(f"no run at {path}: start one with `farl run` or `farl demos`")
-    settings, saved = read_settings(path)
-    if ":" in settings.task and settings.task != task:
-        raise UserError(
-            f"{config} names code, {settings.task}: if you trust it, add --task {settings.task}"
-        )
+    settings, saved = _settings_of(path, task)
     if not devices.leads():
         folder = tempfile.TemporaryDirectory()
         copy, left = Path(folder.name) / path.name, shutil.ignore_patterns(f"{LEFTOVER}*", LOCK)
         path = Path(shutil.copytree(path, copy, symlinks=True, ignore=left))
-        devices.path_of_first(path)  # from here on the first may write
+        devices.path_of_first(path)  # from now on the first may write
         return Run(path, settings, resume, plain_console(quiet=True)), folder
     folder = RunFolder.create(path, saved, resume=True)
     devices.path_of_first(path)
     return Run(path, settings, resume, console), folder
 
 
+def read_run(path: Path, task: str | None = None) -> Run:
+    """A run to read only: its folder is not held, and nobody hears of it; `task` as above."""
+    return Run(path, _settings_of(path, task)[0], True, plain_console(quiet=True))
+
+
+def _settings_of(path: Path, task: str | None) -> tuple[RunSettings, dict[str, Any]]:
+    config = path / "config.json"
+    check_data(path)
+    if not config.exists():
+        raise UserError(f"no run at {path}; start one with `farl run` or `farl demos`")
+    settings, saved = read_settings(path)
+    if ":" in settings.task and settings.task != task:
+        raise UserError(
+            f"{config} names code, {settings.task}; if you trust it, add --task {settings.task}"
+        )
+    return settings, saved
+
+
 def start_run(
     path: Path, settings: RunSettings, console: Console, *, resume: bool
 ) -> tuple[Run, RunFolder]:
-    """A new run's folder, or with `resume` the same run's."""
+    """Open a new run's folder, or with `resume` an existing one's."""
     check_data(path)
     resume, wanted = resume and (path / "config.json").exists(), settings.to_json()
     if resume:
         known, saved = read_settings(path)
-        wanted = saved if known == settings else wanted  # an older version may not have had all
+        wanted = saved if known == settings else wanted  # an older version may lack settings
     folder = RunFolder.create(path, wanted, resume=resume)
     return Run(path, settings, resume, console), folder
 
@@ -124,7 +134,7 @@ def start_run(
 def start_runs(
     wanted: Sequence[tuple[Path, RunSettings]], console: Console, *, resume: bool
 ) -> Iterator[list[Run]]:
-    """Several runs at once, by `start_run`; their folders are held until the end."""
+    """Open several runs with `start_run`, and lock their folders until the end."""
     with ExitStack() as held:
         runs = []
         for path, settings in wanted:
@@ -135,7 +145,7 @@ def start_runs(
 
 
 def reporter(run: Run, writer: Any, phase: str) -> Callable[[str, dict[str, float]], None]:
-    """A `report(stage, metrics)` that writes a row and a line."""
+    """Build `report(stage, metrics)`, which writes a row and prints a line."""
     step = 0
 
     def report(stage: str, metrics: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What a comparison shows: one row a run, the table over seeds, and the figure."""
+"""The comparison of finished methods: the table over seeds, and the figure."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     """Print the table of all seeds, write `<root>/comparison.json` and `comparison.png`.
 
     Raises:
-        SchemaError: a result or learning curve is damaged; nothing was written.
+        SchemaError: a result or learning curve is damaged. Then nothing is written.
         UserError: no method is finished, or a result is another run's.
     """
     settings = {seed: read_settings(seed)[0] for seed in seeds}
@@ -56,9 +56,11 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
     if "reduction_percent" in summary:
         console.print(_paired_line(summary, len(seeds)), highlight=False)
     if diverged := sum(row.get("diverged", 0) for rows in results.values() for row in rows):
-        console.print(f"physics diverged in {diverged} episodes, which taught nobody anything")
+        console.print(
+            f"physics diverged in {diverged} episodes, whose last steps were not learnt from"
+        )
     first = next(iter(results.values()))[0]
-    with decoration("figure", f"farl evaluate {seeds[0]} draws that seed's"):
+    with decoration("figure", f"farl evaluate {seeds[0]} draws it for that seed"):
         figure = comparison_figure(
             root / "comparison.png",
             curves,
@@ -70,7 +72,7 @@ def compare(root: Path, seeds: list[Path], console: Console) -> dict[str, Any]:
 
 
 def _paired_line(summary: dict[str, Any], seeds: int) -> str:
-    """The comparison of the two main methods in words."""
+    """The comparison of the two main methods as one line."""
     low, high = summary["reduction_interval"] or (0.0, 0.0)
     limits = f" (95 % over {seeds} seeds: {low:.1f} to {high:.1f})" if low != high else ""
     fewer = summary["reduction_percent"]

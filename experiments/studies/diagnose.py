@@ -1,4 +1,4 @@
-"""`farl diagnose`: does the world model foresee the failures of the policy, as it was and is?"""
+"""`farl diagnose`: how well the world model predicts failures of the offline and newest policy."""
 
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,12 @@ THRESHOLDS = tuple(float(x) for x in np.logspace(-5, 0.5, 23))
 def diagnose(run: Run, method: str) -> dict[str, Any]:
     """Write `<run>/<method>/diagnosis.json` and `.png`.
 
-    Three pairs of policy and model: both of the offline phase; the newest policy under the offline
-    model, which is what a frozen model would be; the newest policy under the newest model.
+    It measures three pairs: both of the offline phase; the newest policy with the offline model (a
+    frozen model); the newest policy with the newest model.
     """
     config, spec = run.settings.config, find_method(method)
     if spec.gate != "world_model":
-        raise UserError(f"{method} has no world model's gate to diagnose: choose --method farl")
+        raise UserError(f"{method} does not gate with a world model; choose --method farl")
     frozen = run.offline_result()
     step, latest, gate = newest(run, method, frozen)
     pairs = {"offline policy, offline model": frozen}
@@ -71,9 +71,9 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
 
 
 def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
-    """A jitted roll(learnt, key) -> Transition [length, N] of `method` with a gate that never acts.
+    """Build a jitted roll(learnt, key) -> Transition [length, N] of `method` with the gate off.
 
-    N is the run's own number of training environments.
+    N is the run's number of training environments.
     """
     env = run.env(config.online.num_envs)
     controller = behaviour.make_controller(run.networks(), config, method, explore=True)
@@ -88,7 +88,7 @@ def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
 
 
 def _make_watch(run: Run, config: FarlConfig, spec: Method) -> Any:
-    """watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without any interference."""
+    """Build watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without a gate."""
     nets, horizon = run.networks(), config.safety.horizon
     roll = make_roll(run, config, spec, 2 * run.env(1).episode_limit)
 
@@ -105,7 +105,7 @@ def _make_watch(run: Run, config: FarlConfig, spec: Method) -> Any:
 
 
 def _judge(run: Run, config: Any, learnt: Agent, watch: Any, max_risk: float) -> dict:
-    """All measures of one pair; every pair sees the same starts and the same noise."""
+    """All measures of one pair. Every pair has the same starts and noise."""
     steps, probability = watch(learnt, run.key("diagnosis"))
     gate, done = config.safety, np.asarray(steps.done)
     gamma, steps_ahead = config.world_model.gamma_risk, gate.horizon + 1

@@ -1,4 +1,4 @@
-"""The film: exploring episodes behind the gate, recovery steps with a red border."""
+"""The film: exploring episodes with the gate. Recovery steps have a red border."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from envs_mjx import render
+from envs_mjx.film import contact_sheet, write_video
 from experiments.phases import offline
 from experiments.phases.newest import newest
 from experiments.runs.run import Run
@@ -15,18 +16,18 @@ from farl_jax.methods import find_method
 from farl_jax.safety import behaviour
 
 EPISODES = 3
-FRAMES = 24  # of one episode at most: software rendering takes 0.1 to 0.3 s each
+FRAMES = 24  # of one episode at most; software rendering takes 0.1 to 0.3 s each
 SHEET_FRAMES = 16
 
 
 def film(run: Run, method: str) -> None:
     """Write `<run>/<method>/film.mp4`, `film.gif` and `sheet.png`.
 
-    Shows the newest checkpoint's policy as it explores. Episodes that stay free of failure come
-    first, of them those that succeed after a recovery, then those with more recovered steps.
+    It shows the newest checkpoint's policy with exploration. Episodes without failure come first,
+    then those that succeed after a recovery, then those with more recovered steps.
     """
     config, spec = run.settings.config, find_method(method)
-    render.find_gl()  # without it, nothing below is worth the time
+    render.find_gl()  # fails before the slow part
     frozen = offline.start_of(run, spec)
     env = run.env(config.online.num_envs)
     controller = behaviour.make_controller(run.networks(), config, spec, explore=True)
@@ -47,10 +48,10 @@ def film(run: Run, method: str) -> None:
     max_risk = float(gate.max_risk) if spec.gated else None
     frames = _frames(env.env, steps, np.asarray(qpos), np.asarray(goal), max_risk)
     folder = run.path / method
-    render.write_video(folder / "film.mp4", frames, fps=10.0)
-    render.write_video(folder / "film.gif", frames[::2], fps=8.0)
+    write_video(folder / "film.mp4", frames, fps=10.0)
+    write_video(folder / "film.gif", frames[::2], fps=8.0)
     picks = np.linspace(0, len(frames) - 1, SHEET_FRAMES).astype(int)
-    render.contact_sheet(folder / "sheet.png", frames[picks])
+    contact_sheet(folder / "sheet.png", frames[picks])
     run.say(f"film: {folder / 'film.mp4'}  ({len(frames)} frames, policy of step {trained:,})")
 
 
@@ -83,9 +84,9 @@ def _frames(
 
 
 def _window(episode: np.ndarray, intervened: np.ndarray) -> np.ndarray:
-    """Every second step of at most 2 FRAMES steps of an episode, ending after its recoveries.
+    """Every second of at most 2 FRAMES steps of an episode, ending after its recoveries.
 
-    Where an episode fits, all of it; without recoveries, its end.
+    A short episode is shown whole. Without recoveries its end is shown.
     """
     acting = np.intersect1d(episode, np.flatnonzero(intervened))
     end = min(episode[-1], acting[-1] + FRAMES // 2) if len(acting) else episode[-1]

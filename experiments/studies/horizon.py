@@ -1,6 +1,6 @@
-"""`farl sweep horizon`: which horizon, discount and trigger rate suit a trained run's gate.
+"""`farl sweep horizon`: compare horizons, discounts and trigger rates of a trained run's gate.
 
-How far the failure head was trained to look is another question, which takes a run for each answer:
+To compare training horizons of the failure head, make one run for each:
 `farl sweep -o OUT --list --set world_model.train_horizon=4,9,13,21 --set safety.horizon=3,8,12,20`.
 """
 
@@ -36,10 +36,10 @@ from farl_jax.types import Transition
 
 
 def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
-    """Write `<run>/<method>/horizon.json` and `.png`; `horizon_offline` for the offline policy."""
+    """Write `<run>/<method>/horizon.json` and `.png`, or `horizon_offline` for that policy."""
     method, config, offline = args.method, args.study, args.policy == "offline"
     if find_method(method).gate != "world_model":
-        raise UserError(f"{method} has no world model's gate to study: choose --method farl")
+        raise UserError(f"{method} does not gate with a world model; choose --method farl")
     name = "horizon_offline" if offline else "horizon"
     begin(run, work_of(method, name), overwrite=args.overwrite)
     frozen = run.offline_result()
@@ -91,10 +91,10 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
 def watch(
     run: Run, settings: FarlConfig, config: HorizonConfig, learnt: Agent
 ) -> tuple[Gate, list[dict[str, Any]], dict[str, float]]:
-    """Ungated rollouts: the gates, eps_safe matched, and what each would have foreseen.
+    """Match eps_safe of all gates on ungated rollouts, and measure their foresight.
 
     Returns:
-        gates [G], by trigger rate, then gamma_risk, then horizon; one report a gate; and seconds
+        gates [G], by trigger rate, then gamma_risk, then horizon; one report per gate; and seconds
         for C_H of all watched steps, of one gate with the longest horizon and of all gates.
     """
     length = math.ceil(config.watch_steps / settings.online.num_envs)
@@ -129,7 +129,7 @@ def watch(
 def _costs(
     run: Run, settings: FarlConfig, learnt: Agent, gates: Gate, steps: Transition
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """C_H [G, T, N] of the watched steps; seconds for it, and for one gate of the longest H."""
+    """C_H [G, T, N] of the watched steps, and seconds for all gates and for the longest H."""
     top = settings.safety.horizon
     costs = horizon.make_costs(run.networks(), settings.safety, top)
     longest = Gate.create(top, settings.world_model.gamma_risk, jnp.inf)
@@ -151,7 +151,7 @@ def act(
     learnt: Agent,
     gates: Gate,
 ) -> list[dict[str, Any]]:
-    """All gates at work on the frozen policy, and one that never fires: a row each, it last."""
+    """Run all gates on the frozen policy: one row per gate, and last one without a gate."""
     env = run.env(config.num_envs)
     controller_of = behaviour.make_controller(
         run.networks(), settings, METHODS[method], explore=True

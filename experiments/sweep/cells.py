@@ -1,9 +1,9 @@
-"""`farl sweep`: ordinary runs over a grid of settings and seeds, and one table of them.
+"""`farl sweep`: runs over a grid of settings and seeds, and one table of them.
 
-Runs whose settings differ only in what the online phase reads take demonstrations and offline
-checkpoint from one base run, `<out>/base/<settings>/seed<N>`. A method is done in a cell when its
-`result.json` is there: it is written last, whole or not at all. Here cells are made one after the
-other; `experiments.sweep.fleet` has them made by other processes, and this one gathers.
+Runs that differ only in online settings share the demonstrations and offline checkpoint of one base
+run, `<out>/base/<settings>/seed<N>`. A method is done in a cell when its `result.json` exists. That
+file is written last, whole or not at all. This module makes cells one after the other.
+`experiments.sweep.fleet` makes them in other processes, and then this one only collects.
 """
 
 import dataclasses
@@ -46,16 +46,16 @@ TABLE, MANIFEST = "sweep.jsonl", "manifest.json"
 
 
 class Sweep:
-    """The cells of one command, and what they share."""
+    """The cells of one command, and their shared runs."""
 
     def __init__(
         self, args: SweepArgs, command: str, console: Console, *, alone: bool = True
     ) -> None:
-        """Plan and check; nothing is written. `alone`: this process makes all, else `make` does."""
+        """Plan and check, but write nothing. `alone`: this process makes all, else `make` does."""
         self.cells = plan(args)
         self.args, self.command, self.console = args, command, console
         self.groups: dict[str, list[Cell]] = {}
-        """What one process makes at a time: a cell, or --together all that may train in step."""
+        """Work of one process at a time: a cell, or with --together all that may train together."""
         for cell in self.cells:
             self.groups.setdefault(self._group(cell), []).append(cell)
         self.rows: list[Row] = []
@@ -66,10 +66,10 @@ class Sweep:
         self._equal: dict[str, dict[str, list[Cell]]] = {}
 
     def run(self) -> list[Row]:
-        """Run what is not finished, or gather it; the rows of what failed.
+        """Make or collect all cells, and return the rows of failures.
 
-        Both tables are written as soon as all that is finished is in them, and then after each
-        group that is made: going on loses no row.
+        Both tables are written once they have all finished groups, and then after each group that
+        is made, so that no row is lost.
         """
         finished = {name: self._whole(cells) for name, cells in self.groups.items()}
         finished_first = sorted(self.groups.items(), key=lambda own: not finished[own[0]])
@@ -81,7 +81,7 @@ class Sweep:
                 told = None
                 try:
                     self._finish(cells, method, train=self._alone)
-                except Exception as error:  # whatever it is, it costs this one
+                except Exception as error:  # any error costs only this group
                     if signals.requested():
                         raise
                     told = self._tell(f"{name} {method}", error)
@@ -94,7 +94,7 @@ class Sweep:
         return self.failed
 
     def missing(self) -> tuple[list[str], list[str]]:
-        """Names of the base runs and of the groups of cells that `make` has work with."""
+        """Names of the base runs and groups that are not made yet."""
         methods = self.args.method
         unfinished = [c for c in self.cells if any(not self._done(c, m) for m in methods)]
         bases = {base_name(own): own for own in (base_settings(c.settings) for c in unfinished)}
@@ -102,7 +102,7 @@ class Sweep:
         return todo, [name for name in self.groups if any(self._own(name, m) for m in methods)]
 
     def make(self, name: str) -> bool:
-        """Make a base run or a group; False if something failed, which is noted for `run`."""
+        """Make a base run or a group. On failure leave a note for `run`, and return False."""
         bases = {base_name(own): own for own in (base_settings(c.settings) for c in self.cells)}
         if name in bases:
             return self._noted(name, lambda: self._make_base(bases[name]))
@@ -114,7 +114,7 @@ class Sweep:
         return all(made)
 
     def write_manifest(self) -> None:
-        """`<out>/manifest.json`: all cells, their settings, and the methods that are done."""
+        """Write `<out>/manifest.json`: all cells, their settings, and their finished methods."""
         cells = [
             {
                 "cell": cell.name,
@@ -131,7 +131,7 @@ class Sweep:
         write_json(self.args.out / MANIFEST, body)
 
     def _group(self, cell: Cell) -> str:
-        """The cell's own name, or --together that of all seeds and thresholds of its setting."""
+        """The cell's name, or with --together the name for all its seeds and thresholds."""
         if not self.args.together:
             return cell.name
         return (
@@ -146,12 +146,12 @@ class Sweep:
         return all(self._done(cell, method) for cell in cells for method in self.args.method)
 
     def _own(self, name: str, method: str) -> list[Cell]:
-        """The cells of a group that have to be trained by a method themselves, and are not."""
+        """The cells of a group that a method must still train."""
         todo = (cell for cell in self.groups[name] if not self._done(cell, method))
         return [cell for cell in todo if self._owner(cell, method) is cell]
 
     def _owner(self, cell: Cell, method: str) -> Cell:
-        """The cell whose training counts for this one: a method may not read what differs."""
+        """The cell whose result this one shares: the method does not read their difference."""
         if method not in self._equal:
             groups: dict[RunSettings, list[Cell]] = {}
             for other in self.cells:
@@ -162,7 +162,7 @@ class Sweep:
         return next((other for other in equal if self._done(other, method)), equal[0])
 
     def _finish(self, cells: Sequence[Cell], method: str, *, train: bool = True) -> None:
-        """Have a method done in the cells of a group: as in equal ones, else trained."""
+        """Copy equivalent cells' results, or train."""
         owners = [cell for cell in cells if self._owner(cell, method) is cell]
         for some in (owners, [cell for cell in cells if cell not in owners]):
             if todo := [cell for cell in some if not self._done(cell, method)]:
@@ -181,15 +181,15 @@ class Sweep:
                 held.enter_context(folder)
                 take(base, run, ("demos", "offline"))
                 if shared:
-                    shutil.rmtree(run.path / method, ignore_errors=True)  # begun, to end alike
+                    shutil.rmtree(run.path / method, ignore_errors=True)  # unfinished
                     _copy(owner.path / method, run.path / method)
-                    run.say(f"online {method}: as in {owner.path}")
-                elif not self._done(cell, method):  # nobody was faster
+                    run.say(f"online {method}: same as in {owner.path}")
+                elif not self._done(cell, method):  # another process may have made it
                     runs.append(dataclasses.replace(run, resume=True))
             self._train(runs, method)
 
     def _train(self, runs: Sequence[Run], method: str) -> None:
-        """In step, unless a kill came between the savings of two of them."""
+        """Train together, unless a kill left them at different steps."""
         steps = {checkpoint.latest_step(run.path / method / "checkpoints") for run in runs}
         for some in [runs] if len(steps) == 1 else [[run] for run in runs]:
             fine_tune(some, method, self._judge(some[0]))
@@ -197,7 +197,7 @@ class Sweep:
                 run.say(f"finished: {run.path.relative_to(self.args.out)} {method}")
 
     def _base(self, cell: Cell) -> Path:
-        """The base run of a cell, made on first use; one that failed is not tried again."""
+        """The base run of a cell, made at first use. One that failed is not tried again."""
         settings = base_settings(cell.settings)
         if settings not in self._bases:
             try:
@@ -221,12 +221,12 @@ class Sweep:
         return path
 
     def _base_done(self, settings: RunSettings) -> bool:
-        """Whether a base run is whole: nobody writes to it any more, and it needs no lock."""
+        """Whether a base run is finished. Then no process writes to it, and it needs no lock."""
         path = self.args.out / base_name(settings)
         return holds(path, settings) and checkpoint.latest_step(path / "offline") is not None
 
     def _judge(self, run: Run) -> Judge:
-        """One for all cells that differ only in seed, the gate's traced numbers, or learning."""
+        """One judge for all cells that differ only in seed, traced numbers, or learning."""
         config, default = run.settings.config, FarlConfig()
         parts = {name: getattr(default, name) for name in ("adaptation", "constraint")}
         parts["safety"] = dataclasses.replace(config.safety, max_risk=None)
@@ -243,7 +243,7 @@ class Sweep:
         return dict(cell.swept) | result | where
 
     def _gather(self, cell: Cell, method: str, told: Row | None) -> None:
-        """A row of the one table or of the other; `told` is why there may be no result."""
+        """Add a row to the results or to the failures. `told` is the error, if there is one."""
         if self._done(cell, method):
             try:
                 self.rows.append(self._row(cell, method))
@@ -254,14 +254,14 @@ class Sweep:
         self.failed.append(where | dict(cell.swept) | (told or {"error": SILENT}))
 
     def _tell(self, what: str, error: Exception) -> Row:
-        """An error as a row says it; the console gets its line."""
+        """Print an error, and return it as a row."""
         told = error.told if isinstance(error, Unmade) else described(error)
         line = f"  {what} failed: {told['error']}"
         self.console.print(line, style="red", markup=False, soft_wrap=True)
         return told
 
     def _noted(self, name: str, do: Callable[[], Any]) -> bool:
-        """Do it; a failure is noted in `<out>/failed/<name>.json`, and False."""
+        """Do it. On failure write `<out>/failed/<name>.json` and return False."""
         note = self.args.out / "failed" / f"{name}.json"
         note.unlink(missing_ok=True)
         try:
@@ -280,7 +280,7 @@ class Sweep:
         return json_files.read(note, Note) if note.exists() else told
 
     def _write(self) -> None:
-        """Both tables, in the order of the plan."""
+        """Write both tables, in the order of the plan."""
         place = {c.name: n for n, cells in enumerate(self.groups.values()) for c in cells}
         for rows in (self.rows, self.failed):
             rows.sort(key=lambda row: place[row["cell"]])

@@ -1,4 +1,4 @@
-"""`farl sweep`: plan, make or have made, gather, and print the table."""
+"""`farl sweep`: plan, make or submit, collect, and print the table."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from farl_jax.measure.intervals import bootstrap_interval
 
 
 def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:
-    """Run a sweep and print its table; the rows of what failed."""
+    """Run a sweep, print its table, and return the rows of failures."""
     fleet.check(args)
     check_data(args.out, MANIFEST)
     alone = args.executor == "local" and args.workers == 1
@@ -36,7 +36,7 @@ def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:
 
 
 def summary(rows: Sequence[Row], fields: Sequence[str]) -> Table:
-    """Means over seeds by setting and method, with 95 % limits where there are several seeds."""
+    """Means over seeds by setting and method, with 95 % limits if there are several seeds."""
     table = Table(title="mean over seeds [95 %]")
     for name in (*fields, "method", "seeds"):
         table.add_column(name.replace(".", ".\n"), justify="right")

@@ -1,12 +1,12 @@
-"""The runs of a sweep in processes of their own: some on this machine, or jobs of Slurm.
+"""The runs of a sweep in other processes: on this machine, or as Slurm jobs.
 
-First the base runs, then the cells that wait for them. Such a process makes one run and leaves its
-result, or a note of what failed, in the sweep's folder; nothing else comes back, and so nothing is
-lost with a process, whichever is killed: what has no result is missing, and is made next time.
+The base runs come first, then the cells. Each process makes one run, and leaves its result or a
+note of its failure in the sweep's folder. So a killed process loses nothing: a run without a result
+is made by the next command.
 
-Slurm starts a job again whose process was killed, whose node died or whose time was up, and it goes
-on from its newest checkpoint. Two processes cannot work in one run's folder
-(`experiments.runs.folder.RunFolder`), and a run that has its result is not begun again.
+Slurm restarts a job that was killed, lost its node or ran out of time. It continues from its newest
+checkpoint. Two processes cannot work in one run's folder (`experiments.runs.folder.RunFolder`), and
+a finished run is not started again.
 """
 
 import contextlib
@@ -44,9 +44,9 @@ Missing = Callable[[], tuple[list[str], list[str]]]
 
 POLL_SECONDS = 5.0
 SIGNAL_SECONDS = 120
-"""Slurm tells a job this long before its time is up."""
+"""Slurm sends its signal this long before a job's time is over."""
 MAX_RESTARTS = 10
-"""So often a job that was killed or ran out of time is queued again."""
+"""A job that was killed or ran out of time is queued again this often."""
 
 _OURS = ("array", "dependency", "signal", "output", "error")
 _AFTERWARDS = (
@@ -59,32 +59,30 @@ _AFTERWARDS = (
 
 
 def check(args: SweepArgs) -> None:
-    """Refuse what cannot work before anything is written."""
+    """Refuse options that cannot work, before anything is written."""
     if args.executor == "local":
         for field in dataclasses.fields(args):
             ours = field.name.startswith("slurm_") or field.name == "submit_only"
             if ours and getattr(args, field.name) != field.default:
-                raise UserError(f"--{field.name.replace('_', '-')} is for --executor slurm")
+                raise UserError(f"--{field.name.replace('_', '-')} needs --executor slurm")
         return
     if args.workers > 1:
-        raise UserError("--workers is for --executor local: Slurm decides how many jobs run")
+        raise UserError("--workers needs --executor local; Slurm decides how many jobs run")
     _extra(args.slurm_extra)
     if shutil.which("sbatch") is None:
-        raise UserError(
-            "--executor slurm: there is no sbatch here; run it where Slurm's commands are"
-        )
+        raise UserError("--executor slurm needs sbatch; run it on a host with Slurm's commands")
     if importlib.util.find_spec("submitit") is None:
-        raise UserError("--executor slurm needs submitit: pip install 'farl-jax[slurm]'")
+        raise UserError("--executor slurm needs submitit; pip install 'farl-jax[slurm]'")
 
 
 def make_all(args: SweepArgs, missing: Missing, console: Console) -> bool:
-    """Have everything made that is missing; False if it was only submitted."""
+    """Make all missing runs. Return False if they were only submitted."""
     if args.executor == "local":
         _make_here(args, missing, console)
         return True
     jobs = _submit_all(args, missing, console)
     if args.submit_only:
-        console.print("submitted; the same command without --submit-only gathers the results")
+        console.print("submitted; the same command without --submit-only collects the results")
         return False
     _wait(jobs, console)
     return True
@@ -92,7 +90,7 @@ def make_all(args: SweepArgs, missing: Missing, console: Console) -> bool:
 
 @functools.cache
 def _sweep_of(args: SweepArgs) -> Any:
-    """One for all that this process makes: it compiles its programs once."""
+    """One sweep per process, so that programs are compiled once."""
     from experiments.sweep.cells import Sweep
 
     prepare_jax()
@@ -111,7 +109,7 @@ def _make_here(args: SweepArgs, missing: Missing, console: Console) -> None:
             with ProcessPoolExecutor(args.workers, spawn, _begin_worker, start) as pool:
                 list(pool.map(functools.partial(_make, args), names))
         except BrokenProcessPool:
-            console.print("a worker was killed: the same command goes on", style="red")
+            console.print("a worker was killed; the same command continues", style="red")
 
 
 def _make(args: SweepArgs, name: str) -> bool:
@@ -119,7 +117,7 @@ def _make(args: SweepArgs, name: str) -> bool:
 
 
 def _begin_worker(workers: int, given: Any, parent: int) -> None:
-    """Take a share of the cores, before JAX starts its threads, and end when the parent does."""
+    """Take a share of the cores before JAX starts, and end when the parent ends."""
     streams.steady()
     with given.get_lock():
         number, given.value = given.value, given.value + 1
@@ -139,9 +137,9 @@ def _begin_worker(workers: int, given: Any, parent: int) -> None:
 
 
 def work(args: SweepArgs, name: str) -> None:
-    """A job: make one base run or cell. Exit code 1 if that failed, above 128 to start again.
+    """Make one base run or cell in a job. Exit code 1 is a failure, above 128 a restart.
 
-    Preempted (SIGTERM) or out of time (SIGUSR2) it saves first.
+    A preempted job (SIGTERM), or one out of time (SIGUSR2), saves first.
     """
     streams.steady()
     words = ("sweep", "-o", str(args.out))
@@ -150,11 +148,11 @@ def work(args: SweepArgs, name: str) -> None:
 
 
 def _submit_all(args: SweepArgs, missing: Missing, console: Console) -> dict[str, str]:
-    """Submit what nobody makes yet; name -> job of all that is in the queue now."""
+    """Submit missing runs that are not queued. Return name -> job of all queued ones."""
     ledger = args.out / "slurm" / "jobs.json"
     queued = _queued()
     if queued is None:
-        raise UserError("squeue does not answer: is Slurm's controller running?")
+        raise UserError("squeue does not answer; check that Slurm's controller is running")
     known = json_files.read(ledger, Jobs) if ledger.exists() else {}
     jobs = {name: job for name, job in known.items() if job in queued}
     arrays = lambda names: sorted({jobs[name].split("_")[0] for name in names if name in jobs})
@@ -172,7 +170,7 @@ def _submit_all(args: SweepArgs, missing: Missing, console: Console) -> dict[str
 def _submit(
     args: SweepArgs, stage: str, names: Sequence[str], *, after: Sequence[str]
 ) -> dict[str, str]:
-    """An array job, one task for each name, that starts when the jobs `after` have ended."""
+    """Submit an array job with one task per name, which starts after the jobs `after`."""
     import submitit
 
     args = dataclasses.replace(args, out=args.out.absolute())
@@ -202,7 +200,7 @@ def _submit(
 
 
 def _setup() -> list[str]:
-    """Lines of a job before its Python starts: as here, no code comes from the current folder."""
+    """Lines of a job before Python starts. Also there no code comes from the current folder."""
     lines = ["export PYTHONSAFEPATH=1"]
     if os.path.samefile(ROOT, os.curdir):  # a checkout need not be installed
         lines.append(f"export PYTHONPATH={shlex.quote(ROOT)}")
@@ -215,13 +213,15 @@ def _extra(words: Sequence[str]) -> Mapping[str, Any]:
     for word in words:
         key, equals, value = word.strip().lstrip("-").partition("=")
         if not key or key in _OURS:
-            raise UserError(f"--slurm-extra {word}: expected KEY=VALUE, and not {', '.join(_OURS)}")
+            raise UserError(
+                f"--slurm-extra must be KEY=VALUE, and not {', '.join(_OURS)}; got {word}"
+            )
         options[key] = value if equals else True
     return options
 
 
 def _queued() -> set[str] | None:
-    """The user's jobs that wait or run, tasks of arrays one by one; None if nobody answers."""
+    """The user's waiting and running jobs, with array tasks one by one; None without an answer."""
     words = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
     try:
         asked = subprocess.run(words, capture_output=True, text=True, timeout=60)
@@ -231,7 +231,7 @@ def _queued() -> set[str] | None:
 
 
 def _wait(jobs: Mapping[str, str], console: Console) -> None:
-    """Until none of the jobs is in the queue. To stop waiting does nothing to them."""
+    """Wait until no job is in the queue. To stop waiting does not stop the jobs."""
     left = set(jobs.values())
     while left:
         queued = _queued()

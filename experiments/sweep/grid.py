@@ -1,4 +1,4 @@
-"""The cells of a sweep: which settings, which folders, and what they may share."""
+"""The cells of a sweep: their settings and folders."""
 
 import dataclasses
 import functools
@@ -44,23 +44,23 @@ def read_fields(words: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, texts = word.partition("=")
         name = name.strip().replace("-", "_")
         if not equals:
-            raise UserError(f"--set {word}: expected FIELD=VALUE,VALUE")
+            raise UserError(f"--set must be FIELD=VALUE,VALUE; got {word}")
         if name in fields:
-            raise UserError(f"--set {name} is given twice: list all its values once")
+            raise UserError(f"--set {name} is given twice; give all its values in one --set")
         values = [parse_setting(name, t.strip()) for t in texts.split(",") if t.strip()]
         if not values:
-            raise UserError(f"--set {name} has no value: give at least one")
+            raise UserError(f"--set {name} has no value; give at least one")
         fields[name] = values
     if not fields:
-        raise UserError("nothing to sweep: give at least one --set FIELD=VALUE,VALUE")
+        raise UserError("nothing to sweep; give at least one --set FIELD=VALUE,VALUE")
     return fields
 
 
 def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[str, Any]]:
     """All combinations of the fields' values, each once, the last field varying fastest.
 
-    `paired` combines the first values of all fields, then the second ones, and so on; a field's
-    only value goes with all of them.
+    `paired` combines the first values of all fields, then the second ones, and so on. A single
+    value goes with all.
     """
     combine, columns = itertools.product, list(fields.values())
     if paired:
@@ -68,9 +68,7 @@ def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[st
         columns = [list(v) * (longest if len(v) == 1 else 1) for v in columns]
         if any(len(values) != longest for values in columns):
             counts = ", ".join(f"{name} {len(values)}" for name, values in fields.items())
-            raise UserError(
-                f"--list pairs values one by one, but {counts}: give as many of each, or one"
-            )
+            raise UserError(f"--list needs as many values of each setting, or one; got {counts}")
     cells = [dict(zip(fields, values, strict=True)) for values in combine(*columns)]
     if twice := [cell for i, cell in enumerate(cells) if cell in cells[:i]]:
         raise UserError(f"--set: {label_of(twice[0])} is given twice")
@@ -78,7 +76,7 @@ def expand(fields: Mapping[str, Sequence[Any]], *, paired: bool) -> list[dict[st
 
 
 def plan(args: SweepArgs) -> list[Cell]:
-    """All run folders of a sweep, checked before anything is written."""
+    """Plan and check all run folders of a sweep, before anything is written."""
     for method in args.method:
         find_method(method)
     config, cells = preset(args.preset, args.task), []
@@ -97,17 +95,17 @@ def plan(args: SweepArgs) -> list[Cell]:
             cells.append(Cell(swept, settings, args.out / name, name))
     for cell in cells:
         if (cell.path / CONFIG).exists() and not holds(cell.path, cell.settings):
-            raise UserError(f"{cell.path}: holds a run of other settings; choose another --out")
+            raise UserError(f"{cell.path} has a run with other settings; choose another --out")
     return cells
 
 
 def holds(path: Path, settings: RunSettings) -> bool:
-    """Whether a folder is that of the run of these settings."""
+    """Whether a folder has the run with these settings."""
     check_data(path)
     if not (path / CONFIG).exists():
         return False
     same = json_files.read(path / CONFIG, dict[str, Any]) == _as_saved(settings)
-    return same or read_settings(path)[0] == settings  # what older versions wrote has fewer fields
+    return same or read_settings(path)[0] == settings  # older versions lack fields
 
 
 def _as_saved(settings: RunSettings) -> dict[str, Any]:
@@ -115,14 +113,14 @@ def _as_saved(settings: RunSettings) -> dict[str, Any]:
 
 
 def base_name(settings: RunSettings) -> str:
-    """Where a base lies in the sweep's folder: named by what differs from the preset."""
+    """Folder of a base run in the sweep: its name lists the differences from the preset."""
     label = _differing(settings.preset, settings.task, settings.config)
     return f"base/{label or settings.preset}/seed{settings.seed}"
 
 
 @functools.lru_cache(maxsize=4096)
 def _differing(preset_name: str, task: str, config: FarlConfig) -> str:
-    """What differs from a preset, as it stands in folder names."""
+    """Differences from a preset, as text for folder names."""
     default = dataclasses.asdict(preset(preset_name, task))
     return label_of(
         {
@@ -135,5 +133,5 @@ def _differing(preset_name: str, task: str, config: FarlConfig) -> str:
 
 
 def label_of(values: Mapping[str, Any]) -> str:
-    """Settings as they stand in folder names."""
+    """Settings as text for folder names."""
     return ",".join(f"{name}={text_of(value)}" for name, value in values.items())

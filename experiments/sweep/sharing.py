@@ -1,4 +1,4 @@
-"""What cells of a sweep share: folders of a base run, copied by hard links."""
+"""Folders of a base run that cells of a sweep share, copied as hard links."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from farl_jax.storage.files import replacing
 
 
 def take(base: Path, run: Run, names: Sequence[str]) -> None:
-    """Give a run that lacks them the base run's folders `names`; strict about settings."""
+    """Copy the base run's folders `names` into a run that lacks them. Settings must fit."""
     offline = next(p for p in (run.path / "offline", base / "offline") if p.exists())
     check(run.settings, checkpoint.read_metadata(offline), "offline", offline)
     for name in names:
@@ -24,13 +24,13 @@ def take(base: Path, run: Run, names: Sequence[str]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder, all of it or nothing; by hard links, where the disk allows."""
+    """Copy a folder, whole or not at all, as hard links if the disk allows."""
     with replacing(target, folder=True) as temporary:
         shutil.copytree(source, temporary, True, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:
-    """A hard link is as good as a copy: but for metrics, files are replaced, not written into."""
+    """Link a file. Only metrics are copied, because all other files are replaced, not changed."""
     if Path(source).name == metrics.FILE:
         shutil.copy2(source, target)
         return

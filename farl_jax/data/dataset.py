@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ from farl_jax.types import Normalizer, Transition
 
 FORMAT = 2
 KINDS = ("task", "failure", "recovery")
-"""Kinds of demonstrations, a file each."""
+"""Kinds of demonstrations, one file each."""
 FIELDS: dict[str, type] = {
     "obs": np.float32,
     "action": np.float32,
@@ -37,7 +38,7 @@ WIDE = ("obs", "action", "intended", "next_obs")  # [M, features]; the others ar
 
 
 class DatasetError(ValueError):
-    """A dataset file is missing, damaged or of another kind; the message is one line."""
+    """A dataset file is missing, damaged or of another kind. The message is one line."""
 
 
 Dataset = dict[str, np.ndarray]
@@ -47,12 +48,13 @@ Dataset = dict[str, np.ndarray]
 def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset:
     """Cut a rollout [T, N] into episodes, environment after environment.
 
-    `keep` [T, N] bool leaves steps out (a gap starts a new episode). Actions are stored as the
-    environment executes them, clipped to [-1, 1], and beside them what the controller intended,
-    which differs where noise or a gate came between.
+    `keep` [T, N] bool selects steps, and a gap starts a new episode. `action` is the executed
+    action, clipped to [-1, 1]. `intended` is the controller's own, without noise or gate.
     """
     steps = jax.tree.map(np.asarray, rollout)
     keep = np.ones(steps.reward.shape, bool) if keep is None else np.asarray(keep)
+    chex.assert_rank(keep, 2)
+    chex.assert_equal_shape([keep, steps.reward, steps.terminated, steps.truncated])
     ends = steps.terminated | steps.truncated
     starts = np.ones_like(keep)
     starts[1:] = ends[:-1] | ~keep[:-1]
@@ -70,7 +72,7 @@ def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset
 
 
 def concatenate(*parts: Dataset) -> Dataset:
-    """Join datasets, renumbering episodes."""
+    """Join datasets, and renumber their episodes."""
     offsets = np.cumsum([0] + [num_episodes(p) for p in parts[:-1]])
     joined = {k: np.concatenate([p[k] for p in parts]) for k in FIELDS if k != "episode"}
     joined["episode"] = np.concatenate(
@@ -85,7 +87,8 @@ def num_episodes(data: Dataset) -> int:
 
 
 def select_episodes(data: Dataset, episodes: np.ndarray) -> Dataset:
-    """The transitions of the named episodes, in their order of time."""
+    """The transitions of these episodes, in time order."""
+    chex.assert_rank([data["episode"], episodes], 1)
     mask = np.isin(data["episode"], episodes)
     picked = {k: v[mask] for k, v in data.items()}
     return picked | {"episode": _renumber(picked["episode"])}
@@ -96,7 +99,7 @@ def split_by_episode(data: Dataset, share: float, seed: int) -> tuple[Dataset, D
     episodes = np.unique(data["episode"])
     if len(episodes) < 2:
         raise DatasetError(
-            f"cannot hold out an episode of {len(episodes)}: collect at least 2 demonstrations"
+            f"cannot hold out one of {len(episodes)} episode(s); collect at least 2 demonstrations"
         )
     order = np.random.default_rng(seed).permutation(episodes)
     held = min(len(episodes) - 1, max(1, round(share * len(episodes))))
@@ -108,7 +111,7 @@ def _renumber(episode: np.ndarray) -> np.ndarray:
 
 
 def save_dataset(path: Path, data: Dataset, metadata: dict[str, Any]) -> None:
-    """Write atomically; metadata (JSON) names task, kind and what made the data."""
+    """Write atomically. `metadata` is JSON with task, kind and provenance."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps(metadata | {"format": FORMAT})
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -124,39 +127,39 @@ def load_dataset(
 ) -> tuple[Dataset, dict[str, Any]]:
     """Read a dataset and its metadata, checking format, task, kind, fields, shapes and numbers.
 
-    `sizes` are the environment's numbers of features of an observation and of an action.
+    `sizes` are the environment's (observation size, action size).
 
     Raises:
         DatasetError: one line.
     """
     if not path.is_file():
-        raise DatasetError(f"no dataset at {path}: make it with `farl demos`")
+        raise DatasetError(f"no dataset at {path}; make it with `farl demos`")
     try:
         content = _read(path)
         metadata = json.loads(str(content.pop("metadata")))
-    except Exception as error:  # who wrote the bytes chooses how the libraries fail
+    except Exception as error:  # a foreign file may raise any
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DatasetError(
-            f"dataset {path} is damaged ({reason}): delete it and run `farl demos` again"
+            f"dataset {path} is damaged ({reason}); delete it and run `farl demos` again"
         ) from error
     _check(path, content, metadata, task)
     if kind is not None and metadata.get("kind", kind) != kind:
         raise DatasetError(
-            f"dataset {path} is of kind {shown(metadata['kind'])}, {kind!r} belongs there: "
-            "put this run's own there, or run `farl demos --overwrite`"
+            f"dataset {path} must be of kind {kind!r}; got {shown(metadata['kind'])}; "
+            "restore this run's own, or run `farl demos --overwrite`"
         )
     found = content["obs"].shape[1], content["action"].shape[1]
     if sizes is not None and found != sizes:
         raise DatasetError(
-            f"dataset {path} has {found[0]} features of an observation and {found[1]} of an "
-            f"action, this run's environment has {sizes[0]} and {sizes[1]}: "
-            "put this run's own there, or run `farl demos --overwrite`"
+            f"dataset {path} must have {sizes[0]} observation and {sizes[1]} action features; "
+            f"got {found[0]} and {found[1]}; "
+            "restore this run's own, or run `farl demos --overwrite`"
         )
     return content, metadata
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file as `save_dataset` wrote them: what is compressed may be of any size."""
+    """The arrays of a file. Compressed ones are refused, because they may have any size."""
     with np.load(path, allow_pickle=False) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.zip.infolist()):
             raise ValueError("it is compressed")
@@ -169,13 +172,12 @@ def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         metadata = metadata if isinstance(metadata, dict) else {}
         raise DatasetError(
-            f"dataset {path} has format {shown(metadata.get('format'))}, this version reads "
-            f"{FORMAT}: "
+            f"dataset {path} must have format {FORMAT}; got {shown(metadata.get('format'))}; "
             "make it again with `farl demos`"
         )
     if task is not None and metadata.get("task") != task:
         raise DatasetError(
-            f"dataset {path} is of task {shown(metadata.get('task'))}, this run is of {task!r}"
+            f"dataset {path} must be of task {task!r}; got {shown(metadata.get('task'))}"
         )
     length = np.size(data.get("episode", ()))
     for name, kind in FIELDS.items():
@@ -190,14 +192,14 @@ def _check(path: Path, data: Dataset, metadata: dict[str, Any], task: str | None
         if data[first].shape != data[second].shape:
             raise DatasetError(f"dataset {path}: {first} and {second} differ in shape")
     if any(np.abs(data[name]).max(initial=0.0) > 1.0 for name in ("action", "intended")):
-        raise DatasetError(f"dataset {path}: an action lies beyond [-1, 1]")
+        raise DatasetError(f"dataset {path}: an action is outside [-1, 1]")
     if length == 0:
-        raise DatasetError(f"dataset {path} is empty: make it again with `farl demos`")
+        raise DatasetError(f"dataset {path} is empty; make it again with `farl demos`")
 
 
 @struct.dataclass
 class DeviceData:
-    """A dataset on the device, padded to a power of two so that sizes share compiled programs."""
+    """A dataset on the device, padded to a power of two to share compiled programs."""
 
     fields: dict[str, jax.Array]  # name -> [P, ...], P >= size
     size: jax.Array  # [] i32 real rows
@@ -225,11 +227,11 @@ def normalize_rows(data: Dataset, normalizer: Normalizer) -> Dataset:
 def to_normalized(
     data: Dataset, normalizer: Normalizer, names: tuple[str, ...], least: int = 4096
 ) -> DeviceData:
-    """The named fields on the device, observations normalised, padded to at least `least` rows."""
+    """`to_device` with normalised observations."""
     return to_device(normalize_rows(data, normalizer), names, least)
 
 
 def pad_to_power_of_two(array: np.ndarray, least: int = 1024) -> np.ndarray:
-    """Add zeros after axis 0 up to the next power of two, and at least to `least` rows."""
+    """Append zero rows up to the next power of two, at least `least`."""
     target = 1 << (max(least, len(array)) - 1).bit_length()
     return np.concatenate([array, np.zeros((target - len(array), *array.shape[1:]), array.dtype)])

@@ -1,8 +1,9 @@
-"""When a recovery demonstration begins and ends: distances to failure, and how fast they shrink."""
+"""Margins at which a recovery demonstration begins and ends."""
 
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import chex
 import jax
 import numpy as np
 
@@ -12,17 +13,18 @@ Margin = TypeVar("Margin", jax.Array, np.ndarray)
 
 
 def foreseen_margin(margin: Margin, before: Margin, lead: float) -> Margin:
-    """The margin in `lead` steps if it goes on shrinking as now, m; as it is if it does not shrink.
+    """The margin in `lead` steps at its present rate of shrinking, m.
 
     Args:
-        margin, before: m, now and one step ago, [...].
-        lead: steps. What rolls or was shoved cannot be stopped at once: it is in danger earlier.
+        margin, before: m, now and one step ago, [...]. A growing margin counts as constant.
+        lead: steps. A rolling object cannot be stopped at once, so it is in danger earlier.
     """
+    chex.assert_equal_shape([margin, before])
     return margin - lead * (before - margin).clip(0.0)
 
 
 def resolve_margins(config: DemosConfig, env: Any) -> DemosConfig:
-    """`config` with all three as numbers: where it has None, those of `env`."""
+    """`config` with `env`'s values of the three margin settings that are None."""
     names = ("danger_margin", "danger_lead", "safe_margin")
     chosen = {name: getattr(config, name) for name in names}
     return replace(

@@ -4,6 +4,7 @@ Only some of a rollout's windows are kept. Each knows how many it stands for, an
 with every rollout since, so that what is drawn follows the policy as it is now.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -11,7 +12,7 @@ from flax import struct
 
 @struct.dataclass
 class Ring:
-    """The latest R windows of L steps; the oldest make room."""
+    """The latest R windows of L steps."""
 
     fields: dict[str, jax.Array]  # name -> [R, L, ...]
     weight: jax.Array  # [R] eligible windows that each stands for, faded; 0 where none lies
@@ -20,7 +21,7 @@ class Ring:
 
 
 def create_ring(size: int, length: int, observation_size: int, action_size: int) -> Ring:
-    """An empty ring."""
+    """Create an empty ring."""
     wide = {"obs": observation_size, "next_obs": observation_size, "action": action_size}
     fields = {k: jnp.zeros((size, length, n)) for k, n in wide.items()}
     fields["reward"] = jnp.zeros((size, length))
@@ -44,12 +45,15 @@ def store(
     Args:
         ring: of windows of L steps.
         steps: name -> [T, N, ...].
-        eligible: [T - L + 1, N] bool, by first step.
+        eligible: [T - L + 1, N] bool, by the window's first step.
         key: consumed.
         most: static.
         memory: rollouts, static.
     """
     size, length = ring.fields["reward"].shape
+    chex.assert_rank(eligible, 2)
+    horizon = eligible.shape[0] + length - 1, eligible.shape[1]
+    chex.assert_tree_shape_prefix({name: steps[name] for name in ring.fields}, horizon)
     lot = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
     lot, place = jax.lax.top_k(lot.reshape(-1), most)
     drawn = lot >= 0.0

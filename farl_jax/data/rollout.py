@@ -1,4 +1,4 @@
-"""The one loop that steps environments: demonstrations, training, evaluation and films use it."""
+"""The loop that steps environments, for demonstrations, training, evaluation and films."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,16 +19,16 @@ def unroll(
     length: int,
     observe: Callable[[Any, Any], Any] = lambda state, outcome: None,
 ) -> tuple[Any, Any, Transition, Any]:
-    """Step N environments `length` times under a controller, resetting those that end.
+    """Step N environments `length` times with a controller. Ended episodes are reset.
 
     Args:
         env: the batched environment.
         controller: (memory, State [N], key) -> (memory, Decision [N]).
-        memory: the controller's own state; it resets itself where `state.step_count` is 0.
+        memory: the controller's state. It resets itself where `state.step_count` is 0.
         state: State [N] to start from.
         key: consumed.
         length: number of steps T, static.
-        observe: (state before, true outcome) -> anything more to keep per step.
+        observe: (state before, true outcome) -> further data to keep per step.
 
     Returns:
         memory, State [N] after the last step, Transition [T, N], and `observe`'s [T, ...].
@@ -69,7 +69,7 @@ def _transition(state: Any, decision: Decision, outcome: Any) -> Transition:
 
 
 def plain_decision(action: jax.Array) -> Decision:
-    """A decision without a policy behind it, action [N, A]."""
+    """A decision without a policy: action [..., A]."""
     zero = jnp.zeros(action.shape[:-1])
     no = zero.astype(bool)
     return Decision(action, zero, action, zero, no, no, zero, zero.astype(jnp.int32))
@@ -82,7 +82,7 @@ def policy_controller(
     *,
     explore: bool,
 ) -> Controller:
-    """Ungated task policy: its mean, or a sample when exploring. Memory is unused (pass None)."""
+    """The ungated task policy: its mean, or a sample if it explores. Memory is None."""
 
     def act(memory: Any, state: Any, key: jax.Array) -> tuple[Any, Decision]:
         mean, log_std = apply(params, normalizer(state.obs))

@@ -1,11 +1,12 @@
-"""The world model as an instrument: what it foresaw of rollouts that no gate disturbed.
+"""Quality of the world model's failure prediction, on rollouts without a gate.
 
-Everything takes a rollout [T, N] of the task policy alone, with the C_H that a gate would have
-seen: behind one that acts, failures that were foreseen never happen, and nothing could be judged.
+All functions take a rollout [T, N] of the task policy alone, with its C_H. A gate that acts would
+prevent the failures that it predicts, so these could not be measured.
 """
 
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 
@@ -18,16 +19,18 @@ from farl_jax.world_model.latent import LatentModel
 from farl_jax.world_model.windows import window_starts
 
 PARTS = {"hand": slice(0, 3), "object": slice(4, 7)}
-"""Positions in an observation, m, whose decoding error is reported."""
+"""Positions in an observation, m, with reported decoding errors."""
 
 
 def later_failures(
     failure: np.ndarray, done: np.ndarray, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(C(s, a) of the step i later [H + 1, T, N], whether that is known), i = 0..H.
+    """(C(s, a) of the step i later [H + 1, T, N], whether it is known), i = 0..H.
 
-    Once an episode has ended nothing more can fail in it. Unknown is what lies beyond the rollout.
+    After the end of its episode nothing fails. Steps beyond the rollout are unknown.
     """
+    chex.assert_rank(failure, 2)
+    chex.assert_equal_shape([failure, done])
     labels = np.zeros((horizon + 1, *failure.shape), bool)
     known = np.zeros_like(labels)
     length = len(failure)
@@ -53,13 +56,14 @@ def reach(gamma_risk: float, limit: int) -> int:
 def foresight(
     probability: np.ndarray, labels: np.ndarray, known: np.ndarray, failing: np.ndarray
 ) -> dict[str, Any]:
-    """AUROC, AUPRC, calibration error and base rate per imagined step, over steps not failing;
+    """AUROC, AUPRC, calibration error and base rate per imagined step, over steps not failing.
 
-    NaN where there are none.
-
-    All [H + 1, T, N]; `probability` is p_i of what the policy does next, imagined. `failing` [T, N]
-    are the steps that are left out.
+    Arrays are [H + 1, T, N]. `probability` is p_i of the imagined policy. Steps `failing` [T, N]
+    are left out. Without steps the measures are NaN.
     """
+    chex.assert_rank([labels, failing], [3, 2])
+    chex.assert_equal_shape([probability, labels, known])
+    chex.assert_equal_shape_suffix([labels, failing], 2)
     calm = ~failing
     report: dict[str, list[float]] = {"auroc": [], "auprc": [], "ece": [], "rate": []}
     for i in range(1, len(labels)):
@@ -108,7 +112,9 @@ def worst_factor(bins: dict[str, list[float]], least: int = 50) -> float:
 
 
 def in_time_order(done: np.ndarray, *steps: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(episode number [N T], each of `steps` [T, N] as [N T]): one environment after the other."""
+    """(episode number [N T], each of `steps` [T, N] as [N T]), one environment after the other."""
+    chex.assert_rank(done, 2)
+    chex.assert_equal_shape([done, *steps])
     flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1)
     begins = np.ones_like(done)
     begins[1:] = done[:-1]
@@ -123,13 +129,14 @@ def gate_report(
     lead_time: int,
     window: int = 10,
 ) -> dict[str, float]:
-    """What a gate at eps_safe = `max_risk` would have done.
+    """Alarms of a gate with eps_safe = `max_risk`.
 
-    trigger_rate: share of steps not failing. precision: share of those alarms that a failure within
-    H steps follows. recall: share of failure onsets with an alarm `lead_time` to `window` steps
-    before. lead: median over onsets of the steps from the first alarm of those `window` to the
-    failure.
+    trigger_rate: share of steps not failing with an alarm. precision: share of these alarms with a
+    failure within H steps. recall: share of failure onsets with an alarm `lead_time` to `window`
+    steps before. lead: median steps from the first alarm in `window` to the onset.
     """
+    chex.assert_rank(labels, 3)
+    chex.assert_equal_shape([cost, done, labels[0]])
     calm, alarm = ~labels[0], cost > max_risk
     fired = alarm & calm
     soon = labels[1:].any(0)

@@ -1,8 +1,9 @@
-"""Measuring: whole first episodes on fixed keys, and how well failures are foreseen."""
+"""Evaluation of policies: whole first episodes, on fixed keys."""
 
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +12,8 @@ from farl_jax.types import BatchedEnv, Controller, Transition
 
 
 def first_episodes(steps: Transition) -> jax.Array:
-    """Mask [T, N] of the steps that belong to each environment's first episode."""
+    """Mask [T, N] of the steps of each environment's first episode."""
+    chex.assert_rank(steps.done, 2)
     ended_before = jnp.cumsum(steps.done, axis=0) - steps.done
     return ended_before == 0
 
@@ -23,6 +25,7 @@ def episode_summary(steps: Transition, env: BatchedEnv) -> dict[str, jax.Array]:
     return (raw) and normalized_return with its standard error.
     """
     mask = first_episodes(steps)
+    chex.assert_equal_shape([mask, steps.reward, steps.failure, steps.success])
     total = lambda x: jnp.sum(jnp.where(mask, x, 0), axis=0)
     length = total(jnp.ones_like(steps.reward))
     failing = total(steps.failure)
@@ -45,8 +48,8 @@ def make_evaluate(
 ) -> Callable[..., dict[str, jax.Array]]:
     """Build a jitted `evaluate(key, *args)` of `controller_of(*args)` -> (memory, controller).
 
-    One episode each. The key decides the starts and nothing else of a deterministic controller;
-    use keys that training and tuning never see.
+    Each environment has one episode. With a deterministic controller the key decides only the
+    starts. Use keys that training and tuning do not use.
     """
 
     def evaluate(key: jax.Array, *args: Any) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""How far ahead a gate should look: many gates (H, gamma_risk, eps_safe) on one frozen policy.
+"""The horizon study: many gates (H, gamma_risk, eps_safe) on one frozen policy.
 
 Watching: on rollouts that no gate disturbed, p_0..p_Hmax are imagined once, every gate's C_H is
 a masked sum of them (`imagination.first_passage`), and each eps_safe is set so that all gates
@@ -10,6 +10,7 @@ Axes: G gates, T time, N environments.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,7 @@ from farl_jax.types import BatchedEnv, Controller
 def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callable[..., jax.Array]:
     """Build a jitted `costs(learnt, gates [G], obs [..., D], action [..., A]) -> C_H [G, ...]`.
 
-    The probabilities are imagined once, whatever the gates; only their weighted sums differ.
+    The probabilities are imagined once for all gates. Only their weighted sums differ.
     """
 
     def costs(learnt: Agent, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
@@ -48,9 +49,11 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
 def matched_thresholds(cost: np.ndarray, calm: np.ndarray, rates: Sequence[float]) -> np.ndarray:
     """eps_safe [R, G] at which C_H `cost` [G, T, N] exceeds it on a share `rates` of calm steps.
 
-    Ties, as of a saturated failure head, leave a gate below its rate, never above. NaN, at which no
-    gate fires, where no step is calm.
+    Ties, for example of a saturated failure head, leave a gate below its rate, never above. Without
+    calm steps it is NaN, at which no gate triggers.
     """
+    chex.assert_rank([cost, calm], [3, 2])
+    chex.assert_equal_shape_suffix([cost, calm], 2)
     if not calm.any():
         return np.full((len(rates), len(cost)), np.nan)
     return np.quantile(cost[:, calm], 1.0 - np.asarray(rates), axis=1, method="higher")
@@ -59,19 +62,20 @@ def matched_thresholds(cost: np.ndarray, calm: np.ndarray, rates: Sequence[float
 def foresight(
     cost: np.ndarray, labels: np.ndarray, done: np.ndarray, max_risk: float, lead_time: int
 ) -> dict[str, Any]:
-    """What one gate would have foreseen of an ungated rollout.
+    """Failures that one gate predicts on an ungated rollout.
 
     Args:
         cost: its C_H [T, N].
-        labels: C(s, a) of the step i later [Hmax + 1, T, N]; every gate is judged over Hmax steps.
+        labels: C(s, a) of the step i later [Hmax + 1, T, N]. Every gate is judged over Hmax steps.
         done: [T, N].
         max_risk: its eps_safe.
-        lead_time: steps before a failure that an alarm must come for `recall`.
+        lead_time: least steps from an alarm to the failure, for `recall`.
 
     Returns:
-        `diagnosis.gate_report`, and recall_by_lead [Hmax]: share of the failure onsets with an
-        alarm at least 1, 2, ... Hmax steps before, of the onsets with so many steps before them.
+        `diagnosis.gate_report`, and recall_by_lead [Hmax]: share of failure onsets with an alarm at
+        least 1, 2, ... Hmax steps before, among onsets with so many steps before them.
     """
+    chex.assert_rank([labels, cost], [3, 2])
     window = len(labels) - 1
     report = diagnosis.gate_report(cost, labels, done, max_risk, lead_time, window)
     episode, failure, risk = diagnosis.in_time_order(done, labels[0], cost)
@@ -85,7 +89,7 @@ def foresight(
 
 @struct.dataclass
 class Trial:
-    """All gates at work, [G, N] in every field."""
+    """State of all acting gates, [G, N] in every field."""
 
     memory: GateMemory
     env_state: Any
@@ -102,8 +106,8 @@ def make_trial(
 ) -> tuple[Callable[[Gate, jax.Array], Trial], Callable[..., Trial]]:
     """Build jitted `start(gates [G], key)` and `advance(trial, learnt, gates, key)` by `length`.
 
-    Each gate has the N environments of `env`; a row depends on its own gate and the key alone, so
-    that one gate among many does what it would do by itself.
+    Each gate has the N environments of `env`. A row depends only on its gate and the key, so other
+    gates do not change it.
     """
 
     def start(gate: Gate, key: jax.Array) -> Trial:
@@ -140,11 +144,11 @@ def make_trial(
 
 
 def outcomes(trial: Trial, env: BatchedEnv, draws: int) -> list[dict[str, Any]]:
-    """What went on behind each gate, one row a gate; the last gate is the baseline.
+    """Results of each gate, one row per gate. The last gate is the baseline.
 
     reduction_percent compares failure episodes with the baseline's at equal env steps. Each
-    estimate has its 95 % limits: failure_rate by episodes (Wilson), reduction_percent by the two
-    counts, all others by resampling the N environments. NaN is what does not exist.
+    estimate has 95 % limits: failure_rate by episodes (Wilson), reduction_percent by the two
+    counts, all others by resampling the N environments. Undefined numbers are NaN.
     """
     host = jax.device_get(trial)
     tally = {k: np.asarray(v, float) for k, v in vars(host.counters).items()}
@@ -169,7 +173,7 @@ def outcomes(trial: Trial, env: BatchedEnv, draws: int) -> list[dict[str, Any]]:
 
 
 def _estimates(tally: Mapping[str, np.ndarray], env: BatchedEnv) -> dict[str, np.ndarray]:
-    """Ratios of sums over environments, [..., N] -> [...]; NaN without an episode, or calm step."""
+    """Ratios of sums over environments, [..., N] -> [...]; NaN if a denominator is 0."""
     total = {k: v.sum(-1) for k, v in tally.items()}
     share = lambda part, whole: np.where(whole > 0, part / np.maximum(whole, 1.0), np.nan)
     per_episode = lambda name: share(total[name], total["episodes"])

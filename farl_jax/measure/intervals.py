@@ -1,12 +1,13 @@
-"""Intervals and differences of few numbers: what a comparison may claim."""
+"""Confidence intervals of shares, counts and means."""
 
 from collections.abc import Sequence
 
+import chex
 import numpy as np
 
 
 def wilson_interval(events: float, trials: float, z: float = 1.96) -> tuple[float, float]:
-    """95 % limits of a share of `trials` independent trials (Wilson 1927); (0, 1) without any."""
+    """95 % limits of a share of independent trials (Wilson 1927); (0, 1) without trials."""
     if trials == 0:
         return 0.0, 1.0
     share, shrink = events / trials, 1.0 + z**2 / trials
@@ -16,7 +17,7 @@ def wilson_interval(events: float, trials: float, z: float = 1.96) -> tuple[floa
 
 
 def reduction(failures: float, baseline: float) -> tuple[float, float, float]:
-    """(least, estimate, most) of 100 (1 - rate / baseline rate), of counts over equal env steps.
+    """(low, estimate, high) of 100 (1 - rate / baseline rate), from counts over equal env steps.
 
     95 %: given their sum, one of two Poisson counts is binomial. NaN without a baseline failure.
     """
@@ -28,8 +29,9 @@ def reduction(failures: float, baseline: float) -> tuple[float, float, float]:
 
 
 def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
-    """95 % limits of the mean over seeds; both are the value itself where there is one seed."""
+    """95 % limits of the mean over seeds. With one seed both are its value."""
     values = np.asarray(values, float)
+    chex.assert_rank(values, 1)
     rows = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
     low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
     return float(low), float(high)

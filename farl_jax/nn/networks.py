@@ -1,4 +1,4 @@
-"""All networks that act on observations; the latent world model has its own file."""
+"""All networks that take observations. The latent world model is in `world_model.latent`."""
 
 import math
 
@@ -6,15 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-FRAME = 18
-"""Numbers of one of the two frames, now and one step ago, that an observation begins with."""
+GOAL = 3
+"""Numbers of the goal. An observation is two equal frames, now and one step ago, then the goal."""
 
 
 def _scaled_normal(scale: float) -> nn.initializers.Initializer:
     """Truncated normal of variance scale^2 / inputs.
 
-    Not orthogonal: a batched QR inside a compiled program deadlocks XLA's thread pool on two cores
-    (jaxlib 0.10.2: every worker waits in `ParallelBatchMap` for another worker).
+    It is not orthogonal, because a batched QR in a compiled program deadlocks XLA's thread pool on
+    two cores (jaxlib 0.10.2: every worker waits in `ParallelBatchMap` for another worker).
     """
     return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
 
@@ -39,8 +39,7 @@ class MLP(nn.Module):
 class GaussianPolicy(nn.Module):
     """pi(a|s): tanh mean, state-dependent log std in [min_log_std, 0].
 
-    One convention in both phases: the range is part of the network, so the policy that is
-    fine-tuned online is exactly the one that was loaded.
+    The range is part of the network, so the policy is the same in both phases.
     """
 
     action_size: int
@@ -48,13 +47,14 @@ class GaussianPolicy(nn.Module):
     depth: int
     min_log_std: float
     motion_gain: float = 0.0
-    """If not 0, the change between an observation's frames, times this, is an input, too."""
+    """If not 0, the change between the observation's frames, times this, is a further input."""
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Normalised observations [..., D] -> mean, log_std [..., A]."""
         if self.motion_gain:
-            change = obs[..., :FRAME] - obs[..., FRAME : 2 * FRAME]
+            frame = (obs.shape[-1] - GOAL) // 2
+            change = obs[..., :frame] - obs[..., frame : 2 * frame]
             obs = jnp.concatenate([obs, self.motion_gain * change], axis=-1)
         mean, raw = jnp.split(
             MLP(self.width, self.depth, 2 * self.action_size, output_scale=0.1)(obs), 2, axis=-1

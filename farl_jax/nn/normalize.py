@@ -1,5 +1,6 @@
-"""Observation statistics, fixed after the offline phase: the first PPO ratio is exactly 1."""
+"""Observation statistics. They stay fixed online, so the first PPO ratio is exactly 1."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,9 +10,10 @@ from farl_jax.types import Normalizer
 def fit_normalizer(obs: np.ndarray, floor: float = 1e-2) -> Normalizer:
     """Mean and floored standard deviation per dimension of obs [M, D].
 
-    The floor (in the observation's own units) keeps constant dimensions, of which MetaWorld's
-    observation has many, from being blown up.
+    The floor, in the observation's units, limits the gain of constant dimensions. MetaWorld's
+    observation has many.
     """
+    chex.assert_rank(obs, 2)
     mean, std = obs.mean(axis=0, dtype=np.float64), obs.std(axis=0, dtype=np.float64)
     return Normalizer(
         mean=jnp.asarray(mean, jnp.float32), std=jnp.asarray(np.maximum(std, floor), jnp.float32)

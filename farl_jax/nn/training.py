@@ -1,8 +1,9 @@
-"""Small shared pieces of gradient training: optimisers and the scan over updates."""
+"""Gradient training: parameters with their optimiser, and the scan over updates."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,7 +21,7 @@ class Learner:
 
     @classmethod
     def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "Learner":
-        """Fresh optimiser state for these parameters."""
+        """Create the optimiser state of these parameters."""
         return cls(params=params, opt_state=optimizer.init(params))
 
     def apply_gradient(
@@ -29,16 +30,17 @@ class Learner:
         optimizer: optax.GradientTransformation,
         rate: jax.Array | float = 1.0,
     ) -> "Learner":
-        """One optimiser step; `rate` [] scales it where the optimiser itself has no step size."""
+        """Do one optimiser step. `rate` [] scales it if the optimiser has no step size."""
+        chex.assert_trees_all_equal_shapes(gradient, self.params)
         updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
         updates = jax.tree.map(lambda u: rate * u, updates)
         return Learner(optax.apply_updates(self.params, updates), opt_state)
 
 
 class OnlineLearning(NamedTuple):
-    """How a prediction that the gate asks goes on learning in the online phase: pure functions.
+    """Online learning of the gate's model, as pure functions.
 
-    Its state has `learnt`: the entries of an `Agent` that it has changed.
+    Its state has `learnt`: the entries of an `Agent` that it changes.
     """
 
     init: Callable[..., Any]
@@ -55,7 +57,7 @@ class OnlineLearning(NamedTuple):
 def scan_updates(
     update: Callable[[Any, jax.Array], tuple[Any, Any]], state: Any, key: jax.Array, steps: int
 ) -> tuple[Any, Any]:
-    """Run `update(state, key) -> (state, metrics)` `steps` times; metrics are averaged."""
+    """Run `update(state, key) -> (state, metrics)` `steps` times, and average the metrics."""
     state, metrics = jax.lax.scan(update, state, jax.random.split(key, steps))
     return state, jax.tree.map(jnp.mean, metrics)
 
@@ -68,4 +70,5 @@ def finite(tree: Any) -> jax.Array:
 
 def polyak(target: Params, online: Params, rate: float) -> Params:
     """rate * online + (1 - rate) * target, leaf by leaf."""
+    chex.assert_trees_all_equal_shapes(target, online)
     return optax.incremental_update(online, target, rate)

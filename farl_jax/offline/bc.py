@@ -1,10 +1,11 @@
 """Behaviour cloning of an ensemble of Gaussian policies by maximum likelihood (FARL, Uni-O4).
 
-Independent seeds under `vmap`: the reference's "diversity" term has no gradient of its own.
+Members are independent seeds under `vmap`, as the reference's "diversity" term has no gradient.
 """
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,23 +17,25 @@ from farl_jax.nn.networks import GaussianPolicy
 from farl_jax.nn.training import Learner, scan_updates
 from farl_jax.types import Normalizer, Params
 
-ROUND = 50  # updates between two looks at the held-out likelihood
+ROUND = 50  # updates between two held-out evaluations
 
 
 def negative_log_likelihood(
     policy: GaussianPolicy, params: Params, obs: jax.Array, action: jax.Array
 ) -> jax.Array:
     """-log pi(a|s) per row: normalised obs [B, D], action [B, A] -> [B]."""
+    chex.assert_rank([obs, action], 2)
+    chex.assert_equal_shape_prefix([obs, action], 1)
     return -distributions.log_prob(action, *policy.apply(params, obs))
 
 
 def make_fit(
     policy: GaussianPolicy, config: BCConfig
 ) -> Callable[[jax.Array, DeviceData, DeviceData], tuple[Params, jax.Array]]:
-    """Build `fit(key, training, held_out) -> (params [E, ...], held-out NLL [E] of what is kept)`.
+    """Build `fit(key, training, held_out) -> (params [E, ...], their held-out NLL [E])`.
 
-    Data fields: obs (normalised) [P, D], action [P, A]. Each member keeps the weights with the best
-    held-out likelihood seen during training.
+    Data fields: obs (normalised) [P, D], action [P, A]. Each member keeps its weights with the best
+    held-out likelihood.
     """
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     optimizer = optax.adam(schedule)
@@ -82,8 +85,7 @@ def make_clone(
 ) -> Callable[[jax.Array, Dataset, Normalizer], tuple[Params, float]]:
     """Build `clone(key, data, normalizer) -> (ensemble [E, ...], its mean held-out NLL)`.
 
-    It imitates what the data's controller intended. Datasets of up to `rows` steps share compiled
-    programs.
+    It clones the intended actions. Datasets of up to `rows` steps share compiled programs.
     """
     fit = make_fit(policy, config)
 

@@ -1,7 +1,7 @@
-"""Recovery demonstrations from where the learner itself goes (DAgger, Ross et al. 2011).
+"""DAgger for the recovery policy (Ross et al. 2011).
 
-A clone errs, and then stands where no demonstration was. So task policy and clone take turns in the
-environment, and the demonstrator says of every step what it would have done there.
+A clone makes errors, and reaches states without demonstrations. So the task policy and the clone
+take turns in the environment, and the scripted controller labels every step.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,10 @@ def taking_turns(
     env: BatchedEnv,
     turn: float,
 ) -> Controller:
-    """The exploring task policy and the clone's mean alternate; `task_action` is the answer.
+    """The exploring task policy and the clone's mean act in turns; `task_action` is the label.
 
-    Turns last `turn` steps on average, whoever acts (geometric), and episodes begin with the task
-    policy's. The answer is what `env.recovery` would have done. Memory: [N] bool, the clone acts.
+    Turn lengths are geometric with mean `turn`, and the task policy begins. The label is the action
+    of `env.recovery`. Memory: [N] bool, whether the clone acts.
     """
 
     def act(cloned: jax.Array, state: Any, key: jax.Array) -> tuple[jax.Array, Decision]:
@@ -54,9 +54,9 @@ def taking_turns(
 def make_collect(
     policies: Policies, env: BatchedEnv, turn: float
 ) -> Callable[[Params, Params, Normalizer, jax.Array], Dataset]:
-    """Build `collect(task, recovery, normalizer, key) -> Dataset` of one episode's time of N.
+    """Build `collect(task, recovery, normalizer, key) -> Dataset` of N times one episode's length.
 
-    Its `intended` actions [M, A] are the demonstrator's answers, `action` is what was done.
+    `intended` actions [M, A] are the labels, `action` is executed.
     """
 
     def roll(task: Params, recovery: Params, normalizer: Normalizer, key: jax.Array):
@@ -86,8 +86,8 @@ def clone_recovery(
     """Clones of recovery: of the demonstrations, then also of answers where a clone itself went.
 
     Args:
-        env: where task policy and clone take turns, and whose `recovery` answers.
-        policies: networks of both.
+        env: in which both policies act, and whose `recovery` labels.
+        policies: their networks.
         task: the task policy.
         data: recovery demonstrations.
         normalizer: of observations.

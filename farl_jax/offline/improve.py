@@ -1,4 +1,4 @@
-"""Uni-O4's offline policy improvement: PPO on data, judged by off-policy evaluation."""
+"""Uni-O4's offline policy improvement: PPO on data, accepted by off-policy evaluation."""
 
 from collections.abc import Callable
 
@@ -22,11 +22,10 @@ def make_improve_offline(
 ) -> Callable[[jax.Array, Params, Critics, Params, DeviceData], tuple[Params, dict]]:
     """Build Uni-O4's offline improvement of a policy ensemble.
 
-    `improve(key, members [E, ...], critics, ensemble, data) -> (best member, metrics)`: states from
-    the data, actions from the frozen pi_k, advantage min Q - V normalised per batch. A round's
-    candidate replaces pi_k only when OPE says it is better; otherwise the round starts over from
-    pi_k.
-    What is returned is the accepted policy with the highest OPE score, never merely the last one.
+    `improve(key, members [E, ...], critics, ensemble, data) -> (best member, metrics)`. States are
+    from the data, actions from the frozen pi_k, and advantages min Q - V are normalised per batch.
+    A round's candidate replaces pi_k if OPE finds it better. Else the next round starts from pi_k.
+    The result is the accepted policy with the highest OPE score.
     """
     policy, value_net, critic_net, _ = nets
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,14 +19,14 @@ FIELDS = ("obs", "action", "reward", "next_obs", "terminated")
 
 @struct.dataclass
 class Critics:
-    """What later parts need: V(s) and the two Q(s, a)."""
+    """V(s) and the two Q(s, a)."""
 
     value: Params
     critic: Params
 
 
 def expectile_loss(difference: jax.Array, expectile: float) -> jax.Array:
-    """|omega - 1{u < 0}| u^2 elementwise, u = Q - V; above 1/2 it pulls V up within Q."""
+    """|omega - 1{u < 0}| u^2 elementwise, u = Q - V. omega > 1/2 moves V to the upper part of Q."""
     return jnp.where(difference < 0, 1.0 - expectile, expectile) * difference**2
 
 
@@ -33,6 +34,7 @@ def advantage(
     value_net: Value, critic_net: DoubleCritic, critics: Critics, obs: jax.Array, action: jax.Array
 ) -> jax.Array:
     """min(Q1, Q2)(s, a) - V(s): [..., D], [..., A] -> [...]."""
+    chex.assert_equal_shape_prefix([obs, action], obs.ndim - 1)
     q = critic_net.apply(critics.critic, obs, action).min(axis=0)
     return q - value_net.apply(critics.value, obs)
 
@@ -43,7 +45,7 @@ def make_fit(
     """Build `fit(key, data) -> (Critics, metrics)`.
 
     Data fields (FIELDS): obs and next_obs normalised [P, D], action [P, A], reward [P] already
-    scaled, terminated [P]. Bootstraps on time-outs, never past a terminal step:
+    scaled, terminated [P]. Time-outs bootstrap, terminal steps do not:
 
     L_V = E |omega - 1{u<0}| u^2,  u = min Q_target(s, a) - V(s)
     L_Q = E sum_k (Q_k(s, a) - r - gamma (1 - terminated) V(s'))^2

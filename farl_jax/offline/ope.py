@@ -1,7 +1,8 @@
-"""Off-policy evaluation (Uni-O4): imagine a policy in a learned ensemble, score it with Q."""
+"""Off-policy evaluation (Uni-O4): roll out a policy in a learnt ensemble, and score it with Q."""
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,7 +19,7 @@ def make_fit_ensemble(
 ) -> Callable[[jax.Array, DeviceData], tuple[Params, jax.Array]]:
     """Build `fit(key, data) -> (params [E, ...], mean squared error)`.
 
-    Data fields: obs, next_obs (normalised) [P, D], action [P, A]. Members see their own batches.
+    Data fields: obs, next_obs (normalised) [P, D], action [P, A]. Each member has its own batches.
     """
     optimizer = optax.adam(config.model_learning_rate)
 
@@ -59,9 +60,10 @@ def evaluate_policy(
 ) -> jax.Array:
     """Mean min-Q along imagined trajectories, per start state: start [B, D] -> [B].
 
-    The next state is the ensemble's mean prediction; the same starts and no sampling make scores of
-    two policies directly comparable (common random numbers).
+    The next state is the ensemble's mean prediction. Scores of two policies are paired, because
+    starts are equal and nothing is sampled.
     """
+    chex.assert_rank(start, 2)
 
     def step(obs: jax.Array, _: None):
         action = action_of(obs)
@@ -74,6 +76,8 @@ def evaluate_policy(
 
 def is_better(candidate: jax.Array, incumbent: jax.Array) -> jax.Array:
     """Whether the paired gain [B] exceeds one standard error of its mean: [] bool."""
+    chex.assert_rank(candidate, 1)
+    chex.assert_equal_shape([candidate, incumbent])
     gain = candidate - incumbent
     standard_error = gain.std(ddof=1) / jnp.sqrt(gain.shape[0])
     return gain.mean() > standard_error

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +29,9 @@ Report = Callable[[str, dict[str, float]], None]
 
 
 def recovery_rewards(data: Dataset, safe_margin: float, lead: float) -> Dataset:
-    """Recovery's own task: -1 per failing step, plus progress in units of `safe_margin`.
+    """Rewards of the recovery policy: -1 per failing step, plus progress in units of `safe_margin`.
 
-    Terminal where the safe margin is foreseen in `lead` steps (a decision of ours; the paper gives
-    none).
+    A step is terminal if the safe margin is predicted in `lead` steps. The paper gives no rewards.
     """
     progress = (data["next_margin"] - data["margin"]) / safe_margin
     soon = foreseen_margin(data["next_margin"], data["margin"], lead)
@@ -52,7 +52,7 @@ def run_offline(
     """All offline learning.
 
     Args:
-        env: its margins, and rollouts of the cloned policy for failures of its own.
+        env: for its margins, and for rollouts of the cloned policy.
         demos: "task", "failure" and "recovery" demonstrations.
         config: the run's numbers.
         key: consumed.
@@ -105,7 +105,7 @@ def run_offline(
 def _make_improve(
     nets: Networks, config: FarlConfig, ensemble: Params, normalizer: Normalizer, rows: int
 ) -> Callable[..., Any]:
-    """IQL and offline PPO, for both policies: data padded to one size shares compiled programs."""
+    """Build IQL and offline PPO for both policies. Data of one size share compiled programs."""
     fit_critics = iql.make_fit(nets.value, nets.critic, config.iql, nets.sizes)
     rest = nets.value, nets.critic, nets.transition
     improve = {
@@ -157,7 +157,7 @@ def collect_own_failures(
     config: FarlConfig,
     key: jax.Array,
 ) -> Dataset:
-    """Roll the clones [E, ...] in turn, exploring, for `policy_episodes` environments."""
+    """Roll out the exploring clones [E, ...] in turn, in `policy_episodes` environments."""
 
     def roll(params: Params, normalizer: Normalizer, key: jax.Array):
         key_reset, key_roll = jax.random.split(key)
@@ -216,8 +216,8 @@ def fit_risk_critic(
 ) -> tuple[Params, Practice]:
     """The risk critic of `simple_critic`, on data like the world model's.
 
-    That is task and failure demonstrations and `policy_episodes` episodes of the offline policy,
-    exploring (the clones' own, which the world model saw, are not kept).
+    It uses the task and failure demonstrations, and `policy_episodes` episodes of the exploring
+    offline policy, because the clones' episodes are not stored.
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_roll, key_fit = jax.random.split(key)
@@ -238,6 +238,7 @@ def held_out_report(
     config: FarlConfig,
 ) -> dict[str, float]:
     """AUROC, AUPRC and calibration error per horizon step on held-out episodes, logged actions."""
+    chex.assert_rank(logit_shift, 0)
     length = config.world_model.train_horizon
     starts = window_starts(held_out, length, config.world_model.failing_run_cap)
     index = np.arange(length)[:, None] + starts

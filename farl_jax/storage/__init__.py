@@ -1,1 +1,1 @@
-"""Files: checkpoints, metrics, JSON, each whole or not at all."""
+"""Files: checkpoints, metrics and JSON, each written whole or not at all."""

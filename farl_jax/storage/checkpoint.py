@@ -1,10 +1,9 @@
-"""Whole-state checkpoints: Orbax V1 behind one file, strict on the way back, honest about damage.
+"""Whole-state checkpoints with Orbax V1: atomic saves, strict restores, and checks for damage.
 
-A step is one folder, `<folder>/<step>`, that appears by a rename when it is complete and has been
-read back. It holds one Orbax checkpointable per item, each a flat dictionary from leaf path to
-array, and the manifest (`farl_jax.storage.manifest`). Orbax detects damage, too, but reports all of
-it alike, and it loads wrong shapes silently: so the folder is checked against the manifest first,
-and Orbax only sees what is known to fit.
+A step is one folder, `<folder>/<step>`. It is renamed into place when it is complete and has been
+read back. It has one Orbax checkpointable per item, a flat dictionary from leaf path to array, and
+the manifest (`farl_jax.storage.manifest`). Orbax loads wrong shapes silently, and does not
+tell kinds of damage apart. So the folder is first checked against the manifest.
 """
 
 import errno
@@ -52,18 +51,18 @@ def save(
     keep: int = 2,
     score: float | None = None,
 ) -> Path:
-    """Write all of `items` as step `step` and return its folder; complete when this returns.
+    """Write all of `items` as step `step`, and return its complete folder.
 
-    Leaves are arrays, numbers or typed PRNG keys; None and empty nodes are free. `metadata` is
-    JSON. A step of the same number is replaced. Afterwards the newest `keep` intact steps and the
-    one of the highest `score` remain; later steps belong to a continuation that was abandoned, and
-    go as well. Of several processes all call this, each with whole leaves, and the first writes.
+    Leaves are arrays, numbers or typed PRNG keys; None and empty nodes are allowed. `metadata` is
+    JSON. A step of the same number is replaced. Afterwards only the newest `keep` intact steps and
+    the one with the highest `score` remain, and no later step. With several processes all call
+    this, each with whole leaves, and the first one writes.
 
     Raises:
-        CheckpointError: a leaf or the metadata cannot be stored, or the disk refuses.
+        CheckpointError: a leaf or the metadata cannot be stored, or a disk error.
     """
     if step < 0 or keep < 1:
-        raise CheckpointError(f"step must be >= 0 and keep >= 1, got {step} and {keep}")
+        raise CheckpointError(f"step must be at least 0 and keep at least 1; got {step} and {keep}")
     leaves = {name: host_leaves(name, tree) for name, tree in items.items()}
     folder = Path(folder).absolute()
     body = {"format": manifest.FORMAT, "step": step, "metadata": as_json(metadata), "score": score}
@@ -81,7 +80,7 @@ def save(
     except (Failed, OSError) as error:
         shutil.rmtree(folder / f"{step}{STAGING}", ignore_errors=True)
         room = "free some space; " if os.strerror(errno.ENOSPC) in str(error) else ""
-        way = f"{room}older steps are intact, --resume goes on from them"
+        way = f"{room}older steps are intact; --resume continues from them"
         reason = f"cannot save step {step} in {folder}: {error}; {way}"
         raise CheckpointError(reason) from error
     return devices.path_of_first(folder / str(step))
@@ -96,14 +95,13 @@ def restore(
 ) -> tuple[int, dict[str, PyTree], dict[str, Any]]:
     """Load the items named in `abstract` and return (step, items, metadata).
 
-    `abstract` holds trees from `jax.eval_shape` (or examples): their structure, shapes and dtypes
-    must equal the saved ones exactly, and the result has their types. Leaves go where the
-    abstract leaf's sharding says, else to the default device, wherever they were saved.
-    With `step=None` the newest intact step is taken, with a warning for each damaged one that
-    was passed over. Entries of `expect` must equal those of the metadata. Changes nothing on disk.
+    `abstract` has trees from `jax.eval_shape` (or examples). Their structure, shapes and dtypes
+    must equal the saved ones, and the result has their types. A leaf is placed by the abstract
+    leaf's sharding, else on the default device. `step=None` takes the newest intact step, and warns
+    of each damaged one. Entries of `expect` must equal the metadata's. Nothing on disk changes.
 
     Raises:
-        CheckpointError: nothing intact, or not the checkpoint that was asked for.
+        CheckpointError: no intact checkpoint, or another one than expected.
     """
     folder = Path(folder).absolute()
     for candidate in _candidates(folder, step):
@@ -117,14 +115,14 @@ def restore(
             if step is not None:
                 raise CheckpointError(f"{error}; choose another step or train again") from error
             warnings.warn(f"skipped a damaged checkpoint: {error}", stacklevel=2)
-    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run afresh")
+    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run again")
 
 
 def read_metadata(folder: Path, step: int | None = None) -> dict[str, Any]:
-    """Return the metadata saved with `step`, or with the newest step that has readable metadata.
+    """Return the metadata of `step`, or of the newest step with readable metadata.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no metadata.
     """
     folder = Path(folder).absolute()
     for candidate in _candidates(folder, step):
@@ -133,16 +131,16 @@ def read_metadata(folder: Path, step: int | None = None) -> dict[str, Any]:
         except Damaged:
             if step is not None:
                 raise
-    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run afresh")
+    raise CheckpointError(f"{folder}: every checkpoint is damaged; start the run again")
 
 
 def latest_step(folder: Path) -> int | None:
-    """Return the highest step number present, damaged or not; None where there is none."""
+    """Return the highest step number, damaged or not, or None without a step."""
     return max(_steps(Path(folder)), default=None)
 
 
 def best_step(folder: Path) -> int | None:
-    """Return the step of the highest score, the later of equal ones; None where none has any."""
+    """Return the step with the highest score, the later of equal ones, or None without scores."""
     judged = [(score, step) for step, score in _scores(Path(folder)).items() if score is not None]
     return max(judged)[1] if judged else None
 
@@ -164,14 +162,14 @@ def _candidates(folder: Path, step: int | None) -> list[int]:
         raise CheckpointError(f"{folder}: no such checkpoint folder; check the path")
     steps = _steps(folder)
     if not steps:
-        raise CheckpointError(f"{folder}: holds no checkpoint; check the path or train first")
+        raise CheckpointError(f"{folder} has no checkpoint; check the path or train first")
     if step is not None and step not in steps:
-        raise CheckpointError(f"{folder}: has no step {step}; it has {', '.join(map(str, steps))}")
+        raise CheckpointError(f"{folder} has no step {step}; it has {', '.join(map(str, steps))}")
     return steps[::-1] if step is None else [step]
 
 
 def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """Read through Orbax and rebuild the trees of `abstract`, whose fit has been checked."""
+    """Load with Orbax, and rebuild the trees of `abstract`, which are known to fit."""
     targets = {
         item: {path: target_of(leaf) for path, leaf in paths_of(tree)}
         for item, tree in abstract.items()
@@ -199,7 +197,7 @@ def _load(step_folder: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree
 
 
 def _write_step(folder: Path, body: dict[str, Any], stored: Mapping[str, Any]) -> None:
-    """Write a step beside its place, read it back, and put it there."""
+    """Write a step into a staging folder, read it back, and rename it into place."""
     final = folder / str(body["step"])
     staging = folder / f"{final.name}{STAGING}"
     if devices.leads():
@@ -208,7 +206,7 @@ def _write_step(folder: Path, body: dict[str, Any], stored: Mapping[str, Any]) -
         staging.mkdir()
     staging = devices.path_of_first(staging)
     filled = {item: tree for item, tree in stored.items() if tree}
-    with _plain(staging) as path:  # of several processes all must take part, in one folder
+    with _plain(staging) as path:  # all processes must take part, in one folder
         ocp.save_checkpointables(path / "orbax", filled, custom_metadata=body["metadata"])
     _read_back(staging, filled)
     if not devices.leads():
@@ -222,19 +220,19 @@ def _write_step(folder: Path, body: dict[str, Any], stored: Mapping[str, Any]) -
 
 
 def _discard_staging(folder: Path) -> None:
-    """Remove what saves that were killed have left."""
+    """Remove the staging folders of killed saves."""
     for entry in list(folder.iterdir()):
         if STAGING in entry.name:
             shutil.rmtree(entry)
 
 
 def _read_back(step_folder: Path, written: Mapping[str, Any]) -> None:
-    """Compare what Orbax loads with what it was given, to the bit; arrays stay on the host."""
+    """Compare loaded and written arrays bit by bit, on the host."""
     loaded = _read_items(step_folder, written)
     for item, tree in written.items():
         for path, leaf in tree.items():
             if bytes_of(loaded[item][path]) != bytes_of(leaf):
-                raise CheckpointError(f"item {item!r}, leaf {path!r} reads back otherwise")
+                raise CheckpointError(f"item {item!r}, leaf {path!r} differs when read back")
 
 
 def _read_items(step_folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,12 +244,12 @@ def _read_items(step_folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _plain(folder: Path) -> Iterator[Path]:
-    """A path of `folder` in which every letter means itself.
+    """A path of `folder` without special characters.
 
-    Orbax takes brackets, stars and "gs:" in the path that it is given for more than a name, and
-    TensorStore turns a backslash round. Linux has a plain path for every open folder. Elsewhere
-    `folder` stands as it is, and reading back shows whether that was good. Of several processes all
-    must name the same path, so its number begins where none of them has open files.
+    Orbax interprets brackets, stars and "gs:" in a path, and TensorStore changes backslashes. Linux
+    has a plain path for every open folder. Elsewhere `folder` is used as it is, and reading back
+    shows whether it works. All processes must use the same path, so its number starts above their
+    open files.
     """
     if not os.path.isdir("/proc/self/fd"):
         yield folder
@@ -268,7 +266,7 @@ def _plain(folder: Path) -> Iterator[Path]:
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
-    """Leave the best and the newest `keep` steps that look intact, nothing later than `step`."""
+    """Keep the best and the newest `keep` steps that look intact, and none after `step`."""
     for later in (found for found in _steps(folder) if found > step):
         shutil.rmtree(folder / str(later))
     oldest, best = sorted(_scores(folder))[-keep:][0], best_step(folder)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, never through a link; and what a run's folder may hold."""
+"""Files written whole or not at all, never through a link; and checks of a run's folder."""
 
 import os
 import secrets
@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 LEFTOVER = ".incoming-"
-"""Begins the names of what is not whole yet; a killed process leaves such names behind."""
+"""Prefix of incomplete files. A killed process leaves some."""
 
 
 @contextmanager
 def replacing(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield an empty file, or with `folder` an empty folder, that becomes `path` at the end.
 
-    It lies beside `path` under a name that nobody can foresee, with the same suffix and an absolute
-    path. It replaces a file or a link of that name, which is never followed, and is gone if the
-    body fails.
+    It is beside `path`, with a random name, the same suffix and an absolute path. At the end it
+    replaces a file or link at `path`, and links are not followed. If the body fails it is removed.
 
     Raises:
-        OSError: the disk refuses; `filename` is `path`.
+        OSError: a disk error; `filename` is `path`.
     """
     path = Path(path)
     temporary = path.absolute().with_name(f"{LEFTOVER}{secrets.token_hex(8)}{path.suffix}")
@@ -43,31 +42,31 @@ def replacing(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8; a reader sees the old file or the new one, never a part."""
+    """Write `text` as UTF-8. A reader sees the old file or the new one, never a part."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def fault_of(path: Path, root: Path) -> str | None:
-    """Why `path` is not data of the folder `root`; None for files, folders, and links to these.
+    """The reason why `path` is not data of the folder `root`, or None.
 
-    A link that leads out of `root` is not its data, nor is one that leads round in a circle, nor a
-    FIFO, a socket or a device.
+    Data are files, folders, and links to these inside `root`. Links to elsewhere, circular links,
+    FIFOs, sockets and devices are not.
     """
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError:  # a link to nothing, or gone since it was seen
+    except FileNotFoundError:  # a dangling link, or just deleted
         mode = stat.S_IFREG
     except OSError as error:
         return f"cannot be followed ({error.strerror})"
     within = os.path.join(os.path.realpath(root), "")
     if os.path.islink(path) and not os.path.join(os.path.realpath(path), "").startswith(within):
-        return "is a link that leads out of the folder"
+        return "is a link to outside of the folder"
     return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "is neither a file nor a folder"
 
 
 def find_fault(root: Path) -> tuple[Path, str] | None:
-    """The first entry of `root`, at any depth, that is not its data, and why; see `fault_of`."""
+    """The first entry below `root` that is not its data, and the reason. See `fault_of`."""
     waiting = [Path(root)]
     while waiting:
         with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
@@ -84,10 +83,10 @@ def find_fault(root: Path) -> tuple[Path, str] | None:
 def walk(
     root: Path, closed: Callable[[OSError], Any] | None = None
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield (folder, names of its folders, of all else) from `root` downwards, however deep.
+    """Yield (folder, names of its folders, other names) from `root` downwards, at any depth.
 
-    As `os.walk`, which has Python's limit of recursion. Links are not followed, names that the
-    caller takes out of the folders are not visited, and `closed` is told of what does not open.
+    It is `os.walk` without the recursion limit. Links are not followed, folder names that the
+    caller removes are not visited, and `closed` gets the errors of folders that do not open.
     """
     waiting = [Path(root)]
     while waiting:
@@ -105,7 +104,7 @@ def walk(
 
 
 def discard_leftovers(root: Path) -> None:
-    """Remove what killed processes left below `root` when they were in the middle of a file."""
+    """Remove the incomplete files of killed processes below `root`."""
     for here, folders, names in walk(root):
         for name in (*folders, *names):
             if name.startswith(LEFTOVER):

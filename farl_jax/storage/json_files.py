@@ -1,7 +1,7 @@
-"""JSON files as they are read: strict, of a bounded size and depth, checked against a declaration.
+"""Strict readers of JSON files: bounded size and depth, checked types.
 
-A file of a run may come from a stranger, a cut off copy or another version. Whoever reads one names
-the declaration that it must fit; what does not fit is one line with the file and the field.
+A run's file may be foreign, incomplete or of another version. A reader names the type that the file
+must have. An error is one line with the file and the field.
 """
 
 import json
@@ -15,20 +15,20 @@ from typing import Any
 from farl_jax.schema import SchemaError, check
 
 MAX_BYTES = 1 << 28
-"""A larger file is none of ours."""
+"""Limit of a file's size."""
 MAX_TEXT = 1 << 24
-"""Nor is a larger JSON text, a file or a line of one: its values could take all memory."""
+"""Limit of a JSON text, a file or a line. Larger ones could need all memory."""
 MAX_DEPTH = 20
-"""Nor is one with more groups or lists inside each other."""
+"""Limit of nested groups and lists."""
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
-"""Half of a character, which no text can hold."""
+"""Half of a surrogate pair, which is no valid text."""
 
 
 def parse(text: str | bytes, where: str) -> Any:
-    """Return what JSON text says: strict JSON, so no NaN.
+    """Parse strict JSON, without NaN.
 
     Raises:
-        SchemaError: it is not JSON, too long, or nested too deeply; the message begins with
+        SchemaError: it is not JSON, too long, or nested too deeply. The message begins with
             `where`.
     """
     if len(text) > MAX_TEXT:
@@ -55,7 +55,7 @@ def parse(text: str | bytes, where: str) -> Any:
 
 
 def read(path: Path, kind: Any) -> Any:
-    """Return what a JSON file holds, checked against `kind`: a dataclass, a TypedDict, any hint.
+    """Return the value of a JSON file, checked against `kind`: a dataclass, TypedDict or any hint.
 
     Raises:
         SchemaError: missing, unreadable, too large, not JSON, or not of this kind. The message
@@ -67,10 +67,10 @@ def read(path: Path, kind: Any) -> Any:
 def read_rows(
     path: Path, kind: Any, left_out: Callable[[str, str], None] | None = None
 ) -> list[Any]:
-    """Return the rows of a JSON Lines file, a line each, checked against `kind`; see `rows`.
+    """Return the rows of a JSON Lines file, checked against `kind`. See `rows`.
 
     Raises:
-        SchemaError: the file cannot be read; without `left_out` also where a line is no such row.
+        SchemaError: the file cannot be read, or without `left_out` a line is no such row.
     """
     return rows(read_bytes(path), kind, path, left_out)
 
@@ -78,9 +78,9 @@ def read_rows(
 def rows(
     content: bytes, kind: Any, path: Path, left_out: Callable[[str, str], None] | None = None
 ) -> list[Any]:
-    """Return the rows of JSON Lines; empty lines are none.
+    """Return the rows of JSON Lines, without empty lines.
 
-    `left_out(line, why)` is told of a line that is no such row, which is then left out.
+    `left_out(line, reason)` is called for a line that is no such row, and the line is skipped.
 
     Raises:
         SchemaError: a line is no such row, and there is no `left_out`. The message names file, line
@@ -128,7 +128,7 @@ def _checked(text: bytes, kind: Any, where: str) -> Any:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether groups and lists lie more than `MAX_DEPTH` deep; no recursion, which has a limit."""
+    """Whether groups and lists are nested deeper than `MAX_DEPTH`, found without recursion."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
         inside = [v.values() if isinstance(v, dict) else v for v in level]

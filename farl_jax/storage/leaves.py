@@ -1,4 +1,4 @@
-"""Leaves of a checkpoint: their paths, shapes and bytes, and whether they fit what is asked for."""
+"""Leaves of a checkpoint: their paths, shapes and bytes, and checks that they fit."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ PyTree = Any
 
 
 def digest(tree: PyTree) -> str:
-    """SHA-256 of all leaves of a tree: their paths, types, shapes and numbers."""
+    """SHA-256 of a tree: paths, types, shapes and numbers of all leaves."""
     seen = hashlib.sha256()
     for path, leaf in sorted(host_leaves("tree", tree).items()):
         seen.update(f"{path} {spec_of(leaf)}\n".encode() + bytes_of(leaf))
@@ -31,7 +31,7 @@ def paths_of(tree: PyTree) -> list[tuple[str, Any]]:
 
 
 def host_leaves(item: str, tree: PyTree) -> dict[str, Any]:
-    """Leaves by path as NumPy arrays (typed keys stay), so that no device is written down."""
+    """Leaves by path as NumPy arrays, so that no device is stored. Typed keys stay."""
     leaves: dict[str, Any] = {}
     for path, leaf in paths_of(tree):
         where = f"item {item!r}, leaf {path!r}"
@@ -48,7 +48,7 @@ def host_leaves(item: str, tree: PyTree) -> dict[str, Any]:
             raise CheckpointError(f"{where}: {type(leaf).__name__} is not an array or number")
         array = np.asarray(leaf)
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise CheckpointError(f"{where}: {array.dtype} would not survive JAX; use 32 bits")
+            raise CheckpointError(f"{where}: JAX does not keep {array.dtype}; use 32 bits")
         leaves[path] = array
     return leaves
 
@@ -74,35 +74,35 @@ def as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def check_expected(
     step_folder: Path, metadata: Mapping[str, Any], expect: Mapping[str, Any]
 ) -> None:
-    """Raise CheckpointError where saved metadata lacks an expected entry or differs from it."""
+    """Raise CheckpointError if saved metadata lacks an expected entry or differs."""
     for name, wanted in as_json(expect).items():
         if name not in metadata:
-            raise CheckpointError(f"{step_folder}: the checkpoint does not say its {name}")
+            raise CheckpointError(f"{step_folder}: the checkpoint has no {name} in its metadata")
         if metadata[name] != wanted:
             raise CheckpointError(
-                f"{step_folder}: checkpoint is of {name} {shown(metadata[name])}, "
-                f"this run is of {wanted!r}; point to another checkpoint or change the run"
+                f"{step_folder}: {name} must be {wanted!r} as in this run; got "
+                f"{shown(metadata[name])}; choose another checkpoint or change the run"
             )
 
 
 def check_items(
     step_folder: Path, saved: Mapping[str, Mapping[str, str]], abstract: Mapping[str, PyTree]
 ) -> None:
-    """Raise CheckpointError where saved items do not have exactly the leaves of `abstract`."""
+    """Raise CheckpointError if saved items do not have exactly the leaves of `abstract`."""
     for item, tree in abstract.items():
         if item not in saved:
             raise CheckpointError(
-                f"{step_folder}: has no item {item!r}; it has {', '.join(sorted(saved)):.200}"
+                f"{step_folder} has no item {item!r}; it has {', '.join(sorted(saved)):.200}"
             )
         wanted = {path: spec_of(leaf) for path, leaf in paths_of(tree)}
-        hint = "was it trained with another config or version?"
+        hint = "it was trained with another config or version"
         for path, spec in wanted.items():
             if path not in saved[item]:
                 raise CheckpointError(f"{step_folder}: item {item!r} lacks leaf {path!r}; {hint}")
             if saved[item][path] != spec:
                 raise CheckpointError(
-                    f"{step_folder}: item {item!r}, leaf {path!r} is {saved[item][path]:.80}, "
-                    f"this run needs {spec}; {hint}"
+                    f"{step_folder}: item {item!r}, leaf {path!r} must be {spec}; "
+                    f"got {saved[item][path]:.80}; {hint}"
                 )
         if surplus := sorted(set(saved[item]) - set(wanted)):
             raise CheckpointError(
@@ -112,15 +112,14 @@ def check_items(
 
 
 def bytes_of(leaf: Any) -> bytes:
-    """A leaf's numbers; those of a typed key are its words."""
+    """Bytes of a leaf's numbers, or of a typed key's words."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf).tobytes()
 
 
 def unplaced(array: jax.Array) -> jax.Array:
-    """The same array as if just made, not tied to its device: JAX compiles a program anew for
-    arguments that are."""
+    """The same array without a fixed device. JAX would compile programs again for a fixed one."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         data = unplaced(jax.random.key_data(array))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
@@ -128,7 +127,7 @@ def unplaced(array: jax.Array) -> jax.Array:
 
 
 def target_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The array to load, placed on its own sharding or on the default device."""
+    """The array to load, with its own sharding or on the default device."""
     leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:

@@ -1,6 +1,6 @@
-"""A checkpoint step's `metadata.json`: what was saved, and how one sees that it still is that.
+"""A checkpoint step's `metadata.json`: its content, and checksums to find damage.
 
-It holds the step's number, the caller's metadata and score, every leaf's shape and dtype, size and
+It has the step's number, the caller's metadata and score, every leaf's shape and dtype, size and
 CRC-32 of every file, and a CRC-32 of itself.
 """
 
@@ -19,7 +19,7 @@ MANIFEST = "metadata.json"
 
 
 class Body(TypedDict):
-    """What a manifest says, but for its own CRC-32."""
+    """A manifest without its own CRC-32."""
 
     format: int
     step: Natural
@@ -32,15 +32,15 @@ class Body(TypedDict):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint could not be saved or loaded. The message is one line: what, why, way out."""
+    """A checkpoint could not be saved or loaded. The message is one line."""
 
 
 class Damaged(CheckpointError):
-    """What is on disk is not what was saved: an older step may still be good."""
+    """The files differ from the saved ones. An older step may still be intact."""
 
 
 def write(step_folder: Path, body: Mapping[str, Any]) -> None:
-    """Write `body` with what is known of the folder's files."""
+    """Write `body` with sizes and checksums of the folder's files."""
     found = {name: [path.stat().st_size, crc_of(path)] for name, path in _files(step_folder)}
     body = {**body, "files": found}
     text = json.dumps({**body, "crc32": body_crc(body)}, indent=1)
@@ -48,10 +48,10 @@ def write(step_folder: Path, body: Mapping[str, Any]) -> None:
 
 
 def read(step_folder: Path, step: int) -> dict[str, Any]:
-    """The body written for `step`, complete and of the right types.
+    """Read the body of `step`, and check its types.
 
     Raises:
-        Damaged: missing, or not what was written for this step.
+        Damaged: missing, damaged, or of another step.
         CheckpointError: of another format.
     """
     path = step_folder / MANIFEST
@@ -63,14 +63,14 @@ def read(step_folder: Path, step: int) -> dict[str, Any]:
             raise Damaged(f"{path}: damaged (its checksum differs)")
         if check(Natural, body.get("format"), "format") != FORMAT:
             raise CheckpointError(
-                f"{path}: checkpoint format {shown(body['format'])}, this version reads {FORMAT}; "
+                f"{path}: format must be {FORMAT}; got {shown(body['format'])}; "
                 "use the farl-jax version that wrote it"
             )
         body = check(Body, body, "")
     except SchemaError as error:
         raise Damaged(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')})") from error
     if body["step"] != step:
-        raise Damaged(f"{path}: of step {body['step']:,}, and lies in the folder of step {step:,}")
+        raise Damaged(f"{path}: of step {body['step']:,}, but in the folder of step {step:,}")
     return body
 
 
@@ -105,12 +105,12 @@ def crc_of(path: Path) -> int:
 
 
 def body_crc(body: Mapping[str, Any]) -> int:
-    """CRC-32 of all that a manifest says but for its own CRC-32."""
+    """CRC-32 of a manifest without its own CRC-32."""
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())
 
 
 def _files(step_folder: Path) -> list[tuple[str, Path]]:
-    """(POSIX name, path) of every file of a step but the manifest."""
+    """(POSIX name, path) of every file of a step, except the manifest."""
     found = (path for path in sorted(step_folder.rglob("*")) if path.is_file())
     names = ((path.relative_to(step_folder).as_posix(), path) for path in found)
     return [(name, path) for name, path in names if name != MANIFEST]

@@ -1,4 +1,4 @@
-"""A run's numbers: JSON Lines as the truth, TensorBoard beside it for looking."""
+"""A run's metrics as JSON Lines, with a copy for TensorBoard."""
 
 import json
 import math
@@ -37,25 +37,25 @@ class _Online(TypedDict):
 
 _VALUES = Others(Single | None)
 Row = Annotated[_Any, _VALUES]
-"""A row of any phase: its values are numbers, or null where one was not finite."""
+"""A row of any phase. Values are numbers, or null if not finite."""
 OnlineRow = Annotated[_Online, _VALUES]
-"""A row of the online phase: figures and resuming need more of it."""
+"""A row of the online phase, with the fields that figures and --resume need."""
 
 
 class MetricsWriter:
     """Appends rows to `<folder>/metrics.jsonl` and scalars to `<folder>/tb/<phase>/`.
 
     A row is one JSON object: `phase`, `step` and the values, flushed when `write` returns. NaN and
-    infinities become null, because JSON has no others. Opening an existing file goes on with it;
-    a last line that a killed process left half written is dropped.
+    infinities become null, because JSON lacks them. An existing file is continued, without the last
+    line if that is half written.
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
-        """Open for appending; creates `folder`.
+        """Open for appending, and create `folder`.
 
         Raises:
-            OSError: the disk refuses.
-            SchemaError: the file that is there is none of metrics.
+            OSError: a disk error.
+            SchemaError: the existing file is no metrics file.
         """
         self._folder = Path(folder)
         self._path = self._folder / FILE
@@ -72,14 +72,16 @@ class MetricsWriter:
         self.close()
 
     def write(self, step: int, values: Mapping[str, float], phase: str) -> None:
-        """Add the row of `step` (count of the phase's own unit) with scalar `values`.
+        """Add the row of `step` (in the phase's unit) with scalar `values`.
 
         Raises:
             ValueError: a value is not a scalar, or is named `phase` or `step`.
-            OSError: the disk refuses; it names the file.
+            OSError: a disk error; it names the file.
         """
         if taken := [name for name in _RESERVED if name in values]:
-            raise ValueError(f"a metric cannot be called {taken[0]!r}: rows have that column")
+            raise ValueError(
+                f"a metric cannot be called {taken[0]!r}, because rows have that column"
+            )
         scalars = {name: _scalar(name, value) for name, value in values.items()}
         row = {"phase": phase, "step": int(step), **scalars}
         with _named(self._path):
@@ -89,9 +91,9 @@ class MetricsWriter:
             self._board(phase).add(int(step), scalars)
 
     def truncate_after(self, phase: str, step: int) -> int:
-        """Drop the rows of `phase` beyond `step`, as after a restore; return how many went.
+        """Drop the rows of `phase` after `step`, and return their number.
 
-        The file is replaced in one rename, so a crash leaves either the old rows or the new ones.
+        The file is replaced in one rename, so a crash leaves the old rows or the new ones.
         """
         self._file.close()
         try:
@@ -107,7 +109,7 @@ class MetricsWriter:
         return len(rows) - len(kept)
 
     def close(self) -> None:
-        """Close all files. More than once is harmless."""
+        """Close all files. A second call does nothing."""
         try:
             with _named(self._path):
                 self._file.close()
@@ -119,7 +121,7 @@ class MetricsWriter:
         if self._path.exists():
             content = json_files.read_bytes(self._path)
             cut_off = bool(content) and not content.endswith(b"\n")
-            if cut_off or self._path.is_symlink():  # of a link it becomes a file of its own
+            if cut_off or self._path.is_symlink():  # a link is replaced by a file
                 rows = read_metrics(self._path)
                 write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         return open(self._path, "a", encoding="utf-8", opener=_open_itself)
@@ -134,26 +136,26 @@ class MetricsWriter:
 class _Board:
     """A TensorBoard file, written at once.
 
-    tensorboardX's own SummaryWriter writes from a thread; a full disk ends that, and then the
-    training waits for it for ever.
+    tensorboardX's SummaryWriter writes from a thread. A full disk ends the thread, and training
+    would wait for it forever.
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        """Open a new file; viewers drop what older ones hold from `purge_step` on."""
+        """Open a new file. Viewers drop older data from `purge_step` on."""
         from tensorboardX import summary
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
         self._folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
         folder.mkdir(parents=True, exist_ok=True)
-        with _named(folder):  # absolute: it takes "s3:" at the beginning for a protocol
+        with _named(folder):  # absolute, as a leading "s3:" would be a protocol
             self._events = EventsWriter(str(folder.absolute() / "events"))
         if purge_step is not None:
             log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(step=purge_step, session_log=log)
 
     def add(self, step: int, scalars: Mapping[str, float | int | None]) -> None:
-        """Add the finite ones."""
+        """Add the finite values."""
         for name, value in scalars.items():
             if value is not None:
                 self._write(step=step, summary=self._scalar(name, value))
@@ -169,13 +171,13 @@ class _Board:
 
 
 def _open_itself(path: str, flags: int) -> int:
-    """Open a file, never what a link leads to."""
+    """Open a file without following a link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Make an OSError of the body name its file, which errors of writing leave out."""
+    """Add the file's name to an OSError of the body. Errors of writing lack it."""
     try:
         yield
     except OSError as error:
@@ -186,7 +188,7 @@ def _named(path: Path) -> Iterator[None]:
 def read_metrics(path: Path, kind: Any = Row) -> list[dict[str, Any]]:
     """Return the rows of a metrics file, oldest first, each checked against `kind`.
 
-    A last line that was cut off is left out, with a warning.
+    A half-written last line is left out with a warning.
 
     Raises:
         SchemaError: the file cannot be read, or another line is no such row; the message names it.
@@ -200,7 +202,7 @@ def read_metrics(path: Path, kind: Any = Row) -> list[dict[str, Any]]:
 
 
 def _is_half(line: bytes) -> bool:
-    """Whether a line without an end is the beginning of a row, as a killed writer leaves it."""
+    """Whether a line without an end is a half-written row of a killed process."""
     if not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
         return False
     try:
@@ -211,7 +213,7 @@ def _is_half(line: bytes) -> bool:
 
 
 def _scalar(name: str, value: Any) -> float | int | None:
-    """A Python number from a Python, NumPy or JAX scalar; None for what JSON cannot say."""
+    """A Python number from a Python, NumPy or JAX scalar; None if not finite."""
     value = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
     if not isinstance(value, bool | int | float):
         raise ValueError(f"metric {name!r} is not a scalar: {type(value).__name__}")

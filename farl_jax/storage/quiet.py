@@ -1,4 +1,4 @@
-"""Silence around a library that says too much: whoever calls it says once what went wrong."""
+"""Calls of a verbose library with muted logs. The caller reports an error once."""
 
 import gc
 import logging
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 LOGGERS = ("absl", "asyncio")
 LATE = 0.2
-"""Seconds after an error in which TensorStore's own threads may answer a loop that is gone."""
+"""Seconds after an error in which TensorStore's threads may still call a closed event loop."""
 
 
 class Failed(Exception):
-    """What was called failed. The message is the innermost reason, one line."""
+    """The call failed. The message is the innermost reason, one line."""
 
 
 def quietly(do: Callable[[], T]) -> T:
-    """Return `do()`, of which only the end is heard.
+    """Return `do()`, without its logs.
 
-    What an error leaves unfinished complains when it is collected, so that is done here and now:
-    of the error remains its reason alone.
+    After an error, unfinished objects print warnings when they are collected. So they are collected
+    here, and only the reason of the error is kept.
 
     Raises:
         Failed: `do` raised an Exception.
@@ -39,13 +39,13 @@ def quietly(do: Callable[[], T]) -> T:
             reason = root_cause(error)
         time.sleep(LATE)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that nobody awaits now
+            warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that are not awaited
             gc.collect()
     raise Failed(reason)
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost reason of a chain of exceptions, one line; the system's own if there is one."""
+    """The innermost reason of a chain of exceptions on one line: the system's, if there is one."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if code := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore quotes it at the end
@@ -56,7 +56,7 @@ def root_cause(error: BaseException) -> str:
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Mute LOGGERS, and tracebacks of this thread's garbage and of threads started inside."""
+    """Mute LOGGERS, and tracebacks of this thread's garbage and of new threads."""
     found = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.disabled for logger in found]
     others = {t for t in threading.enumerate() if not t.name.startswith("Dummy-")}  # C++'s threads

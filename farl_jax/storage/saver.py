@@ -1,7 +1,6 @@
-"""Checkpoints written beside training: one save at a time, in one thread, none left out.
+"""Checkpoints written during training: in one thread, one save at a time, none skipped.
 
-`Saver.save` copies the state to the host and returns; its worker then does what `checkpoint.save`
-does, which is where a step appears whole or not at all.
+`Saver.save` copies the state to the host and returns. Its worker then calls `checkpoint.save`.
 """
 
 import warnings
@@ -23,7 +22,7 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class Part:
-    """What one run saves of a step; see `checkpoint.save`."""
+    """One run's part of a step. See `checkpoint.save`."""
 
     folder: Path
     items: Mapping[str, PyTree]
@@ -32,17 +31,17 @@ class Part:
 
 
 class Saver:
-    """Saves of one training. An error of the worker is raised by the next call, or at the end."""
+    """Saves of one training. The next call, or the end, raises an error of the worker."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        """Start idle; `say` takes a line where a save has to wait for the one before."""
+        """Start idle. `say` prints a line if a save waits for the one before."""
         self._say = say
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._step = 0
 
     def save(self, step: int, parts: Sequence[Part]) -> None:
-        """Save `parts` as step `step`, in the background; what they hold may be donated at once.
+        """Save `parts` as step `step`, in the background. Their arrays may be donated at once.
 
         Raises:
             CheckpointError: the save before this one failed.
@@ -53,11 +52,11 @@ class Saver:
         several = jax.process_count() > 1
         copies = [(part, part.items if several else snapshot(part.items)) for part in parts]
         self._step, self._pending = step, self._worker.submit(_write, step, copies)
-        if several:  # all save together: arrays of all, the same collectives in the same order
+        if several:  # all processes save together, with the same collectives in order
             self.wait()
 
     def wait(self) -> None:
-        """Return when all that was given to `save` is on disk, or raise what went wrong."""
+        """Wait until everything is on disk, or raise the error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -71,13 +70,13 @@ class Saver:
         except CheckpointError as late:
             if error is None:
                 raise
-            warnings.warn(str(late), stacklevel=2)  # `error` came first and is told
+            warnings.warn(str(late), stacklevel=2)  # `error` came first and is raised
         finally:
             self._worker.shutdown()
 
 
 def snapshot(tree: PyTree) -> PyTree:
-    """A copy of all arrays in host memory; typed PRNG keys stay keys."""
+    """Copy all arrays to host memory. Typed PRNG keys stay keys."""
     return jax.tree.map(_copied, tree)
 
 

@@ -2,16 +2,17 @@
 
 - PPO-Lagrangian (Ray et al. 2019): PPO on A = (A_r - lambda A_C) / (1 + lambda), both advantages
   standardised; lambda follows the gradient of lambda (J_C - d), projected onto [0, cap].
-- P3O (Zhang et al. 2022, arXiv 2205.11814): PPO's loss plus kappa times what the clipped surrogate
-  of the cost predicts above the limit, an exact penalty.
+- P3O (Zhang et al. 2022, arXiv 2205.11814): PPO's loss plus kappa times the excess over the limit
+  that the clipped surrogate of the cost predicts, an exact penalty.
 - CPO: see `cpo`.
 
-All keep PPO's batches, value function, epochs and minibatches, and add the cost's value function.
+All use PPO's batches, value function, epochs and minibatches, and add the cost's value function.
 """
 
 from collections.abc import Callable
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,16 +32,16 @@ Batch = tuple[PPOBatch, CostBatch]
 
 @struct.dataclass
 class Costs:
-    """What a constrained method knows of its cost."""
+    """Cost critic, cost rate and multiplier of a constrained method."""
 
     critic: Learner  # V_C
     rate: CostRate
-    multiplier: jax.Array  # [] lambda of PPO-Lagrangian; 0 in the others, which keep none
+    multiplier: jax.Array  # [] lambda of PPO-Lagrangian; 0 in the others
 
 
 @struct.dataclass
 class ConstrainedLearners:
-    """Task policy and both value functions. CPO leaves its actor's optimiser as it is."""
+    """Task policy and both value functions. CPO does not use its actor's optimiser."""
 
     actor: Learner
     critic: Learner
@@ -49,11 +50,13 @@ class ConstrainedLearners:
 
 def ascend(multiplier: jax.Array, excess: jax.Array, config: ConstraintConfig) -> jax.Array:
     """lambda <- min(cap, max(0, lambda + rate (J_C - d))): [] -> []."""
+    chex.assert_rank([multiplier, excess], 0)
     return jnp.clip(multiplier + config.multiplier_rate * excess, 0.0, config.multiplier_cap)
 
 
 def centered_cost(batch: PPOBatch, cost: CostBatch) -> jax.Array:
-    """A_C less its mean over the live weighted rows, 0 on the others: [B]."""
+    """A_C minus its mean over the live weighted rows, 0 on the others: [B]."""
+    chex.assert_equal_shape([batch.weight, cost.advantage, cost.live])
     return cost.live * (cost.advantage - weighted_mean(cost.advantage, batch.weight * cost.live))
 
 
@@ -62,10 +65,12 @@ def lagrangian_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """PPO's loss on (A_r - lambda A_C) / (1 + lambda), both standardised over their own rows.
 
-    Standardised, lambda weighs two gradients of like size, whatever the scale of the reward and
-    however rare failures are.
+    So lambda weighs two gradients of similar size, for any scale of the reward and any rate of
+    failures.
     """
     batch, cost = data
+    chex.assert_rank([batch.advantage, multiplier], [1, 0])
+    chex.assert_equal_shape([batch.advantage, batch.weight, cost.advantage, cost.live])
     log_ratio, log_std = ppo.likelihood(policy, params, batch, config)
     gain = ppo.standardize(batch.advantage, batch.weight)
     price = cost.live * ppo.standardize(cost.advantage, batch.weight * cost.live)
@@ -86,9 +91,11 @@ def p3o_loss(
     """PPO's loss plus kappa max(0, E[max(r A_C, clip(r) A_C)] + excess).
 
     `excess` [] is J_C - d in cost per step. A_C is centred, not scaled: it is in units of cost.
-    The metric `multiplier` is kappa where the penalty is on, else 0.
+    The metric `multiplier` is kappa if the penalty is active, else 0.
     """
     batch, cost = data
+    chex.assert_rank([batch.advantage, excess], [1, 0])
+    chex.assert_equal_shape([batch.advantage, batch.weight, cost.advantage, cost.live])
     log_ratio, log_std = ppo.likelihood(policy, params, batch, config)
     gain = ppo.standardize(batch.advantage, batch.weight)
     surrogate = weighted_mean(ppo.clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
@@ -103,9 +110,9 @@ def p3o_loss(
 def make_update(
     policy: GaussianPolicy, value_net: Value, config: FarlConfig, constraint: Constraint
 ) -> tuple[Callable[..., ConstrainedLearners], Callable[..., Any]]:
-    """Build `init(policy, value, cost value params)` and `update` with `ppo.make_update`'s face.
+    """Build `init(policy, value, cost value params)` and `update` as in `ppo.make_update`.
 
-    Where `rest` is set policy and multiplier rest, while J_C is counted and both values learn.
+    If `rest` is set, policy and multiplier stay fixed, while J_C is counted and both values learn.
     """
     online, limits = config.online, config.constraint
     actor_optimizer = ppo.adam(online.actor_learning_rate, online.max_grad_norm)
@@ -148,7 +155,7 @@ def make_update(
 
 
 def _make_fit_values(value_net: Value, optimizer: optax.GradientTransformation) -> Any:
-    """(learners, minibatch) -> (learners, metrics): one step of V and one of V_C."""
+    """Build (learners, minibatch) -> (learners, metrics): one step of V and one of V_C."""
 
     def fit_values(learners: ConstrainedLearners, data: Batch):
         (batch, cost), costs = data, learners.costs

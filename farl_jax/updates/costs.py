@@ -1,13 +1,13 @@
-"""What a failure costs: the signal, its value function and advantages, and the rate J_C.
+"""The cost of failures: its value function V_C, its advantages A_C, and the rate J_C.
 
-A step costs 1 where the first failure of its episode happens and 0 elsewhere, so an episode costs 1
-if it holds a failure, and J_C, the expected cost of an episode, is the failure-episode rate. A
-failure does not end its episode, but nothing more can be paid after it: there V_C is 0 by
-definition, whatever the network says.
+The first failing step of an episode costs 1, all others 0. So J_C, the expected cost of an episode,
+is the failure-episode rate. A failure does not end its episode, but there is no cost after it, so
+V_C is set to 0 there.
 """
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,11 +26,11 @@ from farl_jax.updates.returns import generalized_advantage
 
 @struct.dataclass
 class CostBatch:
-    """Costs of one update's steps, flattened to [B] or, before that, [T, N]."""
+    """Costs of one update's steps, [T, N] or flattened to [B]."""
 
     advantage: jax.Array  # [...] A_C, 0 after the episode's first failure
     value_target: jax.Array  # [...]
-    live: jax.Array  # [...] 1 up to and with the episode's first failure, 0 after it
+    live: jax.Array  # [...] 1 until the episode's first failure, which is included, then 0
 
 
 def make_cost_batch(
@@ -46,9 +46,12 @@ def make_cost_batch(
     delta_t = c_t + gamma (1 - terminated_t) V_C(s'_t) - V_C(s_t),  V_C := 0 after a failure
     A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
 
-    Success ends the episode at no cost to come; a time-out bootstraps. After the first failure all
-    deltas are 0, so none of what follows is blamed on or credited to any step.
+    A success ends the episode without further cost. A time-out bootstraps. After the first failure
+    all deltas are 0.
     """
+    chex.assert_rank([steps.obs, steps.next_obs], 3)
+    chex.assert_equal_shape_prefix([steps.obs, steps.next_obs, steps.failing_steps], 2)
+    chex.assert_equal_shape([steps.failing_steps, steps.failure, steps.first_failure])
     failed_before = steps.failing_steps > steps.failure
     failed_after = steps.failing_steps > 0
     now = value_net.apply(value, normalizer(steps.obs))
@@ -69,11 +72,10 @@ def make_cost_batch(
 
 @struct.dataclass
 class CostRate:
-    """J_C's estimate: the failing share of the episodes that ended last.
+    """Estimate of J_C: the share of failure episodes among the latest episodes.
 
-    Episodes are counted when they end, failed or not, so the share is a rate between 0 and 1. Sums
-    are scaled down to `window` episodes where they exceed it: one rollout may see only a few ends,
-    or none.
+    Episodes are counted when they end. Sums above `window` episodes are scaled down to it, because
+    one rollout may have few ends.
     """
 
     failed: jax.Array  # [] episodes with a failure
@@ -81,11 +83,13 @@ class CostRate:
 
     @classmethod
     def create(cls) -> "CostRate":
-        """No episode seen."""
+        """Start without any episode."""
         return cls(jnp.zeros(()), jnp.zeros(()))
 
     def add(self, steps: Transition, window: int) -> "CostRate":
         """Add a rollout [T, N]."""
+        chex.assert_rank(steps.done, 2)
+        chex.assert_equal_shape([steps.done, steps.failing_steps])
         ended = self.ended + jnp.sum(steps.done)
         failed = self.failed + jnp.sum(steps.done & (steps.failing_steps > 0))
         keep = jnp.minimum(1.0, window / jnp.maximum(ended, 1.0))
@@ -97,11 +101,13 @@ class CostRate:
 
 
 def cost_to_come(data: Dataset, discount: float) -> tuple[np.ndarray, np.ndarray]:
-    """(what each step of a dataset [M] paid from here on, which steps are live), both [M].
+    """(discounted cost from each step of a dataset, whether the step is live), both [M].
 
-    gamma^k where the episode's first failure is k steps ahead, 0 where there is none; a step is
-    live up to and with the first failure.
+    The cost is gamma^k if the episode's first failure is k steps ahead, else 0. A step is live
+    until the first failure, which is included.
     """
+    chex.assert_rank(data["episode"], 1)
+    chex.assert_equal_shape([data["episode"], data["failure"]])
     steps = np.arange(len(data["episode"]))
     never = len(steps) + 1
     number = np.unique(data["episode"], return_inverse=True)[1]
@@ -140,10 +146,9 @@ def fit_offline(
     config: ConstraintConfig,
     key: jax.Array,
 ) -> tuple[Params, float]:
-    """V_C by Monte-Carlo regression on the task and failure demonstrations, and its mean error.
+    """Fit V_C to Monte-Carlo costs of the task and failure demonstrations; (V_C, mean error).
 
-    Those demonstrations fail more often than the policy will; the rollouts of the critics' warm-up
-    put that right. What matters here is where failures come from.
+    The demonstrations fail more often than the policy. The critics' warm-up corrects that online.
     """
     data = dataset.concatenate(demos["task"], demos["failure"])
     paid, live = cost_to_come(data, config.discount)

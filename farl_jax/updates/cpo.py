@@ -1,16 +1,17 @@
-"""CPO's step: the best step of reward inside a trust region that the cost limit cuts.
+"""CPO's step: the best reward step in a trust region, under the cost constraint.
 
 Constrained Policy Optimization, Achiam et al. 2017 (arXiv 1705.10528), in its local form
 
     max_x g'x   subject to   c + b'x <= 0   and   x'Hx / 2 <= delta
 
 g, b: gradients of the reward and the cost surrogate; H: Hessian of the mean KL; c: excess over the
-limit, in cost per step. With q = g'H^-1 g, r = g'H^-1 b, s = b'H^-1 b it has a closed solution, a
+limit, in cost per step. With q = g'H^-1 g, r = g'H^-1 b, s = b'H^-1 b the solution is a closed
 combination of H^-1 g and H^-1 b.
 """
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -23,8 +24,8 @@ from farl_jax.types import Params
 from farl_jax.updates import ppo
 
 UNCONSTRAINED, BOTH, RECOVERY = range(3)
-"""The cases: the limit cannot be reached within the trust region, both bounds count, or the limit
-is out of reach and the step does nothing but lower the cost."""
+"""Cases: the whole trust region keeps the limit; both bounds are active; no point keeps the limit,
+so the step only lowers the cost."""
 TINY = 1e-10
 
 
@@ -33,8 +34,9 @@ def conjugate_gradient(
 ) -> jax.Array:
     """Solve A x = b for a positive definite A, given v -> A v, in `steps` iterations: [P] -> [P].
 
-    Stops moving once the residual is TINY against b, squared.
+    The solution stays fixed once |residual|^2 <= TINY |b|^2.
     """
+    chex.assert_rank(b, 1)
     enough = TINY * (b @ b)
 
     def iterate(_: int, carry: tuple[jax.Array, ...]):
@@ -52,7 +54,7 @@ def conjugate_gradient(
 
 @struct.dataclass
 class DualSolution:
-    """The step x = along_reward H^-1 g + along_cost H^-1 b, and how it came about; [] each."""
+    """The step x = along_reward H^-1 g + along_cost H^-1 b, its multiplier and case; [] each."""
 
     along_reward: jax.Array
     along_cost: jax.Array
@@ -70,9 +72,10 @@ def solve_dual(
         D = (A / lambda + B lambda) / 2 - r c / s   where r + lambda c > 0,
         D = (q / lambda + 2 delta lambda) / 2       elsewhere,
 
-    A = q - r^2 / s, B = 2 delta - c^2 / s. Each piece has its minimum at the square root of its
-    ratio, or at the border -r / c. Without a cost gradient the constraint is left out.
+    A = q - r^2 / s, B = 2 delta - c^2 / s. The minimum of a piece is at the square root of its
+    ratio, or at the border -r / c. Without a cost gradient there is no constraint.
     """
+    chex.assert_rank([q, r, s, c], 0)
     steep, has_cost = jnp.maximum(q, TINY), s > TINY
     s = jnp.where(has_cost, s, 1.0)
     spare = 2.0 * max_kl - c**2 / s  # B < 0: the line c + b'x = 0 misses the trust region
@@ -110,12 +113,14 @@ def search_line(
     excess: jax.Array,
     config: ConstraintConfig,
 ) -> tuple[jax.Array, jax.Array]:
-    """(the first point on the way back from start + step that will do, its share of the step).
+    """Backtracking from start + step: (the first accepted point, its share of the step).
 
-    `measure(point [P])` is (surrogate of reward, of cost, KL from the start); it will do where KL
-    <= delta, the cost rises by no more than max(0, -c), and, but for a recovery, the reward does
-    not fall. Where nothing will do it is (start, 0).
+    `measure(point [P])` is (surrogate of reward, of cost, KL from the start). A point is accepted
+    if KL <= delta, the cost rises by at most max(0, -c), and the reward does not fall, which is not
+    required in a recovery. Without an accepted point the result is (start, 0).
     """
+    chex.assert_rank([start, case, excess], [1, 0, 0])
+    chex.assert_equal_shape([start, step])
     reward, cost, _ = measure(start)
 
     def will_do(share: jax.Array) -> jax.Array:
@@ -144,7 +149,7 @@ def improve(
     online: OnlineConfig,
     config: ConstraintConfig,
 ) -> tuple[Params, dict[str, jax.Array]]:
-    """One step of CPO on a whole batch, and its metrics.
+    """Do one step of CPO on a whole batch; (parameters, metrics).
 
     Args:
         policy: the network.
@@ -154,6 +159,8 @@ def improve(
         excess: c [], J_C - d in cost per step.
         online, config: bounds.
     """
+    chex.assert_rank([batch.obs, excess], [2, 0])
+    chex.assert_equal_shape([*gains, batch.log_prob, batch.weight])
     start, unravel = ravel_pytree(params)
     old = policy.apply(params, batch.obs)
 

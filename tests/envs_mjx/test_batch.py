@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_mjx import BatchEnv, SawyerEnv, State, make
+from envs_mjx import BatchEnv, RobotEnv, State, make
 
 
 @functools.cache
-def short() -> SawyerEnv:
+def short() -> RobotEnv:
     """Bounded Push with episodes of five steps, so that resets are frequent."""
     return make("bounded_push", "native", episode_limit=5)
 

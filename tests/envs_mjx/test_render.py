@@ -10,7 +10,9 @@ from PIL import Image
 
 import envs_mjx
 from envs_mjx import render
-from envs_mjx.render import FrameInfo, RenderError, annotate, contact_sheet, write_video
+from envs_mjx.errors import RenderError
+from envs_mjx.film import contact_sheet, write_video
+from envs_mjx.render import FrameInfo, annotate
 
 
 @pytest.fixture

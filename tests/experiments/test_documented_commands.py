@@ -39,7 +39,8 @@ def test_what_the_pages_show_is_understood(line):
     name = next(n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS)
     rest = words[len(name.split()) :]
     if not rest or line.endswith("...") or " ... " in line:
-        rest = [*rest, *{"sweep": ["-o", "OUT"], "report": ["runs"]}.get(name, [])]
+        needed = {"sweep": ["-o", "OUT"], "export": ["-o", "OUT"], "report": ["runs"]}
+        rest = [*rest, *needed.get(name, [])]
         rest += ["RUN"] if "run" in COMMANDS[name][0].__dataclass_fields__ else []
     rest = ["1" if word == "N" else word for word in rest]
     arguments = _parse(COMMANDS[name][0], name, rest)

@@ -68,12 +68,12 @@ def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
     rows = [ROWS[0] | {"settings": "a"}, ROWS[1] | {"settings": "b"}, ROWS[2] | {"settings": "c"}]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
-    assert "3 of 3 rows are of other settings" in text.getvalue()  # not dropped in silence
+    assert "left out 3 of 3 rows" in text.getvalue()  # not dropped in silence
     older = json.loads(json.dumps(now))
     del older["config"]["safety"]["failure_limit"]  # a version that did not have it
     (tmp_path / "settings.json").write_text(json.dumps({"a": older, "b": other}))
     assert reproduce.still_valid(tmp_path, "quick", console) == (rows[:1], {"a": now})
-    assert "2 of 3 rows are of other settings" in text.getvalue()
+    assert "left out 2 of 3 rows" in text.getvalue()
     twice = [ROWS[0] | {"settings": "a"}] * 2
     for text, said in (
         ("{broken", "main.jsonl, line 1: not JSON"),
@@ -180,7 +180,7 @@ def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
     draw()
     assert "75 % [60, 80]" in text.getvalue() and (tmp_path / "failures.png").is_file()
     assert (tmp_path / "main.jsonl").read_text() == rows  # nothing is run, nothing rewritten
-    with pytest.raises(UserError, match="today's settings"):
+    with pytest.raises(UserError, match="the present settings"):
         draw("paper")
 
 

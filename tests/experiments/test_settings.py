@@ -184,7 +184,7 @@ def test_help_says_what_every_number_may_be(capsys):
         for rule in rules_of(hint):
             option = f"--{group}.{name}".replace("_", "-")
             assert re.search(rf"{re.escape(option)} \S+ .*?in {re.escape(str(rule))}", shown), name
-    assert "Share of trajectories, at least one, whose likelihood picks the weights" in shown
+    assert "Share of trajectories held out, at least one. Their likelihood selects" in shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -88,7 +88,7 @@ def test_devices_that_are_not_there_are_refused_in_one_line(words, tmp_path, cap
 def test_environments_that_do_not_come_out_even_are_refused(monkeypatch):
     monkeypatch.setattr(devices.jax, "device_count", lambda: 8)
     devices.check(8, 4, 10)
-    with pytest.raises(devices.DeviceError, match="num_envs is 12: not to be divided among 8"):
+    with pytest.raises(devices.DeviceError, match="num_envs must be a multiple of 8"):
         devices.check(8, 1, 12)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_mjx import SawyerEnv, State, make
+from envs_mjx import RobotEnv, State, make
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "data" / "push_golden.npz")
 EPISODES, STEPS, TAKEOVER_MARGIN = 96, 160, 0.05
@@ -24,7 +24,7 @@ class Careless(NamedTuple):
 
 
 @functools.cache
-def push() -> SawyerEnv:
+def push() -> RobotEnv:
     return make("bounded_push", "native")
 
 

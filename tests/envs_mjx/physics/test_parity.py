@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs_mjx import BatchEnv, SawyerEnv, State, make
+from envs_mjx import BatchEnv, RobotEnv, State, make
 
 DATA = pathlib.Path(__file__).parents[2] / "data"
 HAS_WARP = importlib.util.find_spec("warp") is not None
@@ -37,7 +37,7 @@ def rows_of(task: str, kind: str, count: int | None = None) -> np.ndarray:
     return np.flatnonzero(golden(task)["kinds"] == kind)[:count]
 
 
-def replay(env: SawyerEnv, rows: np.ndarray, steps: int) -> Replay:
+def replay(env: RobotEnv, rows: np.ndarray, steps: int) -> Replay:
     data = golden(env.name)
     actions = jnp.asarray(data["actions"][rows, :steps], jnp.float32)
     first = jnp.asarray(data["first_obs"][rows])
@@ -56,7 +56,7 @@ def replay(env: SawyerEnv, rows: np.ndarray, steps: int) -> Replay:
     return Replay(np.asarray(obs), *(np.swapaxes(np.asarray(leaf), 0, 1) for leaf in out))
 
 
-def check_against_metaworld(env: SawyerEnv, rows: np.ndarray, steps: int, far: float) -> None:
+def check_against_metaworld(env: RobotEnv, rows: np.ndarray, steps: int, far: float) -> None:
     """Compare step by step up to each golden episode's end; `far` m is for the 90th percentile."""
     data = golden(env.name)
     mine = replay(env, rows, steps)
@@ -77,14 +77,14 @@ def check_against_metaworld(env: SawyerEnv, rows: np.ndarray, steps: int, far: f
     assert np.mean(failed == (FAILED[env.name](env, rows, steps) & valid).any(axis=1)) >= 0.95
 
 
-def left_the_rectangle(env: SawyerEnv, rows: np.ndarray, steps: int) -> np.ndarray:
+def left_the_rectangle(env: RobotEnv, rows: np.ndarray, steps: int) -> np.ndarray:
     """Whether MetaWorld's puck was out of bounds, [episodes, steps]."""
     area, pucks = env.task.rectangle, golden(env.name)["pucks"][rows, :steps]
     x, y = pucks[..., 0], pucks[..., 1]
     return (x < area.x_low) | (x > area.x_high) | (y < area.y_low) | (y > area.y_high)
 
 
-def touched_the_wall(env: SawyerEnv, rows: np.ndarray, steps: int) -> np.ndarray:
+def touched_the_wall(env: RobotEnv, rows: np.ndarray, steps: int) -> np.ndarray:
     """Whether MetaWorld's puck was in contact with its wall, [episodes, steps]."""
     return golden(env.name)["touches"][rows, :steps]
 
@@ -138,11 +138,11 @@ def test_rewards_of_the_wall_cover_all_of_its_terms() -> None:
 
 
 @functools.cache
-def native(task: str) -> SawyerEnv:
+def native(task: str) -> RobotEnv:
     return make(task, "native")
 
 
-def roll(env: SawyerEnv, state: State, actions: jax.Array) -> State:
+def roll(env: RobotEnv, state: State, actions: jax.Array) -> State:
     """Apply `actions` [steps, episodes, 4] and return the last states [episodes]."""
     quick = {"xla_backend_optimization_level": 0}  # halves the time to compile MJX
 

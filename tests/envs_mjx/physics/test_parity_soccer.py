@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs_mjx import SawyerEnv, State, make
+from envs_mjx import RobotEnv, State, make
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "data" / "soccer_golden.npz"
 STEPS, SLACK = 150, 5
@@ -36,11 +36,11 @@ def golden() -> Mapping[str, np.ndarray]:
 
 
 @functools.cache
-def native() -> SawyerEnv:
+def native() -> RobotEnv:
     return make("bounded_soccer", "native")
 
 
-def roll(env: SawyerEnv, state: State, actions: jax.Array) -> tuple[State, State]:
+def roll(env: RobotEnv, state: State, actions: jax.Array) -> tuple[State, State]:
     """Apply `actions` [episodes, steps, 4]; the last states, and all [steps, episodes]."""
 
     def one_step(state: State, action: jax.Array) -> tuple[State, State]:

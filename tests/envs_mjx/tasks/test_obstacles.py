@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs_mjx import EnvError, SawyerEnv, State, make
-from envs_mjx.physics import scene
+from envs_mjx import EnvError, RobotEnv, State, make
+from envs_mjx.robots import sawyer_scene
 from envs_mjx.tasks.obstructed_push import _RADII, arm_segments
 from envs_mjx.tasks.task import Episode, Readings
 from experiments.bench.tasks import measure
@@ -19,7 +19,7 @@ GOAL = (0.0, 0.88)
 
 
 @functools.cache
-def env_of(task: str) -> SawyerEnv:
+def env_of(task: str) -> RobotEnv:
     return make(task, "native")
 
 
@@ -123,7 +123,7 @@ def towards_the_vase() -> list[State]:
 
 def test_the_arms_capsules_follow_metaworlds_meshes() -> None:
     env = env_of("obstructed_push")
-    visual = scene.build_visual_model(env.task.scene_file, lambda spec: None)
+    visual = sawyer_scene.build_visual_model(env.task.scene_file, lambda spec: None)
     outside = [state for state in towards_the_vase() if state.failure_margin > -0.03]
     assert len(outside) > 15
     for state in outside[::5]:
@@ -152,14 +152,14 @@ def test_every_capsule_counts() -> None:
 
 def test_vase_and_wall_are_drawn_where_they_are_sensed() -> None:
     vase = make("obstructed_push", "native", vase_base=(0.3, 0.6)).task
-    drawn = scene.build_visual_model(vase.scene_file, vase.edit_visuals)
+    drawn = sawyer_scene.build_visual_model(vase.scene_file, vase.edit_visuals)
     glass = (drawn.geom_rgba[:, 3] == np.float32(0.6)) & (drawn.geom_rgba[:, 2] > 0.9)
     np.testing.assert_allclose(drawn.geom_pos[glass, :2], [[0.3, 0.6]] * 2)
     top = drawn.geom_pos[glass, 2] + drawn.geom_size[glass, [1, 2]]
     np.testing.assert_allclose(top, [vase.vase_height - vase.vase_radius, vase.vase_height])
     moved = (0.1, 0.78, 0.06)
     wall = make("fragile_push_wall", "native", wall_center=moved).task
-    drawn = scene.build_visual_model(wall.scene_file, wall.edit_visuals)
+    drawn = sawyer_scene.build_visual_model(wall.scene_file, wall.edit_visuals)
     np.testing.assert_allclose(drawn.body("wall").pos, moved)
 
 

@@ -10,15 +10,15 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs_mjx import EnvError, Episode, Readings, SawyerEnv, State, make
-from envs_mjx.physics import scene
+from envs_mjx import EnvError, Episode, Readings, RobotEnv, State, make
+from envs_mjx.robots import sawyer_scene
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "data" / "soccer_golden.npz")
 EPISODES = 64
 
 
 @functools.cache
-def soccer() -> SawyerEnv:
+def soccer() -> RobotEnv:
     return make("bounded_soccer", "native")
 
 
@@ -97,7 +97,7 @@ def test_goal_body_stands_at_each_rows_own_goal() -> None:
 
 def test_drawn_scene_has_the_same_layout_and_goal_body() -> None:
     task, model = soccer().task, soccer().model
-    drawn = scene.build_visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
+    drawn = sawyer_scene.build_visual_model(task.scene_file, task.edit_visuals, task.scene_parts)
     assert (drawn.nq, drawn.nmocap) == (model.nq, model.nmocap) == (16, 2)
     data = mujoco.MjData(drawn)
     data.qpos[:], data.mocap_pos[1] = model.qpos0, (0.07, 0.83, 0.0)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from envs_mjx import render
-from envs_mjx.render import RenderError
+from envs_mjx import film, render
+from envs_mjx.errors import RenderError
 from experiments.bench import rollout
 from experiments.bench import train as bench_train
 from experiments.cli import main
@@ -89,7 +89,7 @@ def test_all_seeds_train_and_the_table_is_there_before_the_film(
     assert len(json.loads((tmp_path / "r/comparison.json").read_text())["methods"]["farl"]) == 2
     (line,) = lines
     assert line.startswith("farl: warning: no film: cannot draw: neither EGL nor OSMesa")
-    assert line.endswith(f"then farl render {tmp_path / 'r' / 'seed0'} makes it")
+    assert line.endswith(f"farl render {tmp_path / 'r' / 'seed0'} makes it later")
     assert not list((tmp_path / "r").rglob("run.lock"))
 
 
@@ -166,7 +166,7 @@ def test_rows_that_were_measured_are_kept_without_their_figure(
 def test_an_ffmpeg_that_does_not_work_is_named(tmp_path, monkeypatch, program, said):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program)
     with pytest.raises(RenderError, match=f"ffmpeg {said}.*IMAGEIO_FFMPEG_EXE") as error:
-        render.write_video(tmp_path / "film.mp4", np.zeros((2, 16, 16, 3), np.uint8))
+        film.write_video(tmp_path / "film.mp4", np.zeros((2, 16, 16, 3), np.uint8))
     assert program in str(error.value) and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 

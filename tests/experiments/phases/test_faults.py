@@ -32,7 +32,7 @@ offline, _ = frozen, (start, demos, steps, judge)  # fixtures of theirs
 
 
 class Brittle(CliffWalker):
-    """Its physics is not a number beyond 1.1; handled as SawyerEnv handles it."""
+    """Its physics is not a number beyond 1.1; handled as RobotEnv handles it."""
 
     def step(self, state, action):
         moved = super().step(state, action)
@@ -66,10 +66,10 @@ def test_few_failing_simulations_are_borne_and_many_are_not(tmp_path, offline):
     assert fault() is None
     assert fault(diverged=10.0) is None and fault(diverged=20.0, episodes=2000.0) is None
     said = fault(diverged=21.0, episodes=2000.0)
-    assert "diverged in 21 of 2000 episodes" in said and "max_diverged = 0.01" in said
+    assert "diverged in 21 of 2000 episodes" in said and "max_diverged (0.01)" in said
     (warp,) = runs_of(tmp_path / "warp", offline, (0,), kind=WarpRun)
     assert faults.fault_of(warp, row, True) is None
-    assert "contact buffers was full" in faults.fault_of(warp, row | {"diverged": 1.0}, True)
+    assert "contact buffer of MuJoCo Warp" in faults.fault_of(warp, row | {"diverged": 1.0}, True)
 
 
 def test_what_is_not_finite_is_named(tmp_path, offline):
@@ -77,7 +77,7 @@ def test_what_is_not_finite_is_named(tmp_path, offline):
     row = {"diverged": 0.0, "kl": float("nan")}
     assert faults.fault_of(run, row, True).startswith("kl is not finite")
     assert faults.fault_of(run, {"diverged": 0.0}, False).startswith("a network parameter is not")
-    with Saver(print) as saver, pytest.raises(UserError, match="there is no checkpoint yet"):
+    with Saver(print) as saver, pytest.raises(UserError, match="there is no online checkpoint yet"):
         faults.note([run], "uni_o4", [row], [True], 256, saver, {})
 
 
@@ -128,7 +128,7 @@ def test_a_learner_that_breaks_stops_with_its_last_good_checkpoint_named(tmp_pat
         online.fine_tune([run], "uni_o4", judge)
     said = str(error.value)
     assert "\n" not in said and "not finite" in said and said.startswith(f"step {2 * UPDATE}: ")
-    assert f"checkpoint {UPDATE} is intact, --resume goes on from it" in said
+    assert f"checkpoint {UPDATE} is intact; --resume continues from it" in said
     folder = run.path / "uni_o4" / "checkpoints"
     assert [p.name for p in folder.iterdir()] == [str(UPDATE)]
     abstract = jax.eval_shape(phase_of("uni_o4").init, run.offline_result(), jax.random.key(0))

@@ -32,7 +32,7 @@ def python(code, *words, cwd=ROOT, **variables):
         ({"JAX_PLATFORMS": "cuda"}, "JAX finds no device of JAX_PLATFORMS=cuda: "),
         ({"JAX_PLATFORMS": "rubbish"}, "JAX finds no device.*rubbish.*; unset it, or choose cpu"),
         ({"JAX_DEFAULT_DEVICE": "tpu"}, "JAX finds no device of JAX_DEFAULT_DEVICE=tpu: "),
-        ({"JAX_ENABLE_X64": "maybe"}, "JAX does not start: .*JAX_ENABLE_X64'; correct or unset"),
+        ({"JAX_ENABLE_X64": "maybe"}, "JAX does not start: .*JAX_ENABLE_X64.\\. Correct or unset"),
     ],
     ids=str,
 )

@@ -66,8 +66,8 @@ def refused(capsys, words):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("a_folder.png", "is a folder: name a file"),
-        ("pipe.png", "is no ordinary file"),
+        ("a_folder.png", "is a folder; name a file"),
+        ("pipe.png", "is no regular file"),
         ("a_file/x.png", "cannot be written (Not a directory); choose another place"),
         ("a_file/deeper/x.png", "choose another place"),
         ("/proc/x/y.png", "cannot be written"),

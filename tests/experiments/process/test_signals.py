@@ -49,7 +49,7 @@ sys.exit(signals.guarded({words.split()!r}, command))
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_what_does_not_train_stops_where_it_is(name, code):
     found, said, _ = asked(name, "time.sleep(60)", "offline runs/a")
-    line = f"farl: stopped by {name}; go on with: farl offline runs/a --resume\n"
+    line = f"farl: stopped by {name}; continue with: farl offline runs/a --resume\n"
     assert (found, said) == (code, line)
 
 
@@ -57,7 +57,7 @@ def test_who_is_too_busy_to_answer_is_ended():
     words, deaf = "sweep --set safety.horizon=3", "signal.signal(15, lambda *_: None)"
     code, said, seconds = asked("SIGTERM", "time.sleep(60)", words, deaf)
     assert code == 143 and 0.9 < seconds < 10
-    assert said.count("\n") == 1 and "go on with: farl sweep --set safety.horizon=3\n" in said
+    assert said.count("\n") == 1 and "continue with: farl sweep --set safety.horizon=3\n" in said
 
 
 def test_a_second_signal_does_not_wait():
@@ -67,7 +67,7 @@ def test_a_second_signal_does_not_wait():
     code, said, seconds = asked("SIGTERM", body, "online runs/a --resume", first)
     assert code == 130 and seconds < 10
     lines = said.splitlines()
-    assert lines == ["asked", "farl: stopped by SIGINT; go on with: farl online runs/a --resume"]
+    assert lines == ["asked", "farl: stopped by SIGINT; continue with: farl online runs/a --resume"]
 
 
 def test_a_signal_inside_a_host_callback_is_not_taken_for_a_fault(capsys):
@@ -99,7 +99,7 @@ def test_a_signal_inside_an_import_is_not_taken_for_a_fault(capsys):
 def test_a_signal_that_a_callback_of_the_collector_swallows_comes_again():
     first = "import gc; gc.callbacks.append(lambda *_: time.sleep(0.4))"
     code, said, _ = asked("SIGTERM", "gc.collect(); time.sleep(60)", "bench", first)
-    line = "farl: stopped by SIGTERM; go on with: farl bench\n"
+    line = "farl: stopped by SIGTERM; continue with: farl bench\n"
     assert (code, said) == (143, line)  # the watch says another
 
 
@@ -148,7 +148,7 @@ def test_a_signal_ends_a_process_whose_stderr_nobody_reads():
     assert code == 143
 
 
-AGAIN = "go on with: farl demos --resume"
+AGAIN = "continue with: farl demos --resume"
 
 
 def ended(code: str, name: str) -> tuple[int, str]:
@@ -192,7 +192,7 @@ def test_training_saves_and_the_resumed_run_ends_as_the_whole_one(tmp_path, offl
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == (
         f"farl: stopped by SIGTERM, saved at step {stopped}; "
-        f"go on with: farl online {cut.path} --resume"
+        f"continue with: farl online {cut.path} --resume"
     )
     assert not (cut.path / "uni_o4" / "result.json").exists()
 

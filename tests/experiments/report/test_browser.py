@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from envs_mjx.render import write_video
+from envs_mjx.film import write_video
 from experiments.arguments import ReportArgs
 from experiments.report.write import report
 from tests.experiments.finished_runs import result, write, write_film, write_run

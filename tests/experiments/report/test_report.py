@@ -88,8 +88,8 @@ def test_no_share_of_no_failures():
     ("rival", "verdict", "said"),
     [
         ((80.0, 82.0), "below", "ranks below FARL, as in the paper"),
-        ((99.0, 98.0), "above", "does not rank below here, unlike the paper"),
-        ((80.0, 99.0), "undecided", "the interval holds 0, unlike the paper"),
+        ((99.0, 98.0), "above", "ranks above FARL here, unlike the paper"),
+        ((80.0, 99.0), "undecided", "the interval contains 0, unlike the paper"),
     ],
 )
 def test_ranks_say_whether_a_rival_is_below_with_intervals(rival, verdict, said):
@@ -139,10 +139,14 @@ LEFT_OUT = {
     "no object": (damage("farl/result.json", "[1]"), "farl", "must be a group of fields; got [1]"),
     "no number": (change("farl/result.json", final_return=None), "farl", "final_return must be a"),
     "not finite": (change("farl/result.json", final_return=float("nan")), "farl", "NaN is no JSON"),
-    "protocol": (change("config.json", protocol=0), "farl", "another protocol: 0"),
+    "protocol": (change("config.json", protocol=0), "farl", "protocol must be 1; got 0"),
     "other task": (change("config.json", task="bounded_soccer"), "farl", "mixed folder"),
-    "other method": (change("farl/result.json", method="cpo"), "farl", "the result of cpo"),
-    "other preset": (change("farl/result.json", preset="paper"), "farl", "preset quick, its"),
+    "other method": (change("farl/result.json", method="cpo"), "farl", "the result is of cpo"),
+    "other preset": (
+        change("farl/result.json", preset="paper"),
+        "farl",
+        "preset is quick in",
+    ),
     "budget": (change("farl/result.json", online_steps=20_000), "farl", "another budget: 20,000"),
     "causes": (change("farl/result.json", causes=[1]), "farl", "causes must be a group of"),
     "unfinished": (lambda r: (r / "seed1/farl/result.json").unlink(), "farl", "not finished"),
@@ -174,7 +178,7 @@ def test_a_missing_seed_is_left_out_of_the_methods_that_have_it(tmp_path):
     (left,) = findings.left_out
     assert left[0].endswith("seed2/uni_o4") and "seed 2 is missing from farl" in left[1]
     assert len(groups[TASK]["uni_o4"]) == 2
-    assert (f"{TASK}, mppi", "lacks seed 1: compared on the seeds that it has") in findings.notes
+    assert (f"{TASK}, mppi", "lacks seed 1; compared on its other seeds") in findings.notes
 
 
 def test_other_settings_are_left_out_or_make_groups_of_their_own(tmp_path):
@@ -248,7 +252,7 @@ def test_empty_and_missing_folders_are_named(tmp_path):
     findings = Findings()
     collect([tmp_path / "runs", tmp_path / "empty", tmp_path / "gone"], (), findings)
     assert findings.left_out == [
-        (str(tmp_path / "empty"), "holds no finished run"),
+        (str(tmp_path / "empty"), "has no finished run"),
         (str(tmp_path / "gone"), "no such folder"),
     ]
 
@@ -309,7 +313,7 @@ def test_nothing_to_report_is_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
     assert main(["report", "empty", "gone", "-o", "out"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "nothing to report: empty: holds no finished run; gone: no such folder" in line
+    assert "nothing to report: empty: has no finished run; gone: no such folder" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -477,7 +481,7 @@ def test_warnings_stand_on_the_page_and_on_the_console_by_name(made):
     _, page, _, done = made
     assert "runs/short/farl</code>: another budget: 5 online steps" in page
     assert "farl: warning: runs/short/farl: another budget: 5 online steps" in done.stderr
-    assert "no method of this version" in page and "1 left out" in done.stdout
+    assert "not a method of this version" in page and "1 left out" in done.stdout
 
 
 @drawn

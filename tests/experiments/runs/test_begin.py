@@ -86,7 +86,7 @@ def test_begun_work_is_refused_and_resumed_work_is_not(seed, capsys, trace):
 
 def test_two_ways_at_once_are_refused(seed, tmp_path, capsys):
     for words in (("online", str(seed)), ("offline", str(seed)), ("demos", "--out", str(tmp_path))):
-        assert "give one of them" in said(capsys, *words, "--resume", "--overwrite")
+        assert "give only one of them" in said(capsys, *words, "--resume", "--overwrite")
     assert not (seed / REPLACED).exists()
 
 
@@ -171,7 +171,7 @@ def test_reports_pass_by_what_was_put_aside(seed, capsys):
 
 def test_what_is_stopped_after_it_put_aside_goes_on_by_resume():
     line = signals._line(["online", "runs/a", "--overwrite"], 15, "")
-    assert line.endswith("go on with: farl online runs/a --resume")
+    assert line.endswith("continue with: farl online runs/a --resume")
 
 
 def test_every_method_is_made_from_the_offline_phase():

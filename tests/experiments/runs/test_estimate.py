@@ -54,7 +54,7 @@ def test_memory_grows_with_what_fills_it():
         (["run", "--seeds", "100000000"], "days here (100,000,000 runs by 2 methods"),
         (["run", "--online.env-steps", "100000000000000"], "days here"),
         (["run", "--online.epochs", "1000000000"], "days here"),
-        (["run", "--network.width", "1000000000"], "GB of memory, most of it by network.width,"),
+        (["run", "--network.width", "1000000000"], "GB of memory, most of it for network.width,"),
         (["run", "--network.depth", "1000000000000"], "lower"),
         (["demos", "--demos.num-envs", "1000000000"], "demos.num_envs"),
         (["sweep", "-o", "s", "--set", "bc.members=1000000000"], "bc.members"),

@@ -43,7 +43,7 @@ def test_create_then_resume(tmp_path):
     assert environment["device"]["kind"] == jax.devices()[0].device_kind
     assert environment["command"] == ["farl", *sys.argv[1:]] and environment["cpu_count"] >= 1
     (path / "metrics.jsonl").write_text("")
-    refused("holds this run already; add --resume", RunFolder.create, path, CONFIG)
+    refused("already has this run; add --resume", RunFolder.create, path, CONFIG)
     for _ in range(2):
         RunFolder.create(path, CONFIG, resume=True).close()
     assert len(json.loads((path / "env.json").read_text())["resumed"]) == 2
@@ -71,7 +71,7 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path):
 
 def test_foreign_folders_and_files_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    refused("not a run's folder: it holds thesis.tex", RunFolder.create, tmp_path, CONFIG)
+    refused("not a run's folder, because it has thesis.tex", RunFolder.create, tmp_path, CONFIG)
     refused("not a run's folder", RunFolder.create, tmp_path, CONFIG, resume=True)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     refused(
@@ -122,7 +122,7 @@ def test_a_lock_of_another_host_is_respected(tmp_path):
     RunFolder.create(tmp_path, CONFIG).close()
     (tmp_path / "run.lock").write_text("7 elsewhere\n")
     refused(
-        "process 7 on elsewhere; if that is gone, delete",
+        "process 7 on elsewhere; if that process has ended, delete",
         RunFolder.create,
         tmp_path,
         CONFIG,

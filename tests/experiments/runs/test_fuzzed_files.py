@@ -244,7 +244,7 @@ def test_a_spoiled_result_is_never_found_again(folder, capsys):
     other = folder / "runs/seed1/farl/result.json"
     spoil(path, other.read_bytes())
     code, (line,) = run(capsys, *words)
-    assert code == 2 and "config.json says seed 0, its result 1" in line
+    assert code == 2 and "seed is 0 in config.json and 1 in the result" in line
 
 
 def test_a_spoiled_row_ends_resuming_in_a_line(folder):

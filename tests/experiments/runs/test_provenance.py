@@ -132,8 +132,8 @@ def test_demonstrations_are_of_their_kind_seed_and_settings(tmp_path, offline):
     folder = run.path / "demos"
     own = (folder / "task.npz").read_bytes()
     shutil.copy(folder / "failure.npz", folder / "task.npz")
-    refused(lambda: run_offline.read_demos(run), "task.npz", "kind 'failure'", "'task'")
-    refused(lambda: run_offline.fit(run), "kind 'failure'")
+    refused(lambda: run_offline.read_demos(run), "task.npz", "kind 'task'", "got 'failure'")
+    refused(lambda: run_offline.fit(run), "got 'failure'")
     shutil.copy(other.path / "demos" / "task.npz", folder / "task.npz")
     refused(lambda: run_offline.read_demos(run), "task.npz", "seed 1", "this run has 0")
     (folder / "task.npz").write_bytes(own)
@@ -195,9 +195,9 @@ def test_a_calibration_counts_for_a_gate_alone(offline):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"seed": 1}, ("its result 1",)),
+        ({"seed": 1}, ("1 in the result",)),
         ({"task": "bounded_soccer"}, ("bounded_soccer",)),
-        ({"method": "farl"}, ("result of farl",)),
+        ({"method": "farl"}, ("result is of farl",)),
         (
             {"made_from": {"settings": settings(online__epochs=3).to_json(), "sources": {}}},
             ("online.epochs 3",),

@@ -82,7 +82,7 @@ SHORT = ("--set", "world_model.train_horizon=4", "--set", "safety.horizon=3")
     [
         ([], "nothing to sweep"),
         (["--set", "safety.horizon="], "has no value"),
-        (["--set", "safety.horizon"], "expected FIELD=VALUE"),
+        (["--set", "safety.horizon"], "--set must be FIELD=VALUE"),
         (["--set", "safety.horizon=3,3"], "3 is given twice"),
         (["--set", "safety.horizon=3", "--set", "safety.horizon=6"], "given twice"),
         (["--set", "safety.horizn=3"], "did you mean safety.horizon"),

@@ -112,7 +112,7 @@ def test_a_failure_elsewhere_is_noted_there_and_gathered_here(tmp_path):
     there, here = sweep_of(tmp_path, method=("farl",)), sweep_of(tmp_path, method=("farl",))
     assert not there.make("safety.max_risk=0.001/seed0")  # before its base said anything
     note = tmp_path / "failed" / "safety.max_risk=0.001" / "seed0" / "farl.json"
-    assert "ended without a word" in json.loads(note.read_text())["error"]
+    assert "ended without a message" in json.loads(note.read_text())["error"]
     assert not there.make("base/smoke/seed0")
     assert not sweep_of(tmp_path, method=("farl",)).make("safety.max_risk=0.001/seed0")
     assert "notes.txt" in json.loads(note.read_text())["error"]
@@ -129,7 +129,7 @@ def test_a_killed_process_is_a_failure_of_its_cell_until_it_has_a_result(tmp_pat
     sweep = sweep_of(tmp_path, method=("farl",))
     finish(sweep, 0, "farl")
     (failed,) = sweep.run()
-    assert failed["cell"] == sweep.cells[1].name and "the same command goes on" in failed["error"]
+    assert failed["cell"] == sweep.cells[1].name and "run the command again" in failed["error"]
     assert len((tmp_path / "sweep.jsonl").read_text().splitlines()) == 1
 
 
@@ -148,7 +148,7 @@ def test_spoiled_notes_and_results_are_failures_of_their_cells_and_a_ledger_one_
     told = {row["cell"]: row["error"] for row in sweep.run()}
     first, second, third, last = (cell.name for cell in sweep.cells)
     assert "result.json: it must be a group of fields; got null" in told.pop(first)
-    assert "config.json says seed 0, its result 1" in told.pop(third)
+    assert "seed is 0 in config.json and 1 in the result" in told.pop(third)
     assert "seed1.json: error must be text; got 3" in told.pop(last)
     assert not told and [row["cell"] for row in sweep.rows] == [second]
 
@@ -163,16 +163,16 @@ def test_spoiled_notes_and_results_are_failures_of_their_cells_and_a_ledger_one_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--executor", "slurm"], "no sbatch here"),
-        (["--executor", "slurm", "--workers", "2"], "--workers is for --executor local"),
+        (["--executor", "slurm"], "--executor slurm needs sbatch"),
+        (["--executor", "slurm", "--workers", "2"], "--workers needs --executor local"),
         (["--executor", "slurm", "--slurm-time", "1"], "--slurm-time must be at least 5; got 1"),
         (["--executor", "slurm", "--slurm-cpus", "0"], "--slurm-cpus must be at least 1"),
-        (["--executor", "slurm", "--slurm-extra", "array=0-9"], "--slurm-extra array=0-9"),
-        (["--executor", "slurm", "--slurm-extra", "=9"], "expected KEY=VALUE"),
+        (["--executor", "slurm", "--slurm-extra", "array=0-9"], "got array=0-9"),
+        (["--executor", "slurm", "--slurm-extra", "=9"], "--slurm-extra must be KEY=VALUE"),
         (["--executor", "ray"], "executor"),
         (["--workers", "0"], "--workers must be at least 1"),
-        (["--slurm-gpus", "1"], "--slurm-gpus is for --executor slurm"),
-        (["--submit-only"], "--submit-only is for --executor slurm"),
+        (["--slurm-gpus", "1"], "--slurm-gpus needs --executor slurm"),
+        (["--submit-only"], "--submit-only needs --executor slurm"),
     ],
 )
 def test_what_cannot_work_is_one_line_before_anything_is_written(
@@ -234,7 +234,9 @@ def test_the_lock_of_a_slurm_job_moves_with_it_and_ends_with_it(tmp_path, monkey
         for text, code in (("echo RUNNING", 0), ("echo timed out >&2", 1)):
             left()
             monkeypatch.setenv("PATH", answering(tmp_path / "bin", "squeue", text, code))
-            with pytest.raises(UserError, match="process 7 on slurm-job-17; if that is gone"):
+            with pytest.raises(
+                UserError, match="process 7 on slurm-job-17; if that process has ended"
+            ):
                 take()
         for text, code in (("true", 0), ("echo slurm_load_jobs error: Invalid job id >&2", 1)):
             left()

@@ -209,4 +209,4 @@ def test_a_cancelled_job_stays_cancelled_and_a_refused_one_is_one_line(out, clus
     cluster.command("scancel", job)
     assert waiting.wait() == 1
     assert cluster.command("squeue", "--noheader") == ""
-    assert "the same command goes on" in out.with_suffix(".log").read_text()
+    assert "run the command again" in out.with_suffix(".log").read_text()

@@ -150,7 +150,7 @@ def test_split_depends_on_the_seed_alone():
 
 
 def test_one_episode_cannot_be_split():
-    with pytest.raises(DatasetError, match="hold out an episode of 1"):
+    with pytest.raises(DatasetError, match="hold out one of 1"):
         split_by_episode(make([5]), 0.5, seed=0)
 
 
@@ -284,9 +284,9 @@ def test_a_header_that_is_no_record(saved, header):
 
 def test_wrong_format(saved):
     rewrite(saved, metadata=np.array(json.dumps(HEADER | {"format": 99})))
-    assert "format 99" in refused(saved)
+    assert "must have format 2; got 99" in refused(saved)
     rewrite(saved, metadata=np.array(json.dumps(HEADER)))
-    assert "format null" in refused(saved)
+    assert "format 2; got null" in refused(saved)
 
 
 def test_wrong_task(saved):
@@ -350,8 +350,8 @@ def test_what_is_compressed_is_not_unpacked(saved):
 
 def test_an_environment_of_other_sizes(saved):
     assert load_dataset(saved, sizes=(3, 3))
-    assert "3 features of an observation" in refused(saved, sizes=(39, 3))
-    assert "39 and 4" in refused(saved, sizes=(39, 4))
+    assert "39 observation and 3 action features; got 3 and 3" in refused(saved, sizes=(39, 3))
+    assert "39 observation and 4 action" in refused(saved, sizes=(39, 4))
 
 
 def test_no_rows(saved):

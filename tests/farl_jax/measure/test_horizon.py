@@ -228,7 +228,7 @@ def test_recall_falls_with_the_lead_that_is_asked_for():
     ("change", "said"),
     [
         ({"horizons": ()}, "horizons must have at least 1 entries"),
-        ({"horizons": (3, 3)}, "each entry once"),
+        ({"horizons": (3, 3)}, "not have an entry twice"),
         ({"horizons": (0,)}, r"horizons\[0\] must be at least 1"),
         ({"gammas": (1.5,)}, r"gammas\[0\] must be above 0 and at most 1"),
         ({"trigger_rates": (0.0,)}, r"trigger_rates\[0\] must be above 0"),

@@ -35,18 +35,14 @@ def test_density_of_two_actions_by_hand():
 
 def test_samples_have_the_moments_and_leave_the_action_range():
     mean, log_std = jnp.array([0.9, -0.3]), jnp.log(jnp.array([0.5, 0.05]))
-    shape = (40_000, 2)
-    draws = np.asarray(
-        distributions.sample(
-            jax.random.key(0), jnp.broadcast_to(mean, shape), jnp.broadcast_to(log_std, shape)
-        )
-    )
+    every = jnp.broadcast_to(mean, (40_000, 2)), jnp.broadcast_to(log_std, (40_000, 2))
+    draws = np.asarray(distributions.sample(jax.random.key(0), *every))
     std = np.array([0.5, 0.05])
     np.testing.assert_allclose(draws.mean(0), mean, atol=5 * std.max() / 200)
     np.testing.assert_allclose(draws.std(0), std, rtol=0.03)
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.03  # dimensions are independent
     assert abs((draws[:, 0] > 1.0).mean() - stats.norm.sf(0.2)) < 0.02  # not clipped
-    entropy = -np.asarray(distributions.log_prob(draws, mean, log_std)).mean()
+    entropy = -np.asarray(distributions.log_prob(draws, *every)).mean()
     np.testing.assert_allclose(entropy, distributions.entropy(log_std), atol=0.03)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from farl_jax.config import WorldModelConfig
-from farl_jax.nn.networks import FRAME, DoubleCritic, GaussianPolicy, TransitionModel, Value
+from farl_jax.nn.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
 from farl_jax.world_model.latent import (
     LatentModel,
     mish,
@@ -54,7 +54,7 @@ def test_a_policy_may_see_the_change_between_the_frames():
     """A linear one that reads the change of number 4 alone: tanh(gain (now - before))."""
     net = GaussianPolicy(action_size=1, width=1, depth=0, min_log_std=FLOOR, motion_gain=30.0)
     obs = np.random.default_rng(1).normal(size=(5, 39)).astype(np.float32)
-    kernel = np.zeros((39 + FRAME, 2), np.float32)
+    kernel = np.zeros((39 + 18, 2), np.float32)
     kernel[39 + 4, 0] = 1.0
     params = {"params": {"MLP_0": {"Dense_0": {"kernel": kernel, "bias": np.zeros(2)}}}}
     mean, _ = net.apply(params, obs)

@@ -69,7 +69,8 @@ def test_advantage_prefers_the_paying_action_and_is_min_q_minus_v(critics):
         def apply(self, params, *inputs):
             return self.answer
 
-    got = iql.advantage(Fixed([1.0, 2.0]), Fixed([[3.0, 0.0], [2.5, 7.0]]), fitted, None, None)
+    given = fitted, jnp.zeros((2, STATES)), jnp.zeros((2, 1))
+    got = iql.advantage(Fixed([1.0, 2.0]), Fixed([[3.0, 0.0], [2.5, 7.0]]), *given)
     np.testing.assert_array_equal(got, [1.5, -2.0])
 
 

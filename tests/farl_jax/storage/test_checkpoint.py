@@ -185,7 +185,7 @@ def test_all_damaged_empty_missing(saved, tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint folder"):
         restore(tmp_path / "absent", ABSTRACT)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
         read_metadata(tmp_path / "empty")
     assert latest_step(tmp_path / "absent") is None
     with pytest.raises(CheckpointError, match="has no step 7; it has 10, 20"):
@@ -201,17 +201,17 @@ def test_mismatches_are_named_and_never_skipped(saved):
         one_line(error)
 
     refused(
-        r"is of task 'bounded_push', this run is of 'bounded_soccer'",
+        r"task must be 'bounded_soccer' as in this run; got 'bounded_push'",
         expect={"task": "bounded_soccer"},
     )
-    refused("does not say its horizon", expect={"horizon": 5})
+    refused("has no horizon in its metadata", expect={"horizon": 5})
     assert restore(saved, ABSTRACT, expect={"config": {"lr": 0.1}, "protocol": 1})[0] == 20
     refused("has no item 'critic'; it has keys, learner, nothing, scalar", {"critic": {}})
     wide = jax.eval_shape(lambda: {"scalar": jnp.zeros(2, jnp.int32)})
-    refused(r"item 'scalar', leaf '' is int32\[\], this run needs int32\[2\]", wide)
-    refused(r"this run needs float32\[\]", jax.eval_shape(lambda: {"scalar": jnp.float32(0)}))
+    refused(r"item 'scalar', leaf '' must be int32\[2\]; got int32\[\]", wide)
+    refused(r"must be float32\[\]; got", jax.eval_shape(lambda: {"scalar": jnp.float32(0)}))
     refused(
-        "other impl|key<rbg>.*key<fry>",
+        "other impl|key<fry>.*key<rbg>",
         {"keys": jax.eval_shape(lambda: jax.random.split(jax.random.key(0)))},
     )
     grown = learner(0).replace(params={"dense": {"bias": jnp.zeros(3)}})
@@ -266,7 +266,7 @@ def test_json_that_is_no_manifest_is_damage(saved, text, monkeypatch):
 
 def test_an_older_step_under_a_newer_number_is_not_taken_for_it(saved):
     shutil.copytree(saved / "20", saved / "30")
-    with pytest.warns(UserWarning, match="of step 20, and lies in the folder of step 30"):
+    with pytest.warns(UserWarning, match="of step 20, but in the folder of step 30"):
         assert restore(saved, ABSTRACT)[0] == 20
     (saved / "20").rename(saved / "020")  # no name that a save gives
     with pytest.raises(CheckpointError, match="has no step 20"):
@@ -308,7 +308,7 @@ def test_what_reads_back_otherwise_is_not_called_saved(saved, monkeypatch, wrong
 def test_a_newer_format_is_refused(saved):
     body = json.loads((saved / "20/metadata.json").read_text())
     sign(saved / "20", body | {"format": 2})
-    with pytest.raises(CheckpointError, match="checkpoint format 2, this version reads 1"):
+    with pytest.raises(CheckpointError, match="format must be 1; got 2"):
         restore(saved, ABSTRACT)
 
 
@@ -325,7 +325,7 @@ def test_read_metadata(saved):
     ("bad", "match"),
     [
         ({"x": {"w": "text"}}, "item 'x', leaf 'w': str is not an array"),
-        ({"x": {"w": np.zeros(2)}}, "float64 would not survive"),
+        ({"x": {"w": np.zeros(2)}}, "JAX does not keep float64"),
         ({"x": {"a/b": 1, "a": {"b": 2}}}, "two leaves have this path"),
     ],
 )

@@ -196,7 +196,7 @@ def test_a_report_reads_no_link_that_leads_out(run, secret, tmp_path, capsys):
     sweep.parent.mkdir()
     sweep.symlink_to(write(tmp_path / "outside" / "s.jsonl", result("x", "farl", 0, 1, 1.0)))
     line = said(capsys, "report", str(tmp_path / "runs"), "-o", str(tmp_path / "report"))
-    assert "film.mp4" in line and "leads out" in line
+    assert "film.mp4" in line and "link to outside" in line
 
 
 def test_figures_and_films_replace_links(run, secret, tmp_path):

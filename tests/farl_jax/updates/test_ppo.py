@@ -248,10 +248,9 @@ def test_diverged_steps_have_no_weight(learners, treatment):
 
 def batch_of(log_ratio, advantage, weight, params):
     """Rows whose log ratio under `params` is the given one."""
-    mean, log_std = params
     rows = len(log_ratio)
     action = jnp.linspace(-1, 1, rows)[:, None] * jnp.ones(A)
-    log_prob = distributions.log_prob(action, mean, log_std) - jnp.asarray(log_ratio)
+    log_prob = distributions.log_prob(action, *Fixed.apply(params, action)) - jnp.asarray(log_ratio)
     numbers = (log_prob, jnp.asarray(weight), jnp.asarray(advantage), jnp.zeros(rows))
     return ppo.PPOBatch(jnp.zeros((rows, D)), action, *numbers)
 

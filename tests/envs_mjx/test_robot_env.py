@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs_mjx import EnvError, SawyerEnv, State, make
+from envs_mjx import EnvError, RobotEnv, State, make
 from envs_mjx.physics.backends import make_physics
 from envs_mjx.tasks.bounded_push import BoundedPush
 
@@ -18,7 +18,7 @@ SUCCESS_START = ((0.0, 0.7), (0.0, 0.85))
 
 
 @functools.cache
-def push() -> SawyerEnv:
+def push() -> RobotEnv:
     return make("bounded_push", "native")
 
 
@@ -91,7 +91,7 @@ def test_reset_observation_is_that_of_a_true_forward_pass() -> None:
     data.qpos[:] = state.physics.qpos
     mujoco.mj_forward(env.model, data)
     readings = env._read(jnp.asarray(data.sensordata, jnp.float32))
-    np.testing.assert_allclose(env._frame(readings), state.obs[:18], atol=1e-6)
+    np.testing.assert_allclose(env.robot.frame(readings), state.obs[:18], atol=1e-6)
 
 
 def test_hand_is_settled_at_reset() -> None:

@@ -1,0 +1,113 @@
+"""Frames as files: an MP4 and a GIF, and a contact sheet."""
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from envs_mjx.errors import RenderError
+
+_WHITE = (255, 255, 255)
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float = 30.0) -> None:
+    """Write uint8 [T, H, W, 3] as H.264 (`.mp4`, plays anywhere) or as a `.gif`.
+
+    The file appears when it is complete.
+
+    Raises:
+        RenderError: another suffix, no frames, or the disk refuses.
+    """
+    path, frames = Path(path), _checked(frames)
+    writers = {".mp4": _write_mp4, ".gif": _write_gif}
+    if path.suffix not in writers:
+        raise RenderError(f"{path}: a film is .mp4 or .gif, not {path.suffix or 'nothing'!r}")
+    with _appearing(path) as temporary:
+        writers[path.suffix](temporary, frames, fps)
+
+
+def contact_sheet(path: Path, frames: np.ndarray, columns: int = 4) -> None:
+    """Write uint8 [T, H, W, 3] side by side, row by row, as one PNG.
+
+    Raises:
+        RenderError: no frames, no columns, or the disk refuses.
+    """
+    from PIL import Image
+
+    frames = _checked(frames)
+    if columns < 1:
+        raise RenderError(f"columns must be at least 1, got {columns}")
+    count, height, width, _ = frames.shape
+    columns, gap = min(columns, count), 4
+    rows = -(-count // columns)
+    size = (columns * (width + gap) + gap, rows * (height + gap) + gap)
+    sheet = Image.new("RGB", size, _WHITE)
+    for index, frame in enumerate(frames):
+        row, column = divmod(index, columns)
+        corner = (gap + column * (width + gap), gap + row * (height + gap))
+        sheet.paste(Image.fromarray(frame), corner)
+    with _appearing(Path(path)) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _checked(frames: np.ndarray) -> np.ndarray:
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise RenderError(
+            f"frames must be uint8 [T, H, W, 3] with T >= 1, got {frames.dtype} {frames.shape}"
+        )
+    return frames
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A name that becomes `path` when the body succeeds, and is removed when not.
+
+    Nobody can foresee it. It is absolute: ffmpeg takes "-x" for an option and "a:x" for a protocol.
+    """
+    name = f".incoming-{secrets.token_hex(8)}{path.suffix}"
+    temporary = path.absolute().with_name(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        yield temporary
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
+        raise RenderError(f"cannot write {path}: {reason}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
+    import imageio_ffmpeg
+
+    height, width = frames.shape[1:3]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
+    command += ["-i", "-", "-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p"]
+    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]  # yuv420p halves both sides
+    command += ["-movflags", "+faststart", str(path)]
+    way = f"(ffmpeg is {command[0]}; IMAGEIO_FFMPEG_EXE may name another)"
+    try:
+        done = subprocess.run(command, input=frames.tobytes(), capture_output=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or "it does not end"
+        raise RuntimeError(f"ffmpeg does not run: {reason} {way}") from error
+    if done.returncode or not path.stat().st_size:
+        said = done.stderr.decode("utf-8", "replace").strip() or "without a word"
+        raise RuntimeError(f"ffmpeg failed: {said.splitlines()[-1]} {way}")
+
+
+def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:
+    from PIL import Image
+
+    images = [Image.fromarray(frame).quantize(128) for frame in frames]
+    duration = max(20, round(1000.0 / fps))  # ms; viewers slow down what is shorter
+    images[0].save(
+        path, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0
+    )

@@ -1,0 +1,1 @@
+"""The robots, each a part that a task names: scene, control, readings and start."""
