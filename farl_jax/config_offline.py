@@ -49,6 +49,7 @@ class DemosConfig(Checked):
     safe_margin: float | None = None
     """Failure margin, in m, at which it ends as a success. None: the task's value."""
     num_envs: Count = 64
+    """Environments that collect at once."""
     interaction: Interaction = "practice"
     """practice: in the offline phase the cloned policies act in the environment, too, which the
     rows count (`policy_episodes`, `dagger_rounds`); none: they learn from demonstrations alone."""

@@ -1,5 +1,6 @@
 """What a learner receives for a step; scores and reported returns keep the environment's reward."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -20,4 +21,5 @@ def learner_reward(
         success_reward: of one step spent in success.
         discount: the learner's.
     """
+    chex.assert_equal_shape([reward, terminated])
     return jnp.where(terminated, success_reward / (1.0 - discount), reward)

@@ -89,6 +89,8 @@ def reliability(
     Realised is gamma_risk^k where the first failure comes k steps later, and 0 where none comes.
     `events` are the steps of a bin that one follows.
     """
+    chex.assert_equal_shape([labels, known])
+    chex.assert_equal_shape([cost, failing, labels[0]])
     use = ~failing & known.all(0)
     followed = labels.any(0)[use]
     realised = np.where(followed, gamma_risk ** labels.argmax(0)[use], 0.0)

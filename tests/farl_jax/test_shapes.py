@@ -12,7 +12,7 @@ from farl_jax.config import ConstraintConfig
 from farl_jax.data import dataset, margins, ring
 from farl_jax.measure import diagnosis, evaluate, horizon, intervals
 from farl_jax.nn import distributions, normalize, training
-from farl_jax.offline import bc, iql, ope, pipeline
+from farl_jax.offline import bc, iql, ope
 from farl_jax.updates import constrained, costs, cpo, returns
 
 ONE, FLAT, COLUMN, TABLE, CUBE = (jnp.ones(s) for s in ((), (6,), (6, 1), (6, 4), (3, 6, 4)))
@@ -52,7 +52,7 @@ CALLS = {
     "lagrangian_loss": lambda: constrained.lagrangian_loss(None, None, (BATCH, COST), ONE, None),
     "p3o_loss": lambda: constrained.p3o_loss(None, None, (BATCH, COST), ONE, None, 20.0),
     "store": lambda: ring.store(
-        WINDOWS, {name: TABLE for name in WINDOWS.fields}, TABLE > 0, KEY, 2
+        WINDOWS, {name: TABLE for name in WINDOWS.fields}, TABLE > 0, KEY, 2, 32
     ),
     "foreseen_margin": lambda: margins.foreseen_margin(TABLE, COLUMN, 5.0),
     "select_episodes": lambda: dataset.select_episodes(DATA, np.arange(2)),
@@ -60,11 +60,9 @@ CALLS = {
     "advantage": lambda: iql.advantage(None, None, None, TABLE, TABLE[:1]),
     "evaluate_policy": lambda: ope.evaluate_policy(None, None, None, None, FLAT, 3),
     "is_better": lambda: ope.is_better(FLAT, COLUMN),
-    "held_out_report": lambda: pipeline.held_out_report(None, None, FLAT, DATA, None, None),
     "first_episodes": lambda: evaluate.first_episodes(STEPS),
     "bootstrap_interval": lambda: intervals.bootstrap_interval(np.ones((6, 4))),
     "later_failures": lambda: diagnosis.later_failures(TABLE > 0, COLUMN > 0, 2),
-    "within": lambda: diagnosis.within(CUBE > 0, CUBE[:1] > 0, 2),
     "foresight": lambda: diagnosis.foresight(CUBE, CUBE > 0, CUBE[:1] > 0, TABLE > 0),
     "reliability": lambda: diagnosis.reliability(COLUMN, CUBE > 0, CUBE > 0, TABLE > 0, 0.9),
     "in_time_order": lambda: diagnosis.in_time_order(TABLE > 0, COLUMN),
