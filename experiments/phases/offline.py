@@ -136,10 +136,13 @@ def start_of(run: Run, method: Method) -> Agent:
 def practice_of(run: Run, method: Method) -> Practice | None:
     """What was done in the environment before the method's first online step.
 
-    None where the checkpoints are of a version that did not count it.
+    None where it is unknown: there is no checkpoint, or it is of a version that did not count.
     """
-    folders = ["offline"] + (["risk_critic"] if method.gate == "critic" else [])
-    found = [checkpoint.read_metadata(run.path / name).get("practice") for name in folders]
+    names = ["offline"] + (["risk_critic"] if method.gate == "critic" else [])
+    folders = [run.path / name for name in names]
+    if any(checkpoint.latest_step(folder) is None for folder in folders):
+        return None
+    found = [checkpoint.read_metadata(folder).get("practice") for folder in folders]
     if None in found:
         return None
     return sum((check_type(Practice, own, "practice") for own in found), Practice())
