@@ -10,6 +10,7 @@ import mujoco
 from envs_mjx.errors import EnvError
 from envs_mjx.experts import wall
 from envs_mjx.geometry import cylinder_box_distance, norm
+from envs_mjx.tasks.placement import check_wall
 from envs_mjx.tasks.push import PUCK_RADIUS, PushTask, caged, held
 from envs_mjx.tasks.shaping import tolerance
 from envs_mjx.tasks.task import Episode, Readings
@@ -53,13 +54,8 @@ class FragilePushWall(PushTask):
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""
         super().__post_init__()
-        if min(self.wall_half_size) <= 0:
-            raise EnvError(f"wall_half_size is {self.wall_half_size}: every number must be above 0")
-        if not 0 <= self.contact_tolerance < PUCK_RADIUS:
-            raise EnvError(
-                f"contact_tolerance is {self.contact_tolerance}: "
-                f"it must be at least 0 and below the puck's radius {PUCK_RADIUS}"
-            )
+        tolerance = self.contact_tolerance
+        check_wall(self.wall_half_size, tolerance, PUCK_RADIUS, "the puck's radius")
         (x, y), (half_x, half_y) = self.wall_center[:2], self.wall_half_size[:2]
         for name in ("object", "goal"):
             (x_low, x_high), (y_low, y_high) = (

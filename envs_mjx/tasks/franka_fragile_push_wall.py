@@ -12,6 +12,7 @@ from envs_mjx.experts import franka_push as scripts
 from envs_mjx.geometry import norm
 from envs_mjx.robots import franka
 from envs_mjx.tasks.franka_push import CUBE_HALF, FrankaPush, nearest_part
+from envs_mjx.tasks.placement import check_wall
 from envs_mjx.tasks.task import Episode, Readings
 
 _CLEARANCE = 0.045  # m between hand and wall, on the expert's way past
@@ -39,13 +40,8 @@ class FrankaFragilePushWall(FrankaPush):
     def __post_init__(self) -> None:
         """Refuse settings that no episode could meet."""
         super().__post_init__()
-        if min(self.wall_half_size) <= 0:
-            raise EnvError(f"wall_half_size is {self.wall_half_size}: every number must be above 0")
-        if not 0 <= self.contact_tolerance < CUBE_HALF:
-            raise EnvError(
-                f"contact_tolerance is {self.contact_tolerance}: "
-                f"it must be at least 0 and below half the cube, {CUBE_HALF}"
-            )
+        tolerance = self.contact_tolerance
+        check_wall(self.wall_half_size, tolerance, CUBE_HALF, "half the cube,")
         front = self.wall_center[0] - self.wall_half_size[0]
         if front - self.object_x[1] <= scripts.HAND_X:
             raise EnvError(f"a hand at object_x {self.object_x} can touch the wall from the start")

@@ -97,3 +97,22 @@ class TableTask:
     def success(self, readings: Readings, episode: Episode) -> jax.Array:
         """Return whether the object is within `success_radius` of the goal."""
         return norm(readings.object_pos - episode.goal) <= self.success_radius
+
+
+def check_wall(
+    half_size: tuple[float, float, float], tolerance: float, below: float, what: str
+) -> None:
+    """Refuse a wall without extent, or a contact tolerance that hides a touch.
+
+    Args:
+      half_size: of the wall, m.
+      tolerance: distance that counts as touching, m.
+      below: what the tolerance must stay below, m.
+      what: name of that length.
+    """
+    if min(half_size) <= 0:
+        raise EnvError(f"wall_half_size is {half_size}: every number must be above 0")
+    if not 0 <= tolerance < below:
+        raise EnvError(
+            f"contact_tolerance is {tolerance}: it must be at least 0 and below {what} {below}"
+        )
