@@ -42,8 +42,11 @@ class OnlinePhase:
 
     init: Callable[..., OnlineState]
     collect: Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]
-    update: Callable[[OnlineState, Agent, Transition], tuple[OnlineState, dict]]
-    adapt: Callable[[OnlineState, Windows | RiskData], OnlineState] | None
+    update: Callable[..., tuple[OnlineState, dict]]
+    """(state, frozen, steps, demonstrations or None) -> (state, metrics). With demonstrations, the
+    gate's model or critic takes a chunk of gradient steps, too."""
+    learns_risk: bool
+    """Whether the gate's model or critic learns online; else `update` needs no demonstrations."""
     steps_per_update: int
 
 
@@ -90,31 +93,29 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 
     observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
 
-    def update(state: OnlineState, frozen: Agent, steps: Transition):
-        key, key_update, key_observe = jax.random.split(state.key, 3)
+    def update(state: OnlineState, frozen: Agent, steps: Transition, demos: Any = None):
+        key, key_update, key_observe, key_learn = jax.random.split(state.key, 4)
         warmup = state.env_steps <= config.online.critic_warmup
-        learners, metrics = update_learners(
-            state.learners, frozen.normalizer, steps, key_update, warmup
+        policy = jax.tree.map(jnp.copy, state.learners.actor.params)  # the update donates them
+
+        def learn_risk():
+            if not learning:
+                return None
+            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
+            return seen if demos is None else learning.learn(seen, key_learn, demos, policy)
+
+        learners, metrics, adaptation = update_learners(
+            (state.learners, frozen.normalizer, steps, key_update, warmup), learn_risk
         )
         metrics["horizon_cost"] = steps.decision.risk.mean()
         metrics["slack"] = jnp.copy(state.slack)  # the next step donates the state
-        state = state.replace(learners=learners, key=key)
-        if learning:
-            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
-            state = state.replace(adaptation=seen)
-        return state, metrics
-
-    def adapt(state: OnlineState, demos: Windows | RiskData) -> OnlineState:
-        key, key_learn = jax.random.split(state.key)
-        policy = state.learners.actor.params
-        learnt = learning.learn(state.adaptation, key_learn, demos, policy)
-        return state.replace(adaptation=learnt, key=key)
+        return state.replace(learners=learners, key=key, adaptation=adaptation), metrics
 
     return OnlinePhase(
         init=jax.jit(init, compiler_options=dict(env.compiler_options)),
         collect=make_collect(env, nets, config, method),
         update=update,
-        adapt=adapt if learning else None,
+        learns_risk=learning is not None,
         steps_per_update=env.num_envs * config.online.rollout,
     )
 
@@ -122,35 +123,38 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 def _make_update(
     nets: Networks, config: FarlConfig, method: Method
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The learners' init and compiled update: PPO's, or those of the method's constraint.
+    """Build the learners' init, and `update(args, beside) -> (learners, metrics, beside's result)`.
 
-    Jitted apart from the rest of the state: the same program for every method.
+    `args` are (learners, normalizer, steps, key, warmup). `beside` is a function of nothing that
+    launches other programs. On a CPU the policy learns in one thread; the value function learns and
+    `beside` runs in another.
     """
-    if method.constraint != "none":
+    if method.constrained:
         init, update = constrained.make_update(nets.policy, nets.value, config, method.constraint)
-        return init, jax.jit(update, donate_argnums=0)
-    init, update = ppo.make_update(nets.policy, nets.value, config.online)
+    else:
+        init, update = ppo.make_update(nets.policy, nets.value, config.online)
     whole = jax.jit(update, donate_argnums=0)
-    if not pays():
-        return init, whole
+    in_turn = lambda args, beside: (*whole(*args), beside())
+    if method.constrained or not pays():
+        return init, in_turn
     parts, threads = ppo.make_parts(nets.policy, nets.value, config.online), SideBySide(2)
     prepare = jax.jit(parts.prepare)
     actor, critic = (jax.jit(part, donate_argnums=0) for part in (parts.actor, parts.critic))
 
-    def halves(
-        learners: ppo.ActorCritic, normalizer: Any, steps: Transition, key: Any, warmup: Any
-    ):
+    def at_once(args: tuple[Any, ...], beside: Callable[[], Any]):
+        learners, normalizer, steps, key, warmup = args
         if not possible(key):
-            return whole(learners, normalizer, steps, key, warmup)
+            return in_turn(args, beside)
         batch = prepare(learners.critic.params, normalizer, steps)
-        calls = (
-            lambda: actor(learners.actor, batch, key, warmup),
-            lambda: critic(learners.critic, batch, key),
+        (policy, metrics), ((value, more), result) = threads.run(
+            [
+                lambda: actor(learners.actor, batch, key, warmup),
+                lambda: (critic(learners.critic, batch, key), beside()),
+            ]
         )
-        (policy, metrics), (value, more) = threads.run(calls)
-        return ppo.ActorCritic(policy, value), metrics | more
+        return ppo.ActorCritic(policy, value), metrics | more, result
 
-    return init, halves
+    return init, at_once
 
 
 def train(
@@ -163,8 +167,8 @@ def train(
 ) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
     """Collect and update until `env_steps`, yielding after every update.
 
-    `rehearsal` is (updates between two calls of `phase.adapt`, demonstrations for them). A phase
-    without `adapt` ignores it.
+    `rehearsal` is (updates between two chunks of the gate's learning, demonstrations for them). A
+    phase whose gate does not learn ignores it.
 
     The caller logs, evaluates and saves, and may stop at any time. The next step donates the
     buffers of the yielded state: save it, or copy what you need, before that.
@@ -172,9 +176,8 @@ def train(
     done = int(np.max(state.env_steps))  # equal in all seeds
     while done < env_steps:
         state, steps = phase.collect(state, frozen, gate)
-        state, metrics = phase.update(state, frozen, steps)
         done += phase.steps_per_update
         every, demos = rehearsal
-        if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
-            state = phase.adapt(state, demos)
+        due = phase.learns_risk and (done // phase.steps_per_update) % every == 0
+        state, metrics = phase.update(state, frozen, steps, demos if due else None)
         yield state, metrics
