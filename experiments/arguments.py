@@ -16,10 +16,10 @@ class StartArgs(Checked):
     """Start a run, or continue it."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or your own as module:Class (docs/own_task.md)."""
+    """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
     env: str | None = None
     """Your own environment instead of a task: gymnasium:ID, or module:function that returns a
-    gymnasium.Env or VectorEnv (docs/own_environment.md)."""
+    gymnasium.Env or VectorEnv (docs/tutorials/own-environment.md)."""
     preset: str = "quick"
     """Budget: smoke, quick or paper. The options below change single settings."""
     seed: Seed = 0
@@ -128,7 +128,10 @@ class PhaseArgs(Checked):
 
 @dataclass(frozen=True)
 class ExportArgs(Checked):
-    """Write a run's safe policy as a file that acts without the training code (docs/deploy.md)."""
+    """Write a run's safe policy as a file that acts without the training code.
+
+    The page is docs/how-to/export.md.
+    """
 
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
@@ -181,7 +184,7 @@ class SweepArgs(Checked):
     """Pair the values of all settings one by one, instead of all combinations. A single value goes
     with all."""
     task: str = "bounded_push"
-    """A FailureBench task, or your own as module:Class (docs/own_task.md)."""
+    """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
     preset: str = "quick"
     """Preset of all other settings: smoke, quick or paper."""
     method: Annotated[tuple[str, ...], Length(1)] = MAIN
