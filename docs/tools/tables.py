@@ -28,7 +28,7 @@ ByMethod = Mapping[str, Sequence[Row]]
 def rendered(text: str) -> str:
     """A page with every marked table computed anew."""
     made = {"main": main_table, "paper": paper_table, "methods": methods_table}
-    return MARK.sub(lambda found: found[1] + made[found[2]]() + found[3], text)
+    return MARK.sub(lambda found: f"{found[1]}\n{made[found[2]]()}\n{found[3]}", text)
 
 
 def main_table() -> str:
