@@ -151,6 +151,16 @@ class ExportArgs(Checked):
 
 
 @dataclass(frozen=True)
+class CardArgs(Checked):
+    """Write a model card of a trained policy, as markdown."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    method: str = "farl"
+    """Whose policy. The card is `<run>/<method>/card.md`."""
+
+
+@dataclass(frozen=True)
 class OfflineArgs(PhaseArgs):
     """Learn offline from a run's demonstrations."""
 

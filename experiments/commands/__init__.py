@@ -1,6 +1,7 @@
 """The commands of `farl`: their names, arguments and functions."""
 
 from experiments.arguments import (
+    CardArgs,
     DemosArgs,
     DemosExportArgs,
     ExportArgs,
@@ -19,6 +20,7 @@ from experiments.arguments_bench import (
     BenchCompareArgs,
     BenchDeployArgs,
     BenchTrainArgs,
+    DoctorArgs,
     TasksArgs,
 )
 from experiments.commands.many import command_report, command_reproduce, command_sweep
@@ -27,9 +29,11 @@ from experiments.commands.measuring import (
     command_bench_compare,
     command_bench_deploy,
     command_bench_train,
+    command_doctor,
     command_tasks,
 )
 from experiments.commands.studying import (
+    command_card,
     command_diagnose,
     command_evaluate,
     command_export,
@@ -68,6 +72,8 @@ COMMANDS = {
     "render": (PhaseArgs, command_render, "film of a run's gate at work"),
     "diagnose": (PhaseArgs, command_diagnose, "failure prediction of a run's world model"),
     "export": (ExportArgs, command_export, "a run's safe policy as a file, for a robot"),
+    "card": (CardArgs, command_card, "a model card of a trained policy"),
+    "doctor": (DoctorArgs, command_doctor, "what works here, and what to install for what"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
     "bench train": (
         BenchTrainArgs,

@@ -1,11 +1,13 @@
 """Commands that study or export a trained run."""
 
 from experiments.arguments import (
+    CardArgs,
     ExportArgs,
     HorizonArgs,
     PhaseArgs,
 )
 from experiments.commands.opening import on_run
+from experiments.process.console import plain_console
 from experiments.runs import estimate
 from farl_jax.methods import find_method
 
@@ -50,3 +52,10 @@ def command_export(args: ExportArgs) -> None:
         args,
         lambda run: export(TrainedRun(run), args.method, args.out, args.formats, args.rate),
     )
+
+
+def command_card(args: CardArgs) -> None:
+    """Write the model card of a method's policy."""
+    from experiments.policy.card import write_card
+
+    plain_console().print(f"card: {write_card(args.run, args.method)}", soft_wrap=True)
