@@ -23,6 +23,13 @@ from farl_jax.methods import METHODS, Method
 from farl_jax.schema import hints_of
 
 FOLDER = pathlib.Path(__file__).parents[1] / "reference"
+_NOTES = (
+    "- `ppo_lagrangian`, `p3o` and `cpo` have no gate. The failure-episode rate has a limit",
+    "  (`--constraint.limit`). V_C is fitted to the demonstrations first.",
+    "- `simple_critic`: Recovery RL's risk critic is the gate, in the world model's place.",
+    "- `mppi` plans a recovery for those environments only that triggered.",
+    "- `no_recovery`: the gate stops the hand instead.",
+)
 _MADE = "<!-- Written by `python -m docs.tools.reference`. Do not edit. -->"
 
 
@@ -39,7 +46,8 @@ def pages() -> dict[str, str]:
 def commands_page() -> str:
     """Every command and its options."""
     lines = [_MADE, "", "# Commands", ""]
-    lines += ["`farl COMMAND --help` prints the same. Bad input is one line and exit code 2.", ""]
+    lines += ["`farl COMMAND --help` prints the same. Bad input is one line and exit code 2."]
+    lines += ["`farl --version` prints the versions of all that decides numbers.", ""]
     rows = [(f"[`farl {name}`](#farl-{_anchor(name)})", text) for name, (*_, text) in _sorted()]
     lines += _table(("command", "it makes"), rows)
     for name, (kind, _, _) in _sorted():
@@ -53,7 +61,11 @@ def settings_page() -> str:
     lines += [
         "Each setting is an option of `farl run`, `farl demos` and `farl demos import`.",
         "A sweep sets one by `--set group.name=value`. The default is that of the preset `paper`.",
-        "A run's `config.json` holds all of them.",
+        "A run's `config.json` holds all of them. For example:",
+        "",
+        "```bash",
+        "farl run --safety.horizon 5 --safety.hold 1 --online.treatment executed",
+        "```",
     ]
     for group in dataclasses.fields(FarlConfig):
         kind, default = type(getattr(FarlConfig(), group.name)), getattr(FarlConfig(), group.name)
@@ -106,7 +118,8 @@ def methods_page() -> str:
     lines += [""]
     for name in ("gate", "recovery", "constraint"):
         lines += textwrap.wrap(f"- *{name}*: {docs[name]}", 110, subsequent_indent="  ")
-    lines += ["", "[Results](../results.md) compares them; [Add a method](../how-to/add-method.md)"]
+    lines += ["", *_NOTES, ""]
+    lines += ["[Results](../results.md) compares them; [Add a method](../how-to/add-method.md)"]
     lines += ["says what to write for another one."]
     return _text(lines)
 

@@ -74,7 +74,8 @@ def paper_table() -> str:
         lines.append(
             f"| `{task}` | {paired(methods[BASELINE], ours)['reduction_percent']:.0f} % "
             f"({', '.join(_by_seed(methods))}) | {_percent(paper)} "
-            f"| {change(methods[BASELINE])} | {change(ours)} | {_percent(100.0 * acts, '.1f')} of steps |"
+            f"| {change(methods[BASELINE])} | {change(ours)} "
+            f"| {_percent(100.0 * acts, '.1f')} of steps |"
         )
     paper = _percent(float(np.mean(known)), ".1f") if known else "-"
     lines.append(f"| mean | {mean_reduction(by_task)[1]:.1f} % | {paper} | | | |")
