@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import shutil
 
 import numpy as np
@@ -15,6 +16,14 @@ from experiments.runs.presets import PRESETS, RunSettings, check_run, preset
 from farl_jax.data import dataset
 from farl_jax.schema import SchemaError
 from farl_jax.storage.metrics import read_metrics
+from tests.docs.pages import DOCS
+
+GLOSSARY = set(re.findall(r"`([\w/]+)`", (DOCS / "reference" / "metrics.md").read_text("utf-8")))
+
+
+def _numbered(name: str) -> str:
+    """A metric's name in the glossary: the number of an imagined step is i."""
+    return re.sub(r"_\d+$", "_i", name)
 
 
 def fails(capsys, *argv: str) -> str:
@@ -154,6 +163,8 @@ def test_smoke_run_is_whole(smoke):
         rows = read_metrics(seed / method / "metrics.jsonl")
         assert rows[-1]["step"] == 4096
         assert rows[-1]["failure_episodes"] == result["failure_episodes"]
+        assert {name for row in rows for name in row} <= GLOSSARY
+    assert {_numbered(n) for row in read_metrics(seed / "metrics.jsonl") for n in row} <= GLOSSARY
     assert sum(result["causes"].values()) == result["failure_episodes"]
     assert json.loads((smoke / "comparison.json").read_text())["methods"].keys() == {
         "uni_o4",
