@@ -38,6 +38,8 @@ class StartArgs(Checked):
     """Keep finished work and continue from the newest checkpoint."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
+    verbose: bool = False
+    """Print every number of each stage. metrics.jsonl has them in any case."""
     config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
 
 
@@ -124,6 +126,16 @@ class PhaseArgs(Checked):
     """The same for an environment of your own: gymnasium:ID or module:function."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
+    verbose: bool = False
+    """Print every number of each stage. metrics.jsonl has them in any case."""
+
+
+@dataclass(frozen=True)
+class RenderArgs(PhaseArgs):
+    """Make a film of a run's gate at work."""
+
+    beside: bool = False
+    """A GIF instead: left Uni-O4, right the method, from the same start."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from experiments.arguments import (
     ExportArgs,
     HorizonArgs,
     PhaseArgs,
+    RenderArgs,
 )
 from experiments.commands.opening import on_run
 from experiments.process.console import plain_console
@@ -28,11 +29,12 @@ def command_evaluate(args: PhaseArgs) -> None:
     on_run(args, lambda run: compare.compare(run.path, [run.path], run.console))
 
 
-def command_render(args: PhaseArgs) -> None:
+def command_render(args: RenderArgs) -> None:
     """Make film and contact sheet of a method's newest policy."""
     from experiments.studies import film
 
-    on_run(args, lambda run: film.film(run, args.method))
+    make = film.film_beside if args.beside else film.film
+    on_run(args, lambda run: make(run, args.method))
 
 
 def command_diagnose(args: PhaseArgs) -> None:

@@ -176,6 +176,17 @@ def test_smoke_run_is_whole(smoke):
     assert environment["packages"]["mujoco"] == "3.17.0"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_methods_are_filmed_side_by_side(smoke, capsys):
+    assert main(["render", str(smoke / "seed0"), "--beside"]) == 0
+    made = smoke / "seed0" / "farl" / "beside.gif"
+    assert 1000 < made.stat().st_size < 3_000_000
+    assert "Uni-O4 (gate off), FARL (gate on)" in " ".join(capsys.readouterr().out.split())
+    line = fails(capsys, "render", str(smoke / "seed0"), "--beside", "--method", "mppi")
+    assert "no result of mppi" in line
+
+
 @pytest.mark.slow  # half a minute, most of it compiling
 @pytest.mark.timeout(900)
 def test_a_diagnosis_names_its_pairs_and_an_ungated_method_is_refused(smoke, capsys):
