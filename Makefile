@@ -37,6 +37,11 @@ docs: pages
 	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
 	$(VENV)/bin/python -m mkdocs build --strict
 
+# Wheel and sdist, in dist/.
+release: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet hatchling
+	$(VENV)/bin/python -m hatchling build -d dist
+
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
@@ -44,4 +49,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test kills audit lock pages docs
+.PHONY: run test kills audit lock pages docs release
