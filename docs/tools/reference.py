@@ -64,7 +64,7 @@ def settings_page() -> str:
         "A run's `config.json` holds all of them. For example:",
         "",
         "```bash",
-        "farl run --safety.horizon 5 --safety.hold 1 --online.treatment executed",
+        "farl run --safety.horizon 3 --safety.hold 1 --online.treatment executed",
         "```",
     ]
     for group in dataclasses.fields(FarlConfig):

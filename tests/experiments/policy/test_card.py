@@ -12,7 +12,7 @@ from tests.experiments.test_cli import fails
 def run(tmp_path):
     seed = tmp_path / "runs" / "seed3"
     write_run(seed, result("bounded_push", "uni_o4", 3, 20, 60.0))
-    write_run(seed, result("bounded_push", "farl", 3, 5, 70.0), {"safety.horizon": 5})
+    write_run(seed, result("bounded_push", "farl", 3, 5, 70.0), {"safety.horizon": 3})
     return seed
 
 
@@ -26,7 +26,7 @@ def test_a_card_has_the_runs_numbers(run, capsys):
     assert "| return at the end | 70.0 (s.e. 1.0) | 60.0 (s.e. 1.0) |" in text
     assert "- recovery late: 4" in text
     assert f"- commit: {COMMIT}" in text and "- versions: jax 0.10.2" in text
-    assert "- `safety.horizon` = `5`" in text
+    assert "- `safety.horizon` = `3`" in text
     assert f'load_run("{run}").safe_policy("farl")' in text
     prose = [fault for fault in words.faults(text) if "characters" not in str(fault)]
     assert prose == []  # a command and a path may be long
