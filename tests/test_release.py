@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import tarfile
+import tomllib
 import venv
 import zipfile
 
@@ -10,6 +11,7 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 PACKAGES = ("envs_gym", "envs_mjx", "experiments", "farl_jax")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -37,7 +39,7 @@ def fresh(tmp_path_factory):
 def test_the_wheel_has_all_data_and_nothing_else(fresh):
     (wheel,) = fresh[1].glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} - {*PACKAGES} == {"farl_jax-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} - {*PACKAGES} == {f"farl_jax-{VERSION}.dist-info"}
     for data in ("figures/paper_numbers.json", "report/report.css", "stored/main.jsonl"):
         assert f"experiments/{data}" in names
     assert all(f"{package}/py.typed" in names for package in PACKAGES)
