@@ -26,6 +26,22 @@ lock:
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
 	  --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
+# Reference pages, tables and pictures of the docs, made from code and stored rows.
+pages: $(VENV)/installed
+	$(VENV)/bin/python -m docs.tools.reference
+	$(VENV)/bin/python -m docs.tools.pictures
+	$(VENV)/bin/python -m docs.tools.tables
+
+# The site, in build/site. It needs the extra `docs`.
+docs: pages
+	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	$(VENV)/bin/python -m mkdocs build --strict
+
+# Wheel and sdist, in dist/.
+release: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet hatchling
+	$(VENV)/bin/python -m hatchling build -d dist
+
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
@@ -33,4 +49,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test kills audit lock
+.PHONY: run test kills audit lock pages docs release

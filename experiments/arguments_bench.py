@@ -91,3 +91,11 @@ class TasksArgs(Checked):
     """JSON file for the rows."""
     sheet: Path | None = None
     """PNG file: draw start, success, failure and recovery instead of measuring."""
+
+
+@dataclass(frozen=True)
+class DoctorArgs(Checked):
+    """Say what works on this machine, and what to install for what."""
+
+    step: bool = False
+    """Also compile and make one step of every backend. On a CPU mjx takes a minute."""

@@ -1,10 +1,11 @@
-"""Commands that measure speed and scripted controllers."""
+"""Commands that measure the machine, speed and scripted controllers."""
 
 from experiments.arguments_bench import (
     BenchArgs,
     BenchCompareArgs,
     BenchDeployArgs,
     BenchTrainArgs,
+    DoctorArgs,
     TasksArgs,
 )
 from experiments.process.console import plain_console
@@ -60,3 +61,10 @@ def command_tasks(args: TasksArgs) -> None:
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())
+
+
+def command_doctor(args: DoctorArgs) -> int:
+    """Examine this machine. Return 1 if training does not work here."""
+    from experiments.doctor import doctor
+
+    return doctor(plain_console(), step=args.step)
