@@ -18,6 +18,7 @@ from experiments.arguments_bench import (
     BenchArgs,
     BenchCompareArgs,
     BenchDeployArgs,
+    BenchGpuArgs,
     BenchTrainArgs,
     TasksArgs,
 )
@@ -26,6 +27,7 @@ from experiments.commands.measuring import (
     command_bench,
     command_bench_compare,
     command_bench_deploy,
+    command_bench_gpu,
     command_bench_train,
     command_tasks,
 )
@@ -80,9 +82,13 @@ COMMANDS = {
         "the online loop beside another commit's",
     ),
     "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
+    "bench gpu": (BenchGpuArgs, command_bench_gpu, "all that only an accelerator can tell"),
     "tasks": (
         TasksArgs,
         command_tasks,
         "success, failure and recovery rates of scripted controllers",
     ),
 }
+
+PARENTS = ("bench train", "bench compare", "bench gpu")
+"""Commands that measure in processes of their own, and leave the accelerator's memory to them."""

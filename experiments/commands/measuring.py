@@ -4,6 +4,7 @@ from experiments.arguments_bench import (
     BenchArgs,
     BenchCompareArgs,
     BenchDeployArgs,
+    BenchGpuArgs,
     BenchTrainArgs,
     TasksArgs,
 )
@@ -21,6 +22,7 @@ def command_bench(args: BenchArgs) -> None:
         args.backends,
         args.num_envs,
         plain_console(),
+        seconds=args.seconds,
         out=args.out,
         figure=args.figure,
         metaworld=args.metaworld,
@@ -48,6 +50,13 @@ def command_bench_deploy(args: BenchDeployArgs) -> None:
     from experiments.bench import deploy
 
     deploy.run(args, plain_console())
+
+
+def command_bench_gpu(args: BenchGpuArgs) -> None:
+    """All that only an accelerator can tell."""
+    from experiments.bench import gpu
+
+    gpu.run(args, plain_console())
 
 
 def command_tasks(args: TasksArgs) -> None:

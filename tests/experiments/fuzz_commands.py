@@ -45,6 +45,7 @@ ENDLESS = {
     "bench": ["--out", "a_folder"],
     "bench train": ["--out", "a_folder"],
     "bench compare": ["--out", "a_folder"],
+    "bench gpu": ["--out", "a_file"],
     "tasks": ["--out", "a_folder", "--sheet", "a_folder"],
 }
 """Commands that could work for minutes -> words that stop them before they do."""

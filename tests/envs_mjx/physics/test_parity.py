@@ -218,8 +218,26 @@ def test_warp_agrees_with_native() -> None:
     compare_with_native("warp", episodes=2, steps=20)
 
 
-@pytest.mark.gpu
-def test_mjx_on_an_accelerator_agrees_with_native() -> None:
+ON_GPU = pytest.mark.parametrize("backend", ["mjx", "warp"])
+
+
+def needs_accelerator(backend: str) -> None:
     if jax.default_backend() == "cpu":
         pytest.skip("needs an accelerator")
-    compare_with_native("mjx", episodes=8, steps=60)
+    if backend == "warp" and not HAS_WARP:
+        pytest.skip("the extra `warp` (warp-lang) is not installed")
+
+
+@pytest.mark.gpu
+@ON_GPU
+def test_an_accelerator_agrees_with_native(backend: str) -> None:
+    needs_accelerator(backend)
+    compare_with_native(backend, episodes=8, steps=60)
+
+
+@pytest.mark.gpu
+@ON_GPU
+def test_an_accelerator_agrees_with_metaworld(backend: str) -> None:
+    needs_accelerator(backend)
+    task, kind, steps, _ = CASES[1]
+    check_against_metaworld(make(task, backend), rows_of(task, kind), steps, 0.03)
