@@ -188,12 +188,14 @@ def test_what_is_not_a_number_stays_in_its_seed(start, demos, steps):
 
 
 def test_groups_are_few_even_and_fit():
-    assert group_sizes(8, 100, None) == [8]
-    assert group_sizes(8, 100, 1000) == [8]  # 800 bytes may be filled
-    assert group_sizes(8, 101, 1000) == [4, 4]
-    assert group_sizes(8, 250, 1000) == [3, 3, 2]
-    assert group_sizes(3, 10_000, 1000) == [1, 1, 1]
-    assert group_sizes(1, 10, 0) == [1]
+    each = lambda size: lambda seeds: seeds * size
+    assert group_sizes(8, each(100), None) == [8]
+    assert group_sizes(8, each(100), 1000) == [8]  # 800 bytes may be filled
+    assert group_sizes(8, each(101), 1000) == [4, 4]
+    assert group_sizes(8, each(250), 1000) == [3, 3, 2]
+    assert group_sizes(3, each(10_000), 1000) == [1, 1, 1]
+    assert group_sizes(1, each(10), 0) == [1]
+    assert group_sizes(8, lambda seeds: 400 + 100 * seeds, 1000) == [4, 4]
     assert tree_bytes({"a": jnp.zeros((3, 2)), "b": jax.random.key(0)}) == 24 + 8
     assert free_memory() is None or free_memory() > 1e6
 
