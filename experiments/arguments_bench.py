@@ -95,6 +95,20 @@ class BenchGpuArgs(Checked):
 
 
 @dataclass(frozen=True)
+class BenchRooflineArgs(Checked):
+    """Bound a GPU's speed by XLA's count of kernels, operations and bytes; no GPU is needed."""
+
+    task: str = "bounded_push"
+    """A task."""
+    compiled_envs: Annotated[int, Range(2, 128)] = 64
+    """Environments of the programs that are compiled and counted."""
+    num_envs: Annotated[tuple[Count, ...], Length(1)] = (128, 1024, 4096, 16384)
+    """Batch sizes of the table."""
+    out: Path | None = None
+    """JSON file, for example results/bench/roofline.json."""
+
+
+@dataclass(frozen=True)
 class TasksArgs(Checked):
     """Measure each task's scripted controllers, and the references of its normalized return."""
 

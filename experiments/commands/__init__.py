@@ -19,6 +19,7 @@ from experiments.arguments_bench import (
     BenchCompareArgs,
     BenchDeployArgs,
     BenchGpuArgs,
+    BenchRooflineArgs,
     BenchTrainArgs,
     TasksArgs,
 )
@@ -28,6 +29,7 @@ from experiments.commands.measuring import (
     command_bench_compare,
     command_bench_deploy,
     command_bench_gpu,
+    command_bench_roofline,
     command_bench_train,
     command_tasks,
 )
@@ -83,6 +85,11 @@ COMMANDS = {
     ),
     "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
     "bench gpu": (BenchGpuArgs, command_bench_gpu, "all that only an accelerator can tell"),
+    "bench roofline": (
+        BenchRooflineArgs,
+        command_bench_roofline,
+        "bounds of a GPU's speed, counted without one",
+    ),
     "tasks": (
         TasksArgs,
         command_tasks,

@@ -5,6 +5,7 @@ from experiments.arguments_bench import (
     BenchCompareArgs,
     BenchDeployArgs,
     BenchGpuArgs,
+    BenchRooflineArgs,
     BenchTrainArgs,
     TasksArgs,
 )
@@ -57,6 +58,13 @@ def command_bench_gpu(args: BenchGpuArgs) -> None:
     from experiments.bench import gpu
 
     gpu.run(args, plain_console())
+
+
+def command_bench_roofline(args: BenchRooflineArgs) -> None:
+    """Bounds of a GPU's speed."""
+    from experiments.bench import roofline
+
+    roofline.run(args, plain_console())
 
 
 def command_tasks(args: TasksArgs) -> None:
