@@ -14,7 +14,7 @@ test: $(VENV)/installed
 kills: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -n 0 -m slow tests/experiments/phases/test_kill_harness.py
 
-# All that only an NVIDIA GPU can tell, in at most 25 minutes; again goes on (docs/gpu.md).
+# All that only an NVIDIA GPU can tell, in at most 25 minutes a call; a second call does the rest (docs/gpu.md).
 CUDA ?= cuda12
 gpu: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --editable ".[$(CUDA),warp]"

@@ -88,7 +88,7 @@ class BenchGpuArgs(Checked):
     dry: bool = False
     """All stages at tiny sizes, on any machine: it finds errors, not speed."""
     minutes: Annotated[float, Range(1.0, 25.0)] = 25.0
-    """No stage starts or goes on after this time."""
+    """No stage starts or goes on after this time. The same command then does the rest."""
     out: Path | None = None
     """Folder of gpu.json, gpu.md and the figures. Default: results/bench/gpu, or with --dry
     runs/gpu-dry."""

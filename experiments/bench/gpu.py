@@ -1,4 +1,4 @@
-"""`farl bench gpu`: all that only an accelerator can tell, in stages, at most 25 minutes in all.
+"""`farl bench gpu`: all that only an accelerator can tell, in stages, at most 25 minutes a call.
 
 Each stage is a process with a time limit (`gpu_stages`). `<out>/kit.json` records each stage as it
 ends. The same command skips what is done and tries the rest again. A training run that was stopped
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from experiments.arguments_bench import BenchGpuArgs
 from experiments.bench.gpu_page import write_page
-from experiments.bench.gpu_stages import DRY, FULL, Stage, results_of, stages
+from experiments.bench.gpu_stages import DRY, FULL, Stage, stages
 from experiments.errors import UserError
 from experiments.process.machine import describe_environment
 from experiments.process.outputs import check_output_folder, write_json
@@ -144,12 +144,9 @@ def gather(wanted: Sequence[Stage], ended: dict[str, dict[str, Any]]) -> dict[st
     """
     rows: dict[str, list[Any]] = {kind: [] for kind in ("physics", "loop", "seeds", "run")}
     for stage in wanted:
-        if stage.rows is not None:
-            rows[stage.kind] += _read(stage.rows).get("rows", [])
-        if stage.kind == "run":
-            backend = stage.name.removeprefix("run_")
-            out = Path(stage.command[stage.command.index("--out") + 1]).parents[1]
-            rows["run"] += [_read(path) for path in results_of(out, backend)]
+        found = {} if stage.rows is None else _read(stage.rows)
+        if found:
+            rows[stage.kind] += found.get("rows", [found])
     return {"stages": ended} | rows
 
 

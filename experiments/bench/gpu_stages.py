@@ -1,13 +1,15 @@
-"""The stages of `farl bench gpu`: which command measures what, and how long it may take."""
+"""The stages of `farl bench gpu`: which command measures what, and how long it may take.
 
+The order is that of their worth, since one call of 25 minutes may not reach the last ones.
+"""
+
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.search_path import ROOT
 
-TOTAL_SECONDS = 25 * 60.0
-"""All stages together end within this time."""
 STAGE_SECONDS = 8 * 60.0
 """No stage may take longer."""
 SEED = 3
@@ -27,7 +29,7 @@ class Sizes:
     backends: tuple[str, ...]
     """Backends of the loop, the seeds together and the run."""
     num_envs: tuple[int, ...]
-    """Batch sizes of the environments' speed."""
+    """Batch sizes of the environments' speed: all on the first task, the ends on the others."""
     loop_envs: tuple[int, ...]
     """Batch sizes of the whole loop."""
     seeds: tuple[int, ...]
@@ -40,8 +42,8 @@ class Sizes:
 
 FULL = Sizes(
     tasks=("bounded_push", "bounded_soccer", "fragile_push_wall", "obstructed_push"),
-    physics=("mjx", "warp"),
-    backends=("mjx", "warp"),
+    physics=("warp", "mjx"),
+    backends=("warp", "mjx"),
     num_envs=(1024, 4096, 16384, 32768),
     loop_envs=(128, 4096),
     seeds=(8, 32),
@@ -66,47 +68,69 @@ class Stage:
 
     name: str
     kind: str
-    """tests, physics, loop, seeds or run."""
+    """tests, physics, loop, prepare, run or seeds."""
     command: tuple[str, ...]
     """`farl ...` or `pytest ...`."""
     limit: float
     """Seconds."""
     rows: Path | None = None
-    """JSON file with the rows measured."""
+    """JSON file with the rows measured, or of a run with its result."""
 
 
 def stages(sizes: Sizes, out: Path) -> list[Stage]:
     """All stages in their order. Each one leaves its files in the folder `out`."""
-    found = [Stage("tests", "tests", _pytest(), 120.0)]
-
-    def measure(kind: str, name: str, limit: float, *words: object) -> None:
-        path = out / f"{name}.json"
-        line = _farl("bench", *words, "--seconds", sizes.seconds, "--out", path)
-        found.append(Stage(name, kind, line, limit, path))
-
-    for backend in sizes.physics:
-        for task in sizes.tasks:
-            words = ("--task", task, "--backends", backend, "--num-envs", *sizes.num_envs)
-            measure("physics", f"physics_{backend}_{task}", 40.0, *words)
+    first, others = sizes.tasks[0], sizes.tasks[1:]
+    ends = tuple(dict.fromkeys((min(sizes.num_envs), max(sizes.num_envs))))
+    found = [Stage("tests", "tests", _pytest(), 150.0)]
+    found += [_physics(sizes, out, b, first, sizes.num_envs, 180.0) for b in sizes.physics]
     for backend in sizes.backends:
-        words = ("train", "--task", TASK, "--backends", backend, "--num-envs", *sizes.loop_envs)
-        measure("loop", f"loop_{backend}", 110.0, *words, "--cold")
+        words = ("train", "--num-envs", *sizes.loop_envs, "--cold")
+        found.append(_measure(sizes, out, "loop", backend, f"loop_{backend}", words, 300.0))
     for backend in sizes.backends:
-        for seeds in sizes.seeds:
-            words = ("train", "--task", TASK, "--backends", backend, "--seeds", seeds)
-            words += ("--num-envs", sizes.loop_envs[0], "--no-cold")
-            measure("seeds", f"seeds_{backend}_{seeds}", 60.0, *words)
-    for backend in sizes.backends:
-        run = out / "runs" / backend
-        words = ("--task", TASK, "--preset", sizes.preset, "--backend", backend)
-        line = _farl("run", *words, "--seed", SEED, "--out", run, "--resume")
-        found.append(Stage(f"run_{backend}", "run", line, 280.0))
-    return found
+        found += _whole_run(sizes, out, backend)
+    for backend, seeds in itertools.product(sizes.backends, sizes.seeds):
+        words = ("train", "--num-envs", sizes.loop_envs[0], "--no-cold", "--seeds", seeds)
+        name = f"seeds_{backend}_{seeds}"
+        found.append(_measure(sizes, out, "seeds", backend, name, words, 150.0))
+    each = itertools.product(sizes.physics, others)
+    return found + [_physics(sizes, out, backend, task, ends, 120.0) for backend, task in each]
 
 
-def results_of(out: Path, backend: str) -> list[Path]:
-    """Files of the finished methods of a run stage."""
-    return sorted((out / "runs" / backend / f"seed{SEED}").glob("*/result.json"))
+def _physics(
+    sizes: Sizes, out: Path, backend: str, task: str, num_envs: tuple[int, ...], limit: float
+) -> Stage:
+    name = f"physics_{backend}_{task}"
+    return _measure(sizes, out, "physics", backend, name, ("--num-envs", *num_envs), limit, task)
+
+
+def _measure(
+    sizes: Sizes,
+    out: Path,
+    kind: str,
+    backend: str,
+    name: str,
+    words: tuple[object, ...],
+    limit: float,
+    task: str = TASK,
+) -> Stage:
+    """A stage of `farl bench`, whose rows are in `<out>/<name>.json`."""
+    path = out / f"{name}.json"
+    where = ("--task", task, "--backends", backend, "--seconds", sizes.seconds, "--out", path)
+    return Stage(name, kind, _farl("bench", *words, *where), limit, path)
+
+
+def _whole_run(sizes: Sizes, out: Path, backend: str) -> list[Stage]:
+    """Demonstrations, offline phase and FARL's online phase, each of which goes on."""
+    run = out / "runs" / backend
+    seed = run / f"seed{SEED}"
+    words = ("--task", TASK, "--preset", sizes.preset, "--backend", backend, "--seed", SEED)
+    demos = _farl("demos", *words, "--out", run, "--resume")
+    online = _farl("online", seed, "--method", "farl", "--resume")
+    return [
+        Stage(f"demos_{backend}", "prepare", demos, 200.0),
+        Stage(f"offline_{backend}", "prepare", _farl("offline", seed, "--resume"), 240.0),
+        Stage(f"run_{backend}", "run", online, STAGE_SECONDS, seed / "farl" / "result.json"),
+    ]
 
 
 def _farl(*words: object) -> tuple[str, ...]:

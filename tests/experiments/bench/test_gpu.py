@@ -9,19 +9,19 @@ from rich.console import Console
 from envs_mjx import SUITES
 from experiments.bench.gpu import KIT, make_all
 from experiments.bench.gpu_page import enough, page
-from experiments.bench.gpu_stages import DRY, FULL, STAGE_SECONDS, TOTAL_SECONDS, Stage, stages
+from experiments.bench.gpu_stages import DRY, FULL, STAGE_SECONDS, Stage, stages
 from experiments.cli import COMMANDS, _parse, main
 
 QUIET = Console(quiet=True)
 
 
 @pytest.mark.parametrize("sizes", [FULL, DRY])
-def test_all_stages_fit_into_their_time_and_are_command_lines_of_ours(sizes, tmp_path):
+def test_no_stage_takes_long_and_each_is_a_command_line_of_ours(sizes, tmp_path):
     plan = stages(sizes, tmp_path)
-    assert sum(stage.limit for stage in plan) <= TOTAL_SECONDS
     assert max(stage.limit for stage in plan) <= STAGE_SECONDS
     assert len({stage.name for stage in plan}) == len(plan)
-    assert {stage.kind for stage in plan} == {"tests", "physics", "loop", "seeds", "run"}
+    assert {stage.kind for stage in plan} == {"tests", "physics", "loop", "prepare", "run", "seeds"}
+    assert plan.index(next(stage for stage in plan if stage.kind == "run")) < 12
     for first, *words in (stage.command for stage in plan):
         if first == "farl":
             name = next(n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS)

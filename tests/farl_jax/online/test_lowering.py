@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import pytest
 from jax import export
 
@@ -17,11 +18,14 @@ from envs_mjx import TASKS, BatchEnv, make
 from envs_mjx.physics import backends
 from experiments.runs.presets import preset
 from farl_jax.agent import Networks
+from farl_jax.data.dataset import from_rollout
 from farl_jax.measure import evaluate
 from farl_jax.methods import METHODS
 from farl_jax.online.loop import make_online
 from farl_jax.safety import behaviour
 from farl_jax.safety.gate import Gate
+from farl_jax.safety.risk_critic import to_risk_data
+from farl_jax.world_model.windows import to_windows
 
 GPU_CALLS = {"cusolver_potrf_ffi", "cu_threefry2x32_ffi"}
 """Custom calls that jaxlib implements on CUDA: Cholesky factors, random bits."""
@@ -112,7 +116,10 @@ def test_all_programs_of_a_method(method):
 
 
 def _rehearsal(config, spec, steps):
-    """Shapes of the demonstrations that the gate's model or critic keeps learning from."""
+    """Demonstrations that the gate's model or critic goes on learning from: a standstill."""
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), steps)
+    data = from_rollout(blank)
+    return to_risk_data(data) if spec.gate == "critic" else to_windows(data, config.world_model)[0]
 
 
 def _deployed(nets, config, spec, env):
