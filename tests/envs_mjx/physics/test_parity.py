@@ -241,3 +241,13 @@ def test_an_accelerator_agrees_with_metaworld(backend: str) -> None:
     needs_accelerator(backend)
     task, kind, steps, _ = CASES[1]
     check_against_metaworld(make(task, backend), rows_of(task, kind), steps, 0.03)
+
+
+@pytest.mark.gpu
+def test_mjx_on_an_accelerator_repeats_its_numbers() -> None:
+    """Scatters may add in any order there; `warp` promises nothing (docs/gpu.md)."""
+    needs_accelerator("mjx")
+    env, rows = make("bounded_push", "mjx"), rows_of("bounded_push", "expert", 64)
+    first, second = (replay(env, rows, 60) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
