@@ -14,6 +14,7 @@ from rich.console import Console
 from experiments.errors import UserError
 from experiments.phases import offline as run_offline
 from experiments.phases import online as run_online
+from experiments.phases import together
 from experiments.phases.judge import Judge
 from experiments.process.machine import free_memory
 from experiments.runs.presets import RunSettings
@@ -246,6 +247,22 @@ def assert_same_rows(left, right):
         for name, value in a.items():
             known = isinstance(value, str | dict) or value is None
             assert value == (b[name] if known else pytest.approx(b[name], rel=1e-3, abs=1e-4)), name
+
+
+@pytest.mark.slow
+def test_where_memory_is_short_the_compiled_programs_split_the_seeds(
+    tmp_path, offline, judge, monkeypatch
+):
+    runs = runs_of(tmp_path, offline, (0, 1, 2, 3))
+    phase, spec = phase_of("uni_o4"), METHODS["uni_o4"]
+    free = iter([None, 10**12, 10**5])
+    monkeypatch.setattr(together, "free_memory", lambda devices: next(free))
+    assert len(together.groups(runs, spec, phase, judge, 1)) == 1  # unknown: all at once
+    assert len(together.groups(runs, spec, phase, judge, 1)) == 1
+    assert "about" in runs[0].console.file.getvalue()
+    assert "compiled" not in runs[0].console.file.getvalue()
+    assert [len(own) for own in together.groups(runs, spec, phase, judge, 1)] == [1, 1, 1, 1]
+    assert "by the compiled programs" in runs[0].console.file.getvalue()
 
 
 @pytest.mark.slow
