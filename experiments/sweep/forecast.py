@@ -42,7 +42,21 @@ def tell(sweep: Sweep, args: SweepArgs, console: Console) -> list[Forecast]:
         table.add_row(*cells, each, one.near)
     console.print(table)
     console.print(_sum(found, args.workers), highlight=False, soft_wrap=True)
+    envs = min(cell.settings.config.online.num_envs for cell in sweep.cells)
+    most = envs * max((one.together for one in found), default=1)
+    if told := advice(defaults_of(platform).num_envs, most):
+        console.print(told, highlight=False, soft_wrap=True)
     return found
+
+
+def advice(best: int | None, num_envs: int) -> str:
+    """Return what to do if a device wants more environments in a program; None: unmeasured."""
+    if best is None or not 0 < num_envs < best:
+        return ""
+    return (
+        f"a program here has {num_envs:,} environments, and this device is fast from {best:,} on: "
+        "train more seeds --together"
+    )
 
 
 def stored(results: Path) -> Iterator[Measured]:

@@ -97,3 +97,8 @@ def test_durations_are_words():
         "2.0 h",
         "2.3 days",
     ]
+
+
+def test_a_device_that_wants_more_environments_says_so():
+    assert told.advice(None, 128) == told.advice(4096, 4096) == told.advice(4096, 0) == ""
+    assert "128 environments" in told.advice(4096, 128) and "4,096" in told.advice(4096, 128)
