@@ -14,6 +14,16 @@ test: $(VENV)/installed
 kills: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -n 0 -m slow tests/experiments/phases/test_kill_harness.py
 
+# All that only an NVIDIA GPU can tell, in at most 25 minutes a call; a second call does the rest (docs/gpu.md).
+CUDA ?= cuda12
+gpu: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --editable ".[$(CUDA),warp]"
+	$(FARL) bench gpu
+
+# The same stages at tiny sizes on any machine: it finds the kit's own errors.
+gpu-dry: $(VENV)/installed
+	$(FARL) bench gpu --dry
+
 # Known vulnerabilities are looked up where pip-audit is installed; it must reach its database.
 audit: $(VENV)/installed
 	$(VENV)/bin/python -m pip check
@@ -49,4 +59,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test kills audit lock pages docs release
+.PHONY: run test kills gpu gpu-dry audit lock pages docs release

@@ -20,6 +20,8 @@ from experiments.arguments_bench import (
     BenchArgs,
     BenchCompareArgs,
     BenchDeployArgs,
+    BenchGpuArgs,
+    BenchRooflineArgs,
     BenchTrainArgs,
     DoctorArgs,
     TasksArgs,
@@ -29,6 +31,8 @@ from experiments.commands.measuring import (
     command_bench,
     command_bench_compare,
     command_bench_deploy,
+    command_bench_gpu,
+    command_bench_roofline,
     command_bench_train,
     command_doctor,
     command_tasks,
@@ -87,9 +91,18 @@ COMMANDS = {
         "the online loop beside another commit's",
     ),
     "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
+    "bench gpu": (BenchGpuArgs, command_bench_gpu, "all that only an accelerator can tell"),
+    "bench roofline": (
+        BenchRooflineArgs,
+        command_bench_roofline,
+        "bounds of a GPU's speed, counted without one",
+    ),
     "tasks": (
         TasksArgs,
         command_tasks,
         "success, failure and recovery rates of scripted controllers",
     ),
 }
+
+PARENTS = ("bench train", "bench compare", "bench gpu")
+"""Commands that measure in processes of their own, and leave the accelerator's memory to them."""

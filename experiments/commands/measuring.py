@@ -4,6 +4,8 @@ from experiments.arguments_bench import (
     BenchArgs,
     BenchCompareArgs,
     BenchDeployArgs,
+    BenchGpuArgs,
+    BenchRooflineArgs,
     BenchTrainArgs,
     DoctorArgs,
     TasksArgs,
@@ -22,6 +24,7 @@ def command_bench(args: BenchArgs) -> None:
         args.backends,
         args.num_envs,
         plain_console(),
+        seconds=args.seconds,
         out=args.out,
         figure=args.figure,
         metaworld=args.metaworld,
@@ -49,6 +52,20 @@ def command_bench_deploy(args: BenchDeployArgs) -> None:
     from experiments.bench import deploy
 
     deploy.run(args, plain_console())
+
+
+def command_bench_gpu(args: BenchGpuArgs) -> None:
+    """All that only an accelerator can tell."""
+    from experiments.bench import gpu
+
+    gpu.run(args, plain_console())
+
+
+def command_bench_roofline(args: BenchRooflineArgs) -> None:
+    """Bounds of a GPU's speed."""
+    from experiments.bench import roofline
+
+    roofline.run(args, plain_console())
 
 
 def command_tasks(args: TasksArgs) -> None:
