@@ -24,7 +24,7 @@ from experiments.phases.judge import Judge
 from experiments.phases.online import all_phases
 from experiments.process.outputs import check_output_folder, write_json, write_rows
 from experiments.runs.folder import ENVIRONMENT
-from experiments.runs.presets import RunSettings, preset
+from experiments.runs.presets import RunSettings, differences, preset, text_of
 from experiments.runs.records import Environment, MainRow, Row
 from experiments.runs.run import Run, start_runs
 from farl_jax.methods import MAIN, METHODS
@@ -74,8 +74,12 @@ def reproduce(
 
 
 def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: Console) -> None:
-    """Run nothing. Show the rows of `out` that were made with the settings of preset `name`."""
+    """Run nothing. Show the rows of `out` that were made with the settings of preset `name`.
+
+    If there are none, show those that an earlier version made with its preset `name`.
+    """
     rows, _ = still_valid(out, name, console)
+    rows = rows or of_other_settings(out, name, console)
     if rows:
         check_output_folder("--out", out)
     show(sorted(rows, key=_order), figures, out, command, console)
@@ -144,6 +148,25 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     if old := len(rows) - len(good):
         console.print(f"{path}: left out {old} of {len(rows)} rows, which have other settings")
     return good, {k: made[k].to_json() for k in {r["settings"] for r in good}}
+
+
+def of_other_settings(out: Path, name: str, console: Console) -> list[Row]:
+    """Return the rows of `out`, once `still_valid` checked them, of any preset `name`."""
+    if not (out / "main.jsonl").exists():
+        return []
+    made = _settings_in(out / "settings.json")
+    of_preset = lambda row: row["settings"] in made and made[row["settings"]].preset == name
+    rows = list(filter(of_preset, json_files.read_rows(out / "main.jsonl", MainRow)))
+    others = {row["settings"]: preset(name, row["task"]) for row in rows}
+    changed = {
+        f"{setting} {text_of(then)} (now {text_of(now)})": None
+        for mark, usual in others.items()
+        for setting, then, now in differences(made[mark].config, usual)
+    }
+    if changed:
+        told = ", ".join(list(changed)[:6]) + (", ..." if len(changed) > 6 else "")
+        console.print(f"showing those {len(rows)}, made with {told}", soft_wrap=True)
+    return rows
 
 
 def _settings_in(path: Path) -> dict[str, RunSettings]:

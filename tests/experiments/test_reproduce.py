@@ -184,6 +184,21 @@ def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
         draw("paper")
 
 
+def test_without_rows_of_the_present_settings_older_ones_are_shown_and_the_difference_told(
+    tmp_path,
+):
+    settings = reproduce.settings_of("bounded_push", "quick")
+    settings["config"]["adaptation"]["every"] = 7
+    rows = "".join(json.dumps(r | {"settings": "a"}) + "\n" for r in ROWS[:4])
+    (tmp_path / "main.jsonl").write_text(rows)
+    (tmp_path / "settings.json").write_text(json.dumps({"a": settings}))
+    console = Console(file=io.StringIO(), width=110)
+    assert reproduce.of_other_settings(tmp_path, "paper", console) == []
+    assert len(reproduce.of_other_settings(tmp_path, "quick", console)) == 4
+    told = "showing those 4, made with adaptation.every 7 (now 1)"
+    assert console.file.getvalue().strip() == told
+
+
 def test_the_papers_numbers_are_those_of_the_paper():
     paper = read_paper()
     pairs = paper["failure_episodes"].values()
