@@ -23,7 +23,7 @@ from experiments.phases.judge import Judge
 from experiments.phases.online import all_phases
 from experiments.process.outputs import check_output_folder, write_json, write_rows
 from experiments.runs.folder import ENVIRONMENT
-from experiments.runs.presets import RunSettings, preset
+from experiments.runs.presets import RunSettings, preset, retired
 from experiments.runs.records import Environment, MainRow, Row
 from experiments.runs.run import Run, start_runs
 from farl_jax.methods import MAIN, METHODS
@@ -35,6 +35,7 @@ FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
     *("causes", "max_risk", "wall_seconds", "backend"),
+    *("offline_steps", "offline_episodes", "offline_failure_episodes"),
 )
 
 
@@ -73,8 +74,14 @@ def reproduce(
 
 
 def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: Console) -> None:
-    """Run nothing. Show the rows of `out` that were made with the settings of preset `name`."""
+    """Run nothing. Show the rows of `out` that were made with the settings of preset `name`.
+
+    If there are none, show those that an older version made with its preset `name`.
+    """
     rows, _ = still_valid(out, name, console)
+    if not rows and (rows := of_older_version(out, name)):
+        path = out / "main.jsonl"
+        console.print(f"{path}: showing {len(rows)} rows of an older version's preset {name}")
     if rows:
         check_output_folder("--out", out)
     show(sorted(rows, key=_order), figures, out, command, console)
@@ -93,7 +100,7 @@ def _order(row: Row) -> tuple[int, str, int, int]:
 
 def settings_of(task: str, name: str) -> dict[str, Any]:
     """All settings of a task's preset as JSON, without seed and backend."""
-    return RunSettings(task, name, 0, None, preset(name, task)).to_json()
+    return RunSettings(task, name, 0, None, preset(name)).to_json()
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -114,10 +121,8 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     if not path.exists():
         return [], {}
     try:
-        for file in (path, out / "settings.json"):
-            if fault := fault_of(file, out):
-                raise UserError(f"{file}: {fault}")
-        rows, made = json_files.read_rows(path, MainRow), _settings_in(out / "settings.json")
+        rows, saved = _stored(out)
+        made = _settings_in(out / "settings.json", saved)
     except (SchemaError, UserError) as error:
         raise UserError(f"{error}; move the file away, or choose another --out") from error
     if twice := [name for name, count in Counter(map(_name, rows)).items() if count > 1]:
@@ -130,11 +135,32 @@ def still_valid(out: Path, name: str, console: Console) -> tuple[list[Row], dict
     return good, {k: made[k].to_json() for k in {r["settings"] for r in good}}
 
 
-def _settings_in(path: Path) -> dict[str, RunSettings]:
-    """Fingerprint -> settings in a settings.json; empty without the file."""
-    saved = json_files.read(path, dict[str, dict[str, Any]]) if path.exists() else {}
+def of_older_version(out: Path, name: str) -> list[Row]:
+    """Rows of `out`, as `still_valid` has checked them, of an older version's preset `name`."""
+    rows, saved = _stored(out) if (out / "main.jsonl").exists() else ([], {})
+    older = lambda settings: retired(settings) and settings.get("preset") == name
+    return [row for row in rows if older(saved.get(row["settings"], {}))]
+
+
+def _stored(out: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
+    """Rows of main.jsonl, and fingerprint -> settings of any version."""
+    path, made = out / "main.jsonl", out / "settings.json"
+    for file in (path, made):
+        if fault := fault_of(file, out):
+            raise UserError(f"{file}: {fault}")
+    saved = json_files.read(made, dict[str, dict[str, Any]]) if made.exists() else {}
+    return json_files.read_rows(path, MainRow), saved
+
+
+def _settings_in(path: Path, saved: dict[str, dict[str, Any]]) -> dict[str, RunSettings]:
+    """Fingerprint -> settings in a settings.json, without those of older versions.
+
+    Older versions' runs learnt by other rules.
+    """
     made = {}
     for mark, settings in saved.items():
+        if retired(settings):
+            continue
         try:
             made[mark] = RunSettings.from_json(settings)
         except (SchemaError, UserError) as error:
@@ -155,7 +181,7 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
     """Make all rows of one task. Its runs share the compiled evaluations."""
     rows, judge = [], None
     root = plan.runs / task.replace(":", ".") / plan.preset
-    config = preset(plan.preset, task)
+    config = preset(plan.preset)
     settings = [RunSettings(task, plan.preset, s, plan.backend, config) for s in plan.seeds]
     wanted = [(root / f"seed{s.seed}", s) for s in settings]
     for group in [wanted] if plan.together else [[one] for one in wanted]:

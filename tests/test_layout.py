@@ -157,7 +157,7 @@ CHECKED = ("data", "measure", "nn", "offline", "safety", "updates", "world_model
 UNCHECKED = {
     "entropy": "one array of any shape",
     "expectile_loss": "one array of any shape",
-    "imagine": "its arrays go to failure_probabilities",
+    "imagined_failures": "its arrays go to imagine",
     "mish": "one array of any shape",
     "normalized_return": "one array of any shape",
     "num_episodes": "one array of any length",

@@ -121,7 +121,7 @@ def measure(ask: dict[str, Any]) -> dict[str, Any]:
         if taken is first:
             start_seconds = time.time() - ask["started"]
             demos = rehearsal(setup, steps)
-        state, most = timed(phase.adapt, state, demos)
+        state, most = timed(phase.adapt, state, frozen, demos)
         taken += [seconds, more, most]
     compiling = sum(first) - sum(second)
     row = {"warm": {"start_seconds": start_seconds, "compile_seconds": compiling}}

@@ -16,15 +16,16 @@ from flax import struct
 
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
-from farl_jax.config import FarlConfig
+from farl_jax.config import FarlConfig, OnlineConfig, WorldModelConfig
+from farl_jax.data.rewards import learner_reward
 from farl_jax.data.rollout import unroll
 from farl_jax.methods import Method
 from farl_jax.nn.training import OnlineLearning, finite
 from farl_jax.online.counters import Counters
 from farl_jax.safety.behaviour import make_controller, start_memory
-from farl_jax.safety.gate import Gate, GateMemory, adjust
+from farl_jax.safety.gate import Gate, GateMemory, failing_share
 from farl_jax.safety.risk_critic import RiskData, RiskLearning, make_risk_learning
-from farl_jax.types import BatchedEnv, Params, Transition
+from farl_jax.types import BatchedEnv, Normalizer, Params, Transition
 from farl_jax.updates import constrained, ppo
 from farl_jax.world_model.adaptation import Adaptation, make_adaptation
 from farl_jax.world_model.windows import Windows
@@ -38,7 +39,7 @@ class OnlineState:
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
     adaptation: Adaptation | RiskLearning | None  # None: frozen risk, or no gate
-    slack: jax.Array  # [] in (0, 1], current eps_safe / `Gate.max_risk`; see `gate.adjust`
+    failing: jax.Array  # [] share of episodes that failed lately; see `Gate.tightened`
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32
@@ -58,7 +59,7 @@ class OnlinePhase:
     init: Callable[..., OnlineState]
     collect: Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]
     update: Callable[[OnlineState, Agent, Transition], tuple[OnlineState, dict]]
-    adapt: Callable[[OnlineState, Windows | RiskData], OnlineState] | None
+    adapt: Callable[[OnlineState, Agent, Windows | RiskData], OnlineState] | None
     steps_per_update: int
 
 
@@ -80,10 +81,8 @@ def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> Online
     if method.gate == "critic" and config.risk_critic.every > 0:
         return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
     if method.gate == "world_model" and config.adaptation.every > 0:
-        rollout = config.online.rollout, config.online.num_envs
-        return make_adaptation(
-            nets.latent, config.adaptation, config.world_model, config.iql.reward_scale, rollout
-        )
+        both = config.adaptation, config.world_model
+        return make_adaptation(nets.latent, *both, config.iql.reward_scale, nets.acting)
     return None
 
 
@@ -102,7 +101,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             env_state=env.reset(key_reset),
             memory=start_memory(config, method, env),
             adaptation=learning.init(getattr(own, learning.part)) if learning else None,
-            slack=jnp.ones(()),
+            failing=jnp.asarray(config.safety.failure_limit or 0.0, jnp.float32),
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
@@ -110,8 +109,9 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         return devices.settle(state, PER_ENV)
 
     # Jitted without the other fields of the state, so that methods share one program.
-    update_learners = jax.jit(update_learners, donate_argnums=0)
-    observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
+    update_learners = jax.jit(_paid(update_learners, env, config.online), donate_argnums=0)
+    seen = _paid(learning.observe, env, config.world_model) if learning else None
+    observe = jax.jit(seen, donate_argnums=0) if learning else None
 
     def update(state: OnlineState, frozen: Agent, steps: Transition):
         key, key_update, key_observe = jax.random.split(state.key, 3)
@@ -120,17 +120,17 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             state.learners, frozen.normalizer, steps, key_update, warmup
         )
         metrics["horizon_cost"] = steps.decision.risk.mean()
-        metrics["slack"] = jnp.copy(state.slack)  # the next step donates the state
+        metrics["failing"] = jnp.copy(state.failing)  # the next step donates the state
         state = state.replace(learners=learners, key=key)
         if learning:
-            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
-            state = state.replace(adaptation=seen)
+            learnt = observe(state.adaptation, frozen.normalizer, steps, key_observe)
+            state = state.replace(adaptation=learnt)
         return state, metrics
 
-    def adapt(state: OnlineState, demos: Windows | RiskData) -> OnlineState:
+    def adapt(state: OnlineState, frozen: Agent, demos: Windows | RiskData) -> OnlineState:
         key, key_learn = jax.random.split(state.key)
-        policy = state.learners.actor.params
-        learnt = learning.learn(state.adaptation, key_learn, demos, policy)
+        policies = state.learners.actor.params, frozen.recovery
+        learnt = learning.learn(state.adaptation, key_learn, demos, policies)
         return state.replace(adaptation=learnt, key=key)
 
     options = dict(env.compiler_options)
@@ -143,6 +143,19 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         adapt=adapt if learning else None,
         steps_per_update=env.num_envs * config.online.rollout,
     )
+
+
+def _paid(
+    learn: Callable[..., Any], env: BatchedEnv, config: OnlineConfig | WorldModelConfig
+) -> Callable[..., Any]:
+    """`learn(state, normalizer, steps, ...)` of steps with the rewards that a learner receives."""
+
+    def run(state: Any, normalizer: Normalizer, steps: Transition, *rest: Any) -> Any:
+        ends_well = steps.success & steps.terminated
+        reward = learner_reward(steps.reward, ends_well, env.success_reward, config.discount)
+        return learn(state, normalizer, steps.replace(reward=reward), *rest)
+
+    return run
 
 
 def _make_update(
@@ -161,18 +174,17 @@ def _make_collect(
 
     def collect(state: OnlineState, frozen: Agent, gate: Gate):
         key, key_roll = jax.random.split(state.key)
-        controller = controller_of(current(state, frozen), gate.tightened(state.slack))
+        now = gate.tightened(state.failing, config.safety)
+        controller = controller_of(current(state, frozen), now)
         memory, env_state, steps, _ = unroll(
             env, controller, state.memory, state.env_state, key_roll, config.online.rollout
         )
-        slack, ends = state.slack, (steps.first_failure.sum(), steps.done.sum())
-        if method.gated:
-            slack = adjust(slack, *ends, gate.max_risk, config.safety)
+        ends = steps.first_failure.sum(), steps.done.sum()
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=key,
-            slack=slack,
+            failing=failing_share(state.failing, *ends, config.safety.limit_memory),
             counters=state.counters.add(steps),
             env_steps=state.env_steps + steps.reward.size,
         )
@@ -204,5 +216,5 @@ def train(
         done += phase.steps_per_update
         every, demos = rehearsal
         if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
-            state = phase.adapt(state, demos)
+            state = phase.adapt(state, frozen, demos)
         yield state, metrics

@@ -1,7 +1,8 @@
-"""The world model's network: TD-MPC2's components, a decoder and a failure head.
+"""The world model's network: TD-MPC2's components, a decoder, a failure head and risk heads.
 
 encoder h: s -> z;  dynamics d: (z, a) -> z';  reward R(z, a);  values Q_k(z, a);  prior pi(z);
-decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1).
+decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1);  risk Q^pi_k(z, a) -> logit of the
+discounted probability that the first failure is still to come under pi, task or recovery policy.
 
 With `encoder = "identity"` z is s itself and d(z, a) = z + a network's output. This ablation has no
 learnt latent.
@@ -12,6 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from farl_jax.config import WorldModelConfig
+
+POLICIES = ("task", "recovery")
+"""The policies whose risk the model learns."""
 
 
 def simnorm(x: jax.Array, group: int) -> jax.Array:
@@ -96,18 +100,19 @@ class LatentModel(nn.Module):
         latent = self.observation_size if self.identity else c.latent
         self.encoder = NormedMLP(c.width, latent)
         self.dynamics = NormedMLP(c.width, latent, zero_output=self.identity)
-        stack = nn.vmap(
+        stack = lambda heads: nn.vmap(
             NormedMLP,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=None,
-            axis_size=2,
+            axis_size=heads,
         )
         self.reward_head = NormedMLP(c.width, c.bins, zero_output=True)
-        self.q_heads = stack(c.width, c.bins, zero_output=True)
+        self.q_heads = stack(2)(c.width, c.bins, zero_output=True)
         self.prior_head = NormedMLP(c.width, self.action_size)
         self.decoder = NormedMLP(c.width, self.observation_size)
         self.failure_head = NormedMLP(c.width, 1)
+        self.risk_heads = stack(2 * len(POLICIES))(c.width, 1)
 
     def encode(self, obs: jax.Array) -> jax.Array:
         """s [..., D] -> z [..., Z]."""
@@ -138,12 +143,17 @@ class LatentModel(nn.Module):
         return jnp.tanh(self.prior_head(latent))
 
     def failure(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Logit of Pr(C(s, a) = 1) at the batches' failure rate, before the logit shift: [...]."""
+        """Logit of Pr(C(s, a) = 1): [...]."""
         return self.failure_head(latent, action)[..., 0]
+
+    def risk(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """Logits of the risk heads, two for each of `POLICIES`: [2, 2, ...]."""
+        logits = self.risk_heads(latent, action)[..., 0]
+        return logits.reshape(len(POLICIES), 2, *logits.shape[1:])
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:
         """Call every component once, for initialisation."""
         z = self.encode(obs)
         following = self.next(z, action)
         heads = (self.reward(z, action), self.q(z, action), self.failure(z, action))
-        return *heads, self.prior(z), self.decode(following)
+        return *heads, self.risk(z, action), self.prior(z), self.decode(following)

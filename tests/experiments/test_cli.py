@@ -45,7 +45,7 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--safety.horizon", "40"], "below world_model.train_horizon (13); got 40"),
         (["run", "--safety.hold", "0"], "--safety.hold must be at least 1; got 0"),
         (["run", "--safety.patience", "0"], "--safety.patience must be at least 1"),
-        (["run", "--world-model.failure-window", "0"], "must be at least 1"),
+        (["run", "--world-model.train-horizon", "0"], "must be at least 1"),
         (["run", "--safety.failure-limit", "2"], "above 0 and below 1"),
         (["run", "--safety.failure-limit", "0.1", "--safety.limit-rate", "0"], "above 0"),
         (["run", "--safety.failure-limit", "0.1", "--safety.min-risk", "1"], "min_risk (1.0)"),
@@ -83,13 +83,13 @@ def test_help_lists_every_command_and_every_number(capsys):
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("run", "reproduce", "online", "diagnose", "bench"))
     assert main(["run", "--help"]) == 0
-    assert "--safety.gamma-risk" in capsys.readouterr().out
+    assert "--world-model.gamma-risk" in capsys.readouterr().out
 
 
 def test_a_task_may_differ_from_the_presets():
     assert preset("paper", "bounded_push") == PRESETS["paper"]
     own = preset("quick", "obstructed_push")
-    assert own.online.success_bonus > 0 == PRESETS["quick"].online.success_bonus
+    assert own.safety.max_risk > PRESETS["quick"].safety.max_risk
     assert own.online.env_steps == PRESETS["quick"].online.env_steps
     small, large = preset("smoke", "bounded_soccer"), preset("paper", "bounded_soccer")
     assert small.network.recovery_motion == large.network.recovery_motion > 0
@@ -106,10 +106,7 @@ def test_every_preset_is_accepted_on_every_task(name, task):
 def test_the_command_line_knows_the_tasks_settings():
     words = ["--task", "obstructed_push", "--preset", "smoke", "--online.epochs", "2"]
     parsed = _parse(StartArgs, "run", words)
-    assert (
-        parsed.config.online.success_bonus
-        == preset("smoke", "obstructed_push").online.success_bonus
-    )
+    assert parsed.config.safety == preset("smoke", "obstructed_push").safety
     assert parsed.config.online.epochs == 2
 
 

@@ -13,6 +13,7 @@ import pytest
 from experiments import arguments, options
 from experiments.cli import COMMANDS, _parse
 from experiments.errors import UserError
+from experiments.runs import presets
 from experiments.runs.presets import RunSettings, parse_setting, preset
 from farl_jax import config
 from farl_jax.config import FarlConfig
@@ -139,6 +140,36 @@ def test_settings_that_do_not_go_together_are_named(changes, said):
     with pytest.raises((UserError, SchemaError)) as refused:
         _parse(arguments.StartArgs, "run", ["--preset", "paper", *words])
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name", presets.RETIRED)
+def test_a_run_of_a_version_with_other_rules_is_refused_in_one_line(name):
+    saved, (group, field) = RunSettings().to_json(), name.split(".")
+    saved["config"][group][field] = 0.0
+    with pytest.raises(UserError, match=rf"^config.json names {name}, .* start a new run") as told:
+        RunSettings.from_json(saved)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_critic_and_world_model_have_equal_budgets(name):
+    """Env steps for each sample online, samples offline, and steps that are kept."""
+    made = preset(name, "bounded_push")
+    world, critic, steps = made.world_model, made.risk_critic, config.steps_per_sample(made)
+    assert steps["risk_critic"] == pytest.approx(steps["world_model"])
+    assert critic.steps * critic.batch == world.steps * world.batch * world.train_horizon
+    length, adapt = world.train_horizon, made.adaptation
+    assert critic.transitions_per_rollout == length * adapt.windows_per_rollout
+    assert critic.transitions == length * adapt.windows
+    assert critic.failing_transitions == length * adapt.failing_windows
+
+
+def test_env_steps_per_sample_by_hand():
+    """25 updates of 96 windows of 13 steps after 8 rollouts of 32 x 128; a frozen one has none."""
+    steps = config.steps_per_sample(FarlConfig())
+    assert steps["world_model"] == pytest.approx(8 * 32 * 128 / (25 * 96 * 13))
+    frozen = config.replace(FarlConfig(), {"adaptation": {"every": 0}})
+    assert config.steps_per_sample(frozen)["world_model"] == math.inf
 
 
 def test_settings_change_together_or_not_at_all():

@@ -60,6 +60,16 @@ def test_a_line_of_the_table_has_means_totals_and_paired_intervals():
     assert summary(groups, "uni_o4")["reduction"] is None
 
 
+def test_failures_of_the_offline_phase_are_a_mean_or_unknown():
+    rows = [result("t", "farl", seed, 5, 90.0) for seed in (0, 1)]
+    of = lambda rows: summary({"farl": rows}, "farl")["offline_failure_episodes"]
+    assert (
+        of([row | {"offline_failure_episodes": n} for row, n in zip(rows, (30, 50), strict=True)])
+        == 40.0
+    )
+    assert of(rows) is None and of([rows[0] | {"offline_failure_episodes": 3}, rows[1]]) is None
+
+
 def test_comparisons_use_the_seeds_that_both_have_and_one_seed_has_no_interval():
     groups = {"uni_o4": group("uni_o4", [(100, 90.0), (300, 90.0)])}
     groups["farl"] = group("farl", [(40, 92.0)])

@@ -64,7 +64,7 @@ def test_values_take_their_fields_type():
         ("safety.horizon.more", "3", "unknown setting"),
         ("safety.horizon", "3.5", "safety.horizon must be a whole number; got '3.5'"),
         ("safety.horizon", "none", "whole number"),
-        ("safety.gamma_risk", "inf", "finite number"),
+        ("safety.delta", "inf", "finite number"),
         ("safety.max_risk", "nan", "finite number or none"),
         ("online.treatment", "ignored", "executed, masked or relabelled"),
     ],
