@@ -12,40 +12,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
-from farl_jax.data.rollout import unroll
 from farl_jax.methods import Method
 from farl_jax.nn.training import OnlineLearning, finite
+from farl_jax.online.collect import make_collect
 from farl_jax.online.counters import Counters
-from farl_jax.safety.behaviour import make_controller, start_memory
-from farl_jax.safety.gate import Gate, GateMemory, adjust
-from farl_jax.safety.risk_critic import RiskData, RiskLearning, make_risk_learning
+from farl_jax.online.side_by_side import SideBySide, pays, possible
+from farl_jax.online.state import PER_ENV, OnlineState, current
+from farl_jax.safety.behaviour import start_memory
+from farl_jax.safety.gate import Gate
+from farl_jax.safety.risk_critic import RiskData, make_risk_learning
 from farl_jax.types import BatchedEnv, Params, Transition
 from farl_jax.updates import constrained, ppo
-from farl_jax.world_model.adaptation import Adaptation, make_adaptation
+from farl_jax.world_model.adaptation import make_adaptation
 from farl_jax.world_model.windows import Windows
 
-
-@struct.dataclass
-class OnlineState:
-    """The complete state of an online run. A run restored from it continues exactly."""
-
-    learners: ppo.ActorCritic | constrained.ConstrainedLearners
-    env_state: Any  # State [N]
-    memory: GateMemory  # [N]
-    adaptation: Adaptation | RiskLearning | None  # None: frozen risk, or no gate
-    slack: jax.Array  # [] in (0, 1], current eps_safe / `Gate.max_risk`; see `gate.adjust`
-    counters: Counters
-    key: jax.Array
-    env_steps: jax.Array  # [] i32
-
-
-PER_ENV = ("env_state", "memory")
-"""Fields of an `OnlineState` with one row for each environment."""
+__all__ = ["PER_ENV", "OnlinePhase", "OnlineState", "current", "make_online", "sound", "train"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +45,6 @@ class OnlinePhase:
     update: Callable[[OnlineState, Agent, Transition], tuple[OnlineState, dict]]
     adapt: Callable[[OnlineState, Windows | RiskData], OnlineState] | None
     steps_per_update: int
-
-
-def current(state: OnlineState, frozen: Agent) -> Agent:
-    """The offline result with the current task policy and the gate's current model or critic."""
-    learnt = {} if state.adaptation is None else state.adaptation.learnt
-    return frozen.replace(policy=state.learners.actor.params, **learnt)
 
 
 @jax.jit
@@ -109,8 +88,6 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         )
         return devices.settle(state, PER_ENV)
 
-    # Jitted without the other fields of the state, so that methods share one program.
-    update_learners = jax.jit(update_learners, donate_argnums=0)
     observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
 
     def update(state: OnlineState, frozen: Agent, steps: Transition):
@@ -133,12 +110,9 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         learnt = learning.learn(state.adaptation, key_learn, demos, policy)
         return state.replace(adaptation=learnt, key=key)
 
-    options = dict(env.compiler_options)
     return OnlinePhase(
-        init=jax.jit(init, compiler_options=options),
-        collect=jax.jit(
-            _make_collect(env, nets, config, method), compiler_options=options, donate_argnums=0
-        ),
+        init=jax.jit(init, compiler_options=dict(env.compiler_options)),
+        collect=make_collect(env, nets, config, method),
         update=update,
         adapt=adapt if learning else None,
         steps_per_update=env.num_envs * config.online.rollout,
@@ -148,37 +122,35 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
 def _make_update(
     nets: Networks, config: FarlConfig, method: Method
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(init, update) of the learners: PPO, or the method's constrained update."""
-    if method.constraint == "none":
-        return ppo.make_update(nets.policy, nets.value, config.online)
-    return constrained.make_update(nets.policy, nets.value, config, method.constraint)
+    """The learners' init and compiled update: PPO's, or those of the method's constraint.
 
+    Jitted apart from the rest of the state: the same program for every method.
+    """
+    if method.constraint != "none":
+        init, update = constrained.make_update(nets.policy, nets.value, config, method.constraint)
+        return init, jax.jit(update, donate_argnums=0)
+    init, update = ppo.make_update(nets.policy, nets.value, config.online)
+    whole = jax.jit(update, donate_argnums=0)
+    if not pays():
+        return init, whole
+    parts, threads = ppo.make_parts(nets.policy, nets.value, config.online), SideBySide(2)
+    prepare = jax.jit(parts.prepare)
+    actor, critic = (jax.jit(part, donate_argnums=0) for part in (parts.actor, parts.critic))
 
-def _make_collect(
-    env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method
-) -> Callable[..., Any]:
-    controller_of = make_controller(nets, config, method, explore=True)
-
-    def collect(state: OnlineState, frozen: Agent, gate: Gate):
-        key, key_roll = jax.random.split(state.key)
-        controller = controller_of(current(state, frozen), gate.tightened(state.slack))
-        memory, env_state, steps, _ = unroll(
-            env, controller, state.memory, state.env_state, key_roll, config.online.rollout
+    def halves(
+        learners: ppo.ActorCritic, normalizer: Any, steps: Transition, key: Any, warmup: Any
+    ):
+        if not possible(key):
+            return whole(learners, normalizer, steps, key, warmup)
+        batch = prepare(learners.critic.params, normalizer, steps)
+        calls = (
+            lambda: actor(learners.actor, batch, key, warmup),
+            lambda: critic(learners.critic, batch, key),
         )
-        slack, ends = state.slack, (steps.first_failure.sum(), steps.done.sum())
-        if method.gated:
-            slack = adjust(slack, *ends, gate.max_risk, config.safety)
-        state = state.replace(
-            env_state=env_state,
-            memory=memory,
-            key=key,
-            slack=slack,
-            counters=state.counters.add(steps),
-            env_steps=state.env_steps + steps.reward.size,
-        )
-        return devices.settle(state, PER_ENV), steps
+        (policy, metrics), (value, more) = threads.run(calls)
+        return ppo.ActorCritic(policy, value), metrics | more
 
-    return collect
+    return init, halves
 
 
 def train(
