@@ -110,17 +110,12 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
     state, steps, demos = begun
     phase, every = setup.phase, max(setup.config.adaptation.every, 1)
     taken = {k: usual(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
-    (state, _), _ = timed(phase.update, state, setup.frozen, steps)
     updating, adapting = [], []
-    for _ in range(ROUNDS):
-        (state, _), spent = timed(phase.update, state, setup.frozen, steps)
-        updating.append(spent)
-        state, spent = timed(phase.adapt, state, setup.frozen, demos)
-        adapting.append(spent)
-    taken |= {
-        "update": np.median(updating).item(),
-        "world_model": np.median(adapting).item() / every,
-    }
+    for own, spent in ROUNDS * [(None, updating), (demos, adapting)]:
+        (state, _), seconds = timed(phase.update, state, setup.frozen, steps, own)
+        spent.append(seconds)
+    update, both = (float(np.median(spent)) for spent in (updating, adapting))
+    taken |= {"update": update, "world_model": (both - update) / every}
     whole = loop(setup, 1, demos, seconds)
     taken["rest"] = whole - sum(taken.values())
     return {

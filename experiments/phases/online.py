@@ -83,7 +83,7 @@ def _groups(
         return [runs]
     run, config = runs[0], runs[0].settings.config
     frozen = run.offline_result()
-    rehearsal = offline.rehearsal_of(run, frozen, spec)[1] if phase.adapt else None
+    rehearsal = offline.rehearsal_of(run, frozen, spec)[1] if phase.learns_risk else None
     if spec.gate == "critic":
         frozen = frozen.replace(risk_critic=run.networks().abstract_risk_critic())
     gate, env = make_gate(config, frozen, spec), run.env(config.online.eval_episodes)
@@ -111,7 +111,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
     every, demos, cost_value = 0, None, None
     if spec.constrained:
         cost_value = seeds.join([offline.cost_value_of(*own) for own in each])
-    if phase.adapt is not None:
+    if phase.learns_risk:
         rehearsed = [offline.rehearsal_of(*own, spec) for own in each]
         every, demos = rehearsed[0][0], seeds.join([data for _, data in rehearsed])
     phase, keys = seeds.lift_phase(phase), [run.key("online") for run in runs]

@@ -56,7 +56,7 @@ class Seeds:
 
     def lift_phase(self, phase: OnlinePhase) -> OnlinePhase:
         """The phase of joined states. `steps_per_update` still counts one seed's steps."""
-        names = ("init", "collect", "update") + (("adapt",) if phase.adapt else ())
+        names = ("init", "collect", "update")
         return dataclasses.replace(phase, **{n: self.lift(getattr(phase, n)) for n in names})
 
 

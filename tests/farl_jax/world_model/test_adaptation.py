@@ -288,7 +288,7 @@ def test_without_a_gate_or_with_every_zero_the_model_is_the_frozen_one(frozen): 
     for config, method in ((ADAPTING, "uni_o4"), (GATED, "farl")):
         phase = make_online(make_toy(16), NETS, config, METHODS[method])
         state = jax.eval_shape(phase.init, frozen, jax.random.key(0))
-        assert phase.adapt is None and state.adaptation is None
+        assert not phase.learns_risk and state.adaptation is None
         assert current(state, frozen).world_model is frozen.world_model
 
 
