@@ -232,7 +232,7 @@ def drift():
 
 @pytest.mark.slow  # half a minute, most of it compiling
 def test_predictions_stay_calibrated_while_the_failure_rate_falls_tenfold(drift):
-    """Within 1.5 in each decile with 50 events of 100,000 steps: offline, and 3 times in 2 phases."""
+    """Within 1.5 in each decile with 50 events of 100,000 steps: offline, and in both phases."""
     found = drift[0]
     rates = np.array([rate for rate, _ in found])
     np.testing.assert_allclose(rates, [0.068] + [0.044] * 3 + [0.0041] * 3, rtol=0.15)
