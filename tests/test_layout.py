@@ -163,6 +163,7 @@ UNCHECKED = {
     "num_episodes": "one array of any length",
     "pad_to_power_of_two": "one array of any shape",
     "plain_decision": "one array of any shape",
+    "predict_failures": "its arrays go to roll_latents",
     "simnorm": "one array of any shape",
     "symexp": "one array of any shape",
     "symlog": "one array of any shape",

@@ -1,5 +1,6 @@
 """`farl diagnose`: how well the world model predicts failures of the offline and newest policy."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
             f"{name}: AUROC step 1 {shown(auroc[0], '.3f')}, step {config.safety.horizon} "
             f"{shown(auroc[-1], '.3f')}; at eps_safe {max_risk:.2g} recall {recall}, precision "
             f"{precision}, trigger rate {shown(acts['trigger_rate'], '.3f')}, lead "
-            f"{shown(acts['lead'], '.0f')} steps; C_H off by at most a factor of "
+            f"{shown(acts['lead'], '.0f')} steps; risk off by at most a factor of "
             f"{shown(report['worst_factor'], '.2f')} in deciles with 50 events; "
             f"{report['failure_episodes']} failure episodes"
         )
@@ -88,7 +89,12 @@ def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
 
 
 def _make_watch(run: Run, config: FarlConfig, spec: Method) -> Any:
-    """Build watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without a gate."""
+    """Build watch(learnt, key) -> (Transition [T, N], p_i [H + 1, T, N]) without a gate.
+
+    The decisions' risk is R_task, because only the task policy acts.
+    """
+    safety = dataclasses.replace(config.safety, rule="paper")
+    config = dataclasses.replace(config, safety=safety)
     nets, horizon = run.networks(), config.safety.horizon
     roll = make_roll(run, config, spec, 2 * run.env(1).episode_limit)
 

@@ -1,6 +1,6 @@
 """Quality of the world model's failure prediction, on rollouts without a gate.
 
-All functions take a rollout [T, N] of the task policy alone, with its C_H. A gate that acts would
+All functions take a rollout [T, N] of the task policy alone, with its risk. A gate that acts would
 prevent the failures that it predicts, so these could not be measured.
 """
 

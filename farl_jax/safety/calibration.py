@@ -23,7 +23,7 @@ def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
 def foreseen_peaks(
     cost: np.ndarray, failure: np.ndarray, episode: np.ndarray, lead_time: int, window: int = 10
 ) -> np.ndarray:
-    """Highest C_H in the `window` to `lead_time` steps before each failure onset: [onsets].
+    """Highest risk in the `window` to `lead_time` steps before each failure onset: [onsets].
 
     Inputs are steps in time order [M]. Onsets with fewer than `lead_time` earlier steps in their
     episode are left out. The gate foresees an onset if its peak exceeds eps_safe.

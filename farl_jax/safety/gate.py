@@ -138,7 +138,7 @@ def too_risky(
     """Whether the rule asks for recovery, [N] bool.
 
     A recovery that has begun (`recovering` [N] i32 > 0) goes on until the risk is at most `release`
-    times eps_safe (hysteresis). NaN counts as risky. A gate at +inf never acts.
+    times eps_safe (hysteresis). NaN counts as risky. A gate at +inf never acts, one below 0 always.
     """
     chex.assert_rank([judged.risk, recovering, max_risk], [1, 1, 0])
     chex.assert_equal_shape([judged.risk, recovering])
@@ -146,7 +146,8 @@ def too_risky(
     risky = ~(judged.risk <= limit) & (max_risk < jnp.inf)
     if judged.remedy is None:
         return risky
-    return risky & ~(judged.remedy >= judged.risk - config.delta)
+    helps = ~(judged.remedy >= judged.risk - config.delta)
+    return risky & (helps | (max_risk < 0.0))
 
 
 def recover(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -182,6 +183,29 @@ def test_stored_rows_are_drawn_again_and_other_folders_refused(tmp_path):
     assert (tmp_path / "main.jsonl").read_text() == rows  # nothing is run, nothing rewritten
     with pytest.raises(UserError, match="the present settings"):
         draw("paper")
+
+
+def test_rows_of_an_older_version_are_shown_but_never_taken_for_this_ones(tmp_path):
+    text, older = io.StringIO(), reproduce.settings_of("bounded_push", "quick")
+    older["config"]["online"]["success_bonus"] = 0.0  # all else as now: other rules all the same
+    rows = [r | {"settings": "a"} for r in ROWS[:4]]
+    (tmp_path / "main.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "settings.json").write_text(json.dumps({"a": older}))
+    console = Console(file=text, width=200)
+    assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
+    reproduce.redraw(tmp_path, "quick", (), "farl reproduce --stored", console)
+    assert "showing 4 rows of an older version's preset quick" in text.getvalue()
+    assert "75 % [60, 80]" in text.getvalue()
+    with pytest.raises(UserError, match="the present settings"):
+        reproduce.redraw(tmp_path, "paper", (), "farl reproduce --stored", console)
+
+
+@pytest.mark.parametrize("folder", ["results", "results/quick"])
+def test_the_stored_rows_of_this_repository_are_shown(folder):
+    text, name = io.StringIO(), "quick" if folder.endswith("quick") else "paper"
+    out = pathlib.Path(__file__).parents[2] / folder
+    reproduce.redraw(out, name, (), "farl reproduce --stored", Console(file=text, width=200))
+    assert "fragile_push_wall, means over seeds" in text.getvalue()
 
 
 def test_the_papers_numbers_are_those_of_the_paper():

@@ -199,6 +199,25 @@ def test_other_settings_are_left_out_or_make_groups_of_their_own(tmp_path):
     assert not findings.left_out
 
 
+def test_runs_of_an_older_version_are_reported_but_not_averaged_with_this_ones(tmp_path):
+    older = {"online.success_bonus": 0.0, "safety.max_risk": 1.5}
+    for seed in (0, 1):
+        for method in ("uni_o4", "farl"):
+            row = result("bounded_push", method, seed, 5, 90.0)
+            write_run(tmp_path / f"seed{seed}", row, older)
+    findings = Findings()
+    assert {k: len(v) for k, v in collect([tmp_path], (), findings)["bounded_push"].items()} == {
+        "uni_o4": 2,
+        "farl": 2,
+    }
+    assert findings.left_out == []
+    write_run(tmp_path / "seed2", result("bounded_push", "farl", 2, 5, 90.0))
+    kept = collect([tmp_path], (), findings)["bounded_push"]["farl"]
+    assert [entry.row["seed"] for entry in kept] == [0, 1]
+    ((_, reason),) = [found for found in findings.left_out if "seed2" in found[0]]
+    assert reason.startswith("other settings")
+
+
 def test_methods_of_different_settings_are_compared_with_a_note(tmp_path):
     pairs(tmp_path)
     row = result(TASK, "mppi", 0, 5, 95.0, backend="mjx")

@@ -30,7 +30,7 @@ offline, _ = frozen, (start, demos, steps, judge)  # fixtures of theirs
 
 def settings(seed=0, **changes):
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    config = with_settings(preset("smoke", "bounded_push"), named)
+    config = with_settings(preset("smoke"), named)
     return RunSettings(preset="smoke", seed=seed, config=config)
 
 

@@ -51,9 +51,9 @@ def test_values_take_their_fields_type():
     }
     kinds = [type(v) for values in fields.values() for v in values]
     assert kinds == [int, int, float, float, type(None), str, int]
-    changed = with_settings(preset("quick", "bounded_push"), {"safety.horizon": 3, "bc.steps": 7})
+    changed = with_settings(preset("quick"), {"safety.horizon": 3, "bc.steps": 7})
     assert (changed.safety.horizon, changed.bc.steps) == (3, 7)
-    assert changed.online == preset("quick", "bounded_push").online
+    assert changed.online == preset("quick").online
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_training_horizon_too_short_to_plan_with_is_refused_to_the_planner_alo
 
 def settings(**changes) -> RunSettings:
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    return RunSettings(preset="smoke", config=with_settings(preset("smoke", "bounded_push"), named))
+    return RunSettings(preset="smoke", config=with_settings(preset("smoke"), named))
 
 
 def test_cells_share_the_offline_phase_unless_it_reads_what_differs():

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax.data.rewards import learner_reward
+from farl_jax.data.rewards import learner_reward, rewarded
 from farl_jax.updates.returns import generalized_advantage
 
 DISCOUNT = 0.99
@@ -12,11 +12,30 @@ DISCOUNT = 0.99
 
 def test_a_success_pays_for_ever_whatever_the_step():
     reward = jnp.array([3.0, 10.0 + 10.0 * 249, 10.0, 9.5])
-    terminated = jnp.array([False, True, True, False])
-    got = learner_reward(reward, terminated, 10.0, DISCOUNT)
+    succeeded = jnp.array([False, True, True, False])
+    got = learner_reward(reward, succeeded, 10.0, DISCOUNT)
     np.testing.assert_allclose(got, [3.0, 1000.0, 1000.0, 9.5], rtol=1e-5)
     stays = sum(10.0 * DISCOUNT**k for k in range(5000))
     np.testing.assert_allclose(got[1], stays, rtol=1e-5)
+
+
+def test_a_failure_that_ends_an_episode_pays_what_the_environment_says():
+    """Steps of three ends: by success, by failure, by time; and a success that does not end."""
+    data = {
+        "reward": np.float32([1.0, -5.0, 2.0, 3.0]),
+        "terminated": np.array([True, True, False, False]),
+        "success": np.array([True, False, False, True]),
+    }
+    np.testing.assert_allclose(rewarded(data, 10.0, DISCOUNT), [1000.0, -5.0, 2.0, 3.0], rtol=1e-5)
+    older = {name: data[name] for name in ("reward", "terminated")}
+    older["terminated"] = data["terminated"] & data["success"]  # only a success ended an episode
+    np.testing.assert_allclose(rewarded(older, 10.0, DISCOUNT), [1000.0, -5.0, 2.0, 3.0], rtol=1e-5)
+
+
+def test_rewards_without_a_known_meaning_of_success_stay():
+    data = {"reward": np.float32([1.0, 7.0]), "terminated": np.array([True, True])}
+    data["success"] = data["terminated"]
+    np.testing.assert_array_equal(rewarded(data, None, DISCOUNT), data["reward"])
 
 
 @pytest.mark.parametrize("wait", [1, 30, 79])

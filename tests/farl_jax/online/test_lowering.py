@@ -67,7 +67,7 @@ def test_reset_and_step_of_a_task(task, as_on_a_gpu):
 @pytest.mark.parametrize("method", METHODS)
 def test_all_programs_of_a_method(method, as_on_a_gpu):
     task, spec = "bounded_push", METHODS[method]
-    config = preset("smoke", task)
+    config = preset("smoke")
     env = BatchEnv(make(task, "mjx"), config.online.num_envs)
     nets = Networks.create(config, env.observation_size, env.action_size)
     phase = make_online(env, nets, config, spec)

@@ -209,14 +209,14 @@ def _gated(max_risk, spoil=1.0):
 
 def asked(cost, recovering=0, remedy=None, max_risk=0.2, **settings):
     judged = Judgement(jnp.float32([cost]), None if remedy is None else jnp.float32([remedy]))
-    config = SafetyConfig(**settings)
+    config = SafetyConfig(**{"release": 1.0} | settings)
     return bool(too_risky(judged, jnp.float32(max_risk), jnp.array([recovering]), config)[0])
 
 
 def test_when_recovery_is_asked_for():
     assert asked(0.21) and not asked(0.2) and asked(np.nan)
     assert not asked(1.0, max_risk=np.inf) and not asked(np.nan, max_risk=np.inf)
-    assert asked(0.0, max_risk=-1.0)
+    assert asked(0.0, max_risk=-1.0) and asked(0.0, remedy=0.5, max_risk=-1.0)
 
 
 def test_recovery_goes_on_until_the_risk_is_well_below_eps_safe():

@@ -195,7 +195,7 @@ def as_demos(x, failure):
 
 @pytest.fixture(scope="module")
 def drift():
-    """(failure rate, worst factor over deciles) offline, then through two phases of a run."""
+    """(failure rate, its deciles) offline, then through two phases of a run."""
     rng = np.random.default_rng(0)
     adapt = AdaptationConfig(windows=1024, failing_windows=512, memory=8, learning_rate=1e-3)
     _, observe, learn, _ = learning_of = make_adaptation(DRIFTING, adapt, DRIFT, 1.0, resting)
@@ -217,7 +217,7 @@ def drift():
         parts = np.array_split(np.argsort(p, kind="stable"), 10)
         rows = [(p[i].mean(), failure[i].mean(), failure[i].sum()) for i in parts]
         bins = dict(zip(("predicted", "realised", "events"), zip(*rows, strict=True), strict=True))
-        return failure.mean(), worst_factor(bins)
+        return failure.mean(), bins
 
     found, adaptation = [judge(params, 0.5)], learning_of.init(params)
     for phase, mean in enumerate((0.2, -1.2)):
@@ -232,11 +232,13 @@ def drift():
 
 @pytest.mark.slow  # half a minute, most of it compiling
 def test_predictions_stay_calibrated_while_the_failure_rate_falls_tenfold(drift):
-    """Judged where 100,000 steps hold 50 events a decile; rarer ones miss 1.5 (log, row 100)."""
+    """Within 1.5 in each decile with 50 events of 100,000 steps: offline, and in both phases."""
     found = drift[0]
-    rates = [rate for rate, _ in found]
-    assert rates[1] > 9 * rates[-1]
-    assert max(factor for _, factor in found) < 1.5, found
+    rates = np.array([rate for rate, _ in found])
+    np.testing.assert_allclose(rates, [0.068] + [0.044] * 3 + [0.0041] * 3, rtol=0.15)
+    judged = [sum(events >= 50 for events in bins["events"]) for _, bins in found]
+    assert min(judged[:4]) >= 6 and min(judged[4:]) >= 1, judged  # the claim is about something
+    assert max(worst_factor(bins) for _, bins in found) < 1.5, found
 
 
 @pytest.mark.slow  # shares the above's run
