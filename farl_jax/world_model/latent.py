@@ -100,19 +100,19 @@ class LatentModel(nn.Module):
         latent = self.observation_size if self.identity else c.latent
         self.encoder = NormedMLP(c.width, latent)
         self.dynamics = NormedMLP(c.width, latent, zero_output=self.identity)
-        stack = lambda heads: nn.vmap(
+        stack = nn.vmap(
             NormedMLP,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=None,
-            axis_size=heads,
+            axis_size=2,
         )
         self.reward_head = NormedMLP(c.width, c.bins, zero_output=True)
-        self.q_heads = stack(2)(c.width, c.bins, zero_output=True)
+        self.q_heads = stack(c.width, c.bins, zero_output=True)
         self.prior_head = NormedMLP(c.width, self.action_size)
         self.decoder = NormedMLP(c.width, self.observation_size)
         self.failure_head = NormedMLP(c.width, 1)
-        self.risk_heads = stack(2 * len(POLICIES))(c.width, 1)
+        self.risk_heads = stack(c.width, len(POLICIES))
 
     def encode(self, obs: jax.Array) -> jax.Array:
         """s [..., D] -> z [..., Z]."""
@@ -148,8 +148,7 @@ class LatentModel(nn.Module):
 
     def risk(self, latent: jax.Array, action: jax.Array) -> jax.Array:
         """Logits of the risk heads, two for each of `POLICIES`: [2, 2, ...]."""
-        logits = self.risk_heads(latent, action)[..., 0]
-        return logits.reshape(len(POLICIES), 2, *logits.shape[1:])
+        return jnp.moveaxis(self.risk_heads(latent, action), -1, 0)
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:
         """Call every component once, for initialisation."""
