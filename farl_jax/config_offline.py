@@ -153,8 +153,8 @@ class WorldModelConfig(Checked):
     """Steps per window. The heads learn on latents rolled this far, so H must be below it."""
     gamma_risk: Share = 0.97
     """Discount of risk per step, in the gate's R and in the risk heads."""
-    steps: Count = 3000
-    batch: Count = 256
+    steps: Count = 4000
+    batch: Count = 128
     learning_rate: Positive = 1e-3
     """Peak of a cosine schedule."""
     max_grad_norm: Positive = 20.0
@@ -181,5 +181,5 @@ class WorldModelConfig(Checked):
     failing_run_cap: Count = 10
     """A window may start at most this many steps into a run of failing steps."""
     holdout: Fraction = 0.15
-    chunk: Count = 3
+    chunk: Count = 2
     """Updates in one compiled call."""

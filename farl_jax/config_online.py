@@ -102,7 +102,7 @@ class RiskCriticConfig(Checked):
     target_rate: Rate = 0.01
     every: Natural = 1
     """Policy updates between two chunks of critic updates online. 0 freezes the critic."""
-    chunk: Count = 12
+    chunk: Count = 4
     """Updates in one compiled call."""
     transitions: Count = 40_960
     """Online steps that are kept. Each rollout adds `transitions_per_rollout`."""
