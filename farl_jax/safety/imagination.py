@@ -59,10 +59,10 @@ class Imagined:
         return jax.nn.sigmoid(model.apply(params, *some, method="failure"))
 
     def tail(self, model: LatentModel, params: Params, policy: str, step: jax.Array) -> jax.Array:
-        """max_k Q^pi_k [...] at one `step` [], which may be traced; see `latent.POLICIES`."""
+        """mean_k Q^pi_k [...] at one `step` [], which may be traced; see `latent.POLICIES`."""
         at = lambda x: jax.lax.dynamic_index_in_dim(x, step, keepdims=False)
         logit = model.apply(params, at(self.latent), at(self.action), method="risk")
-        return jax.nn.sigmoid(logit[POLICIES.index(policy)].max(axis=0))
+        return jax.nn.sigmoid(logit[POLICIES.index(policy)]).mean(axis=0)
 
 
 def imagine(

@@ -16,6 +16,7 @@ from farl_jax.config import WorldModelConfig
 
 POLICIES = ("task", "recovery")
 """The policies whose risk the model learns."""
+_SAFE = -5.0  # logit of a risk of 0.7 %
 
 
 def simnorm(x: jax.Array, group: int) -> jax.Array:
@@ -71,6 +72,8 @@ class NormedMLP(nn.Module):
     width: int
     outputs: int
     zero_output: bool = False
+    first_output: float = 0.0
+    """Bias of the output, before learning."""
 
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -80,7 +83,8 @@ class NormedMLP(nn.Module):
         for _ in range(2):
             x = mish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=init)(x)))
         last = nn.initializers.zeros if self.zero_output else init
-        return nn.Dense(self.outputs, kernel_init=last)(x)
+        bias = nn.initializers.constant(self.first_output)
+        return nn.Dense(self.outputs, kernel_init=last, bias_init=bias)(x)
 
 
 class LatentModel(nn.Module):
@@ -112,7 +116,8 @@ class LatentModel(nn.Module):
         self.prior_head = NormedMLP(c.width, self.action_size)
         self.decoder = NormedMLP(c.width, self.observation_size)
         self.failure_head = NormedMLP(c.width, 1)
-        self.risk_heads = stack(c.width, len(POLICIES))
+        # Bootstrapping lowers a risk that starts too high by a factor gamma_risk a target's lifetime.
+        self.risk_heads = stack(c.width, len(POLICIES), zero_output=True, first_output=_SAFE)
 
     def encode(self, obs: jax.Array) -> jax.Array:
         """s [..., D] -> z [..., Z]."""

@@ -142,7 +142,7 @@ def _risk_loss(
     ask = lambda p, z, a: model.apply(p, z, a, method="risk")
     wanted = []
     for policy, action in enumerate(batch["next_action"]):
-        following = jax.nn.sigmoid(ask(target, encoded_next, action)[policy].max(axis=0))
+        following = jax.nn.sigmoid(ask(target, encoded_next, action)[policy]).mean(axis=0)
         wanted.append(
             risk_target(batch["failure"], batch["terminated"], following, config.gamma_risk)
         )
