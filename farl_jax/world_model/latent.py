@@ -16,6 +16,9 @@ from farl_jax.config import WorldModelConfig
 
 POLICIES = ("task", "recovery")
 """The policies whose risk the model learns."""
+RISK_START = -4.0
+"""Initial logit of a learnt risk, 0.018. A bootstrapped risk falls slowly, because its discount is
+near 1. One that starts at 0.5 would stay above eps_safe for thousands of updates."""
 
 
 def simnorm(x: jax.Array, group: int) -> jax.Array:
@@ -148,7 +151,7 @@ class LatentModel(nn.Module):
 
     def risk(self, latent: jax.Array, action: jax.Array) -> jax.Array:
         """Logits of the risk heads, two for each of `POLICIES`: [2, 2, ...]."""
-        logits = self.risk_heads(latent, action)[..., 0]
+        logits = self.risk_heads(latent, action)[..., 0] + RISK_START
         return logits.reshape(len(POLICIES), 2, *logits.shape[1:])
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:
