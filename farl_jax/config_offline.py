@@ -176,6 +176,9 @@ class WorldModelConfig(Checked):
     """Limit of the two-hot support, in symlog space."""
     discount: Discount = 0.99
     target_rate: Rate = 0.01
+    risk_target_rate: Rate = 0.05
+    """Polyak rate of the risk heads' targets. A failure's risk moves back by one step in about one
+    over this number of updates."""
     failure_share: Share = 0.5
     """Share of each batch with a failure in its window."""
     failing_run_cap: Count = 10

@@ -28,6 +28,7 @@ from farl_jax.nn.training import Learner, OnlineLearning, polyak
 from farl_jax.safety.gate import Judgement, Risk
 from farl_jax.types import Normalizer, Params, Transition
 from farl_jax.world_model.adaptation import window_fields
+from farl_jax.world_model.latent import RISK_START
 from farl_jax.world_model.learning import risk_target
 
 FIELDS = ("obs", "action", "next_obs", "failure", "terminated")
@@ -71,7 +72,12 @@ def predict_risk(
     """max_k sigmoid(Q_k(s, a)): normalised [..., D], [..., A] -> [...]."""
     chex.assert_equal_rank([obs, action])
     chex.assert_equal_shape_prefix([obs, action], obs.ndim - 1)
-    return jax.nn.sigmoid(critic.apply(params, obs, jnp.clip(action, -1.0, 1.0)).max(axis=0))
+    return jax.nn.sigmoid(_logits(critic, params, obs, jnp.clip(action, -1.0, 1.0)).max(axis=0))
+
+
+def _logits(critic: DoubleCritic, params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
+    """Logits of both critics, [2, ...]."""
+    return critic.apply(params, obs, action) + RISK_START
 
 
 def make_critic_risk(critic: DoubleCritic, params: Params) -> Risk:
@@ -144,7 +150,7 @@ def make_fit(
         target = risk_target(batch["failure"], batch["terminated"], next_risk, config.gamma_risk)
 
         def loss(params: Params) -> jax.Array:
-            logits = critic.apply(params, batch["obs"], batch["action"])  # [2, B]
+            logits = _logits(critic, params, batch["obs"], batch["action"])  # [2, B]
             wanted = jnp.broadcast_to(target, logits.shape)
             return optax.sigmoid_binary_cross_entropy(logits, wanted).sum(axis=0).mean()
 

@@ -16,7 +16,9 @@ from farl_jax.config import WorldModelConfig
 
 POLICIES = ("task", "recovery")
 """The policies whose risk the model learns."""
-_SAFE = -5.0  # logit of a risk of 0.7 %
+RISK_START = -4.0
+"""Initial logit of a learnt risk, 0.018. A bootstrapped risk falls slowly, because its discount is
+near 1. One that starts at 0.5 would stay above eps_safe for thousands of updates."""
 
 
 def simnorm(x: jax.Array, group: int) -> jax.Array:
@@ -72,8 +74,6 @@ class NormedMLP(nn.Module):
     width: int
     outputs: int
     zero_output: bool = False
-    first_output: float = 0.0
-    """Bias of the output, before learning."""
 
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -83,8 +83,7 @@ class NormedMLP(nn.Module):
         for _ in range(2):
             x = mish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=init)(x)))
         last = nn.initializers.zeros if self.zero_output else init
-        bias = nn.initializers.constant(self.first_output)
-        return nn.Dense(self.outputs, kernel_init=last, bias_init=bias)(x)
+        return nn.Dense(self.outputs, kernel_init=last)(x)
 
 
 class LatentModel(nn.Module):
@@ -116,8 +115,7 @@ class LatentModel(nn.Module):
         self.prior_head = NormedMLP(c.width, self.action_size)
         self.decoder = NormedMLP(c.width, self.observation_size)
         self.failure_head = NormedMLP(c.width, 1)
-        # Bootstrapping lowers a risk that starts too high by a factor gamma_risk a target's lifetime.
-        self.risk_heads = stack(c.width, len(POLICIES), zero_output=True, first_output=_SAFE)
+        self.risk_heads = stack(c.width, len(POLICIES))
 
     def encode(self, obs: jax.Array) -> jax.Array:
         """s [..., D] -> z [..., Z]."""
@@ -153,7 +151,7 @@ class LatentModel(nn.Module):
 
     def risk(self, latent: jax.Array, action: jax.Array) -> jax.Array:
         """Logits of the risk heads, two for each of `POLICIES`: [2, 2, ...]."""
-        return jnp.moveaxis(self.risk_heads(latent, action), -1, 0)
+        return jnp.moveaxis(self.risk_heads(latent, action), -1, 0) + RISK_START
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:
         """Call every component once, for initialisation."""

@@ -162,6 +162,10 @@ def _prior_loss(
     return -q / jax.lax.stop_gradient(jnp.maximum(spread, 1.0))
 
 
+TARGETS = ("q_heads", "risk_heads")
+"""Components with target networks, those of `LatentModel.q` and `LatentModel.risk`."""
+
+
 @struct.dataclass
 class ModelState:
     """World model, optimiser and target heads during learning."""
@@ -172,13 +176,15 @@ class ModelState:
 
 def model_state(params: Params, config: WorldModelConfig) -> ModelState:
     """A `ModelState` of these parameters with a new optimiser."""
-    target = jax.tree.map(jnp.copy, _followed(params))
+    target = jax.tree.map(jnp.copy, {"params": {k: params["params"][k] for k in TARGETS}})
     return ModelState(Learner.create(params, _optimizer(config)), target)
 
 
-def _followed(params: Params) -> Params:
-    """The part of the parameters that `LatentModel.q` and `LatentModel.risk` use."""
-    return {"params": {name: params["params"][name] for name in ("q_heads", "risk_heads")}}
+def _follow(target: Params, params: Params, config: WorldModelConfig) -> Params:
+    """The target heads after an update. Both kinds follow at their own rates."""
+    rates = {"q_heads": config.target_rate, "risk_heads": config.risk_target_rate}
+    own = {k: polyak(target["params"][k], params["params"][k], rates[k]) for k in TARGETS}
+    return {"params": own}
 
 
 def _optimizer(config: WorldModelConfig) -> optax.GradientTransformation:
@@ -218,7 +224,7 @@ def make_fit(
             lambda p: model_loss(model, config, p, state.target, batch), has_aux=True
         )(state.learner.params)
         learner = state.learner.apply_gradient(gradient, optimizer, rate)
-        target = polyak(state.target, _followed(learner.params), config.target_rate)
+        target = _follow(state.target, learner.params, config)
         return ModelState(learner, target), losses
 
     def fit(state: ModelState, batches: dict[str, jax.Array], rates: jax.Array):

@@ -281,6 +281,24 @@ def test_only_the_first_failure_counts():
     np.testing.assert_allclose(got, [1.0, 0.0, 0.45])
 
 
+def test_a_fresh_model_fears_nothing():
+    """Its risk starts far below any eps_safe, whatever its weights."""
+    obs, action = jnp.linspace(-1, 1, 20).reshape(10, 2), jnp.linspace(-1, 1, 10)[:, None]
+    params = MODEL.init(jax.random.key(0), obs, action)
+    risk = jax.nn.sigmoid(MODEL.apply(params, obs, action, method="risk"))
+    assert 0.0 < float(risk.min()) < float(risk.max()) < 0.1
+
+
+def test_target_heads_follow_at_their_own_rates():
+    params = {"params": {k: {"w": jnp.ones(2)} for k in ("encoder", *learning.TARGETS)}}
+    target = {"params": {k: {"w": jnp.zeros(2)} for k in learning.TARGETS}}
+    config = WorldModelConfig(target_rate=0.1, risk_target_rate=0.5)
+    got = learning._follow(target, params, config)["params"]
+    assert got.keys() == {"q_heads", "risk_heads"}
+    np.testing.assert_allclose(got["q_heads"]["w"], 0.1)
+    np.testing.assert_allclose(got["risk_heads"]["w"], 0.5)
+
+
 @pytest.mark.slow  # half a minute, most of it compiling
 def test_the_learnt_tail_knows_when_the_first_failure_comes(drunkards):
     """Walking right from x fails at the k-th step, risk 0.9^(k - 1); walking left never does."""
