@@ -36,6 +36,7 @@ FIELDS = (
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
     *("causes", "max_risk", "wall_seconds", "backend"),
     *("offline_steps", "offline_episodes", "offline_failure_episodes"),
+    *("final_failure_rate", "final_return_without_gate", "final_success_without_gate"),
 )
 
 

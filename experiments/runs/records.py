@@ -169,6 +169,9 @@ class MainRow(Outcome):
     """A line of main.jsonl."""
 
     method: Literal[tuple(METHODS)]
+    final_failure_rate: NotRequired[Share | None]
+    final_return_without_gate: NotRequired[Single | None]
+    final_success_without_gate: NotRequired[Share | None]
     command: NotRequired[str]
     git: str | None
     settings: str

@@ -33,7 +33,7 @@ GATED = FarlConfig(
     world_model=WorldModelConfig(
         latent=8, simnorm_group=4, width=8, bins=5, train_horizon=3, batch=16, chunk=2
     ),
-    safety=SafetyConfig(horizon=2),
+    safety=SafetyConfig(rule="paper", tail=False, release=1.0, horizon=2),
     adaptation=AdaptationConfig(every=0),
     online=OnlineConfig(
         num_envs=ENVS,

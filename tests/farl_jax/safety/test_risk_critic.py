@@ -13,6 +13,7 @@ from farl_jax.data.rollout import plain_decision, unroll
 from farl_jax.nn.networks import DoubleCritic, GaussianPolicy
 from farl_jax.safety import risk_critic
 from farl_jax.types import Normalizer
+from farl_jax.world_model.latent import RISK_START
 from tests.parameters import random_parameters
 from tests.toy import make_toy
 
@@ -38,10 +39,10 @@ def test_a_failing_step_is_worth_one_whatever_follows():
 def test_the_gate_sees_the_larger_of_two_and_a_clipped_action():
     obs, action = jnp.ones((3, 2)), jnp.array([[0.5], [1.0], [7.0]])
     params = random_parameters(CRITIC, obs, action)
-    both = jax.nn.sigmoid(CRITIC.apply(params, obs, jnp.clip(action, -1, 1)))
-    got = risk_critic.make_critic_risk(CRITIC, params)(obs, action).cost
+    both = jax.nn.sigmoid(CRITIC.apply(params, obs, jnp.clip(action, -1, 1)) + RISK_START)
+    got = risk_critic.make_critic_risk(CRITIC, params)(obs, action).risk
     np.testing.assert_allclose(got, both.max(axis=0), rtol=1e-6)
-    assert got[1] == got[2] and np.abs(both[0] - both[1]).min() > 1e-3
+    assert got[1] == got[2] and np.abs(both[0] - both[1]).min() > 1e-4
 
 
 CORNERS = [[-1, -1], [-1, 1], [1, 1], [1, -1]]

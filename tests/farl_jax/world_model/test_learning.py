@@ -285,7 +285,8 @@ def test_a_fresh_model_fears_nothing():
     """Its risk starts far below any eps_safe, whatever its weights."""
     obs, action = jnp.linspace(-1, 1, 20).reshape(10, 2), jnp.linspace(-1, 1, 10)[:, None]
     params = MODEL.init(jax.random.key(0), obs, action)
-    risk = jax.nn.sigmoid(MODEL.apply(params, obs, action, method="risk"))
+    latent = MODEL.apply(params, obs, method="encode")
+    risk = jax.nn.sigmoid(MODEL.apply(params, latent, action, method="risk"))
     assert 0.0 < float(risk.min()) < float(risk.max()) < 0.1
 
 
