@@ -145,7 +145,7 @@ def loop(setup: Setup, number: int, demos: Any, seconds: float) -> float:
 def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, ...]]:
     """Return parts of a rollout [T, N] as (compiled function, its recorded arguments)."""
     (state, steps, _), nets = begun, setup.nets
-    env, config, frozen = setup.env, setup.config, setup.frozen
+    env, frozen = setup.env, setup.frozen
 
     def physics(env_state: Any, actions: jax.Array, key: jax.Array) -> jax.Array:
         replay = lambda t, state, key: (t + 1, plain_decision(actions[t]))
@@ -158,10 +158,7 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
         return jax.lax.map(lambda at: act(None, SimpleNamespace(obs=at[0]), at[1]), (obs, keys))
 
     def gate(obs: jax.Array, actions: jax.Array) -> Any:
-        risk = make_imagined_risk(nets, frozen, setup.gate, config.safety)
-        recover = policy_recovery(nets.recovery, frozen.recovery)
-        ask = lambda obs, action: (risk(obs, action), recover(None, obs, None, None)[1])
-        return jax.lax.map(lambda at: ask(*at), (frozen.normalizer(obs), actions))
+        return jax.lax.map(lambda at: ask_gate(setup, *at), (frozen.normalizer(obs), actions))
 
     jit = partial(jax.jit, compiler_options=dict(env.compiler_options))
     key, actions = jax.random.key(1), steps.decision.action
@@ -170,6 +167,14 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
         "policy": (jit(policy), steps.obs, key),
         "gate": (jit(gate), steps.obs, steps.decision.task_action),
     }
+
+
+def ask_gate(setup: Setup, obs: jax.Array, actions: jax.Array) -> tuple[Any, jax.Array]:
+    """Return (the gate's risks, [N] each, recovery actions [N, A]) at normalised obs [N, O]."""
+    nets, frozen = setup.nets, setup.frozen
+    risk = make_imagined_risk(nets, frozen, setup.gate, setup.config.safety)
+    recover = policy_recovery(nets.recovery, frozen.recovery)
+    return risk(obs, actions), recover(None, obs, None, None)[1]
 
 
 def gate_flop(setup: Setup) -> int:

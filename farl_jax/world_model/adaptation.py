@@ -2,8 +2,9 @@
 
 The paper freezes it after the offline phase (`every = 0`). A frozen model has seen failures of the
 cloned policy only, not of the policy in training. Here the model takes more gradient steps on the
-same loss every few policy updates. Half of each batch are windows of the run's own steps. The other
-half are demonstrations, so that the model does not forget their failures.
+same loss after every rollout, beside the policy's update. Half of each batch are windows of the
+run's own steps. The other half are demonstrations, so that the model does not forget their
+failures.
 """
 
 from collections.abc import Callable

@@ -251,7 +251,7 @@ def test_the_last_of_an_option_given_twice_counts_everywhere(option):
 
 def documented_options() -> list[tuple[str, str]]:
     """(option, value) of every setting that README, docs or a help text shows with its value."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     texts = [page.read_text(encoding="utf-8") for page in pages]
     texts += [
         " ".join(options.field_docs(type(getattr(FarlConfig(), g))).values()) for g, *_ in FIELDS
