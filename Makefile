@@ -45,7 +45,7 @@ pages: $(VENV)/installed
 # The site, in build/site. It needs the extra `docs`.
 docs: pages
 	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
-	$(VENV)/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 # Wheel and sdist, in dist/.
 release: $(VENV)/installed

@@ -174,6 +174,17 @@ def text_of(value: Any) -> str:
     return json.dumps(value).strip('"').replace("null", "none")
 
 
+def differences(config: FarlConfig, usual: FarlConfig) -> list[tuple[str, Any, Any]]:
+    """(dotted name, value in `config`, value in `usual`) of all settings that differ."""
+    groups = [f.name for f in dataclasses.fields(usual)]
+    pairs = [
+        (f"{group}.{name}", getattr(getattr(config, group), name), default)
+        for group in groups
+        for name, default in vars(getattr(usual, group)).items()
+    ]
+    return [(name, own, other) for name, own, other in pairs if own != other]
+
+
 def _nearest(name: str) -> str:
     """The settings with the most similar names."""
     groups = hints_of(FarlConfig)
