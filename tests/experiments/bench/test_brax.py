@@ -76,7 +76,7 @@ def test_a_python_without_brax_is_one_line(capsys, tmp_path):
         (["/bin/true"], "it printed no training step"),
         (["/bin/true", "--num-envs", "24"], "multiple of 16"),
         (["/bin/true", "--rounds", "0"], "at least 1"),
-        ([], "PYTHON"),
+        ([], "Python executable with brax"),
     ],
 )
 def test_bad_words_are_one_line(words, said, capsys):
