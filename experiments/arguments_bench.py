@@ -70,6 +70,20 @@ class BenchCompareArgs(Checked):
 
 
 @dataclass(frozen=True)
+class BenchBraxArgs(Checked):
+    """Measure a PPO update beside Brax's, with the same networks and batch."""
+
+    python: tyro.conf.Positional[Path]
+    """Python executable with brax."""
+    num_envs: Count = 128
+    """Environments of a batch. It has 32 steps of each."""
+    rounds: Count = 10
+    """How often each learner is measured, in turn."""
+    out: Path | None = None
+    """JSON file for the rows, for example results/bench/brax.json."""
+
+
+@dataclass(frozen=True)
 class BenchDeployArgs(Checked):
     """Measure how long a decision of an exported policy takes, at batch 1 on one CPU core."""
 

@@ -18,6 +18,7 @@ from experiments.arguments import (
 )
 from experiments.arguments_bench import (
     BenchArgs,
+    BenchBraxArgs,
     BenchCompareArgs,
     BenchDeployArgs,
     BenchGpuArgs,
@@ -29,6 +30,7 @@ from experiments.arguments_bench import (
 from experiments.commands.many import command_report, command_reproduce, command_sweep
 from experiments.commands.measuring import (
     command_bench,
+    command_bench_brax,
     command_bench_compare,
     command_bench_deploy,
     command_bench_gpu,
@@ -90,6 +92,7 @@ COMMANDS = {
         command_bench_compare,
         "the online loop beside another commit's",
     ),
+    "bench brax": (BenchBraxArgs, command_bench_brax, "a PPO update beside Brax's"),
     "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
     "bench gpu": (BenchGpuArgs, command_bench_gpu, "all that only an accelerator can tell"),
     "bench roofline": (
@@ -104,5 +107,5 @@ COMMANDS = {
     ),
 }
 
-PARENTS = ("bench train", "bench compare", "bench gpu")
-"""Commands that measure in processes of their own, and leave the accelerator's memory to them."""
+PARENTS = ("bench train", "bench compare", "bench brax", "bench gpu")
+"""Commands that measure in other processes, too, and leave the accelerator's memory to them."""

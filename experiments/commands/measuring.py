@@ -2,6 +2,7 @@
 
 from experiments.arguments_bench import (
     BenchArgs,
+    BenchBraxArgs,
     BenchCompareArgs,
     BenchDeployArgs,
     BenchGpuArgs,
@@ -45,6 +46,14 @@ def command_bench_compare(args: BenchCompareArgs) -> None:
 
     estimate.check_rollout(args.num_envs, 32, "--num-envs")
     compare.run(args, plain_console())
+
+
+def command_bench_brax(args: BenchBraxArgs) -> None:
+    """Seconds of a PPO update, beside Brax's."""
+    from experiments.bench import brax
+
+    estimate.check_rollout(args.num_envs, 32, "--num-envs")
+    brax.run(args, plain_console())
 
 
 def command_bench_deploy(args: BenchDeployArgs) -> None:

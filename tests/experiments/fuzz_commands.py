@@ -45,6 +45,7 @@ ENDLESS = {
     "bench": ["--out", "a_folder"],
     "bench train": ["--out", "a_folder"],
     "bench compare": ["--out", "a_folder"],
+    "bench brax": ["--out", "a_folder"],
     "bench gpu": ["--out", "a_file"],
     "bench roofline": ["--out", "a_folder"],
     "tasks": ["--out", "a_folder", "--sheet", "a_folder"],

@@ -41,6 +41,7 @@ def test_what_the_pages_show_is_understood(line):
     if not rest or line.endswith("...") or " ... " in line:
         needed = {"sweep": ["-o", "OUT"], "export": ["-o", "OUT"], "report": ["runs"]}
         needed |= {"bench compare": ["REV"], "bench deploy": ["POLICY"]}
+        needed |= {"bench brax": ["PYTHON"]}
         rest = [*rest, *needed.get(name, [])]
         rest += ["RUN"] if "run" in COMMANDS[name][0].__dataclass_fields__ else []
     rest = ["1" if word == "N" else word for word in rest]
