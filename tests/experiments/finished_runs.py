@@ -43,6 +43,7 @@ def result(
         "failing_steps": 3 * failures,
         "successes": 50,
         "recovered_steps": 0 if method == "uni_o4" else 500,
+        **dict.fromkeys(("offline_steps", "offline_episodes", "offline_failure_episodes")),
         "causes": None if method == "uni_o4" else {"gate_silent": 1, "recovery_late": failures - 1},
         "initial_return": 10.0,
         "final_return": final,
