@@ -14,6 +14,16 @@ test: $(VENV)/installed
 kills: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -n 0 -m slow tests/experiments/phases/test_kill_harness.py
 
+# All that only an NVIDIA GPU can tell, in at most 25 minutes a call; a second call does the rest (docs/gpu.md).
+CUDA ?= cuda12
+gpu: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --editable ".[$(CUDA),warp]"
+	$(FARL) bench gpu
+
+# The same stages at tiny sizes on any machine: it finds the kit's own errors.
+gpu-dry: $(VENV)/installed
+	$(FARL) bench gpu --dry
+
 # Known vulnerabilities are looked up where pip-audit is installed; it must reach its database.
 audit: $(VENV)/installed
 	$(VENV)/bin/python -m pip check
@@ -26,6 +36,22 @@ lock:
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
 	  --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
+# Reference pages, tables and pictures of the docs, made from code and stored rows.
+pages: $(VENV)/installed
+	$(VENV)/bin/python -m docs.tools.reference
+	$(VENV)/bin/python -m docs.tools.pictures
+	$(VENV)/bin/python -m docs.tools.tables
+
+# The site, in build/site. It needs the extra `docs`.
+docs: pages
+	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	$(VENV)/bin/python -m mkdocs build --strict
+
+# Wheel and sdist, in dist/.
+release: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet hatchling
+	$(VENV)/bin/python -m hatchling build -d dist
+
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
@@ -33,4 +59,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test kills audit lock
+.PHONY: run test kills gpu gpu-dry audit lock pages docs release

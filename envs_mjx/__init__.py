@@ -17,6 +17,7 @@ from envs_mjx.core import Env, PhysicsState, State
 from envs_mjx.errors import EnvError, closest, shown
 from envs_mjx.import_path import blaming, load_class, load_function
 from envs_mjx.physics.backends import BACKENDS, Control
+from envs_mjx.physics.defaults import defaults_of
 from envs_mjx.physics.scene import SceneParts
 from envs_mjx.robot_env import RobotEnv
 from envs_mjx.robots.robot import Camera, Robot
@@ -87,7 +88,7 @@ def make(
       EnvError: the task, backend or override is unknown, or the backend cannot run here.
     """
     if backend is None:
-        backend = "native" if jax.default_backend() == "cpu" else "mjx"
+        backend = defaults_of(jax.default_backend()).backend
     shifted = None if shift is None else draw_shift(shift)
     if not isinstance(task, str):
         _check_parts(task, shown(str(task)))

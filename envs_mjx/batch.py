@@ -1,5 +1,6 @@
 """Many environments at once; each restarts as soon as its episode ends."""
 
+import copy
 import operator
 
 import jax
@@ -11,6 +12,8 @@ from envs_mjx.errors import EnvError
 
 ROWS = "envs"
 """Axis of a mesh (`jax.set_mesh`) along which devices share the rows."""
+ROWS_OF_SHARE = 64
+"""Rows that a thread of its own should have at least (docs/experiments.md, row 100)."""
 
 
 class BatchEnv(EnvFacts):
@@ -35,11 +38,31 @@ class BatchEnv(EnvFacts):
             raise EnvError(f"num_envs must be an integer of at least 1; got {num_envs!r}")
         super().__init__(**facts_of(env))
         self.env, self.num_envs = env, number
+        self._first_row: int | jax.Array = 0
+
+    @property
+    def shares(self) -> int:
+        """How many threads should each step an equal share of the rows: 1 on a device."""
+        most = min(getattr(self.env, "host_threads", 0), self.num_envs // ROWS_OF_SHARE)
+        return max((n for n in range(1, most + 1) if self.num_envs % n == 0), default=1)
+
+    def share(self, number: int) -> "BatchEnv":
+        """Return the first of `number` equal shares of rows, with its share of the threads."""
+        env = self.env
+        threads = max(1, env.host_threads // number)
+        return BatchEnv(env.with_threads(threads), self.num_envs // number)
+
+    def at_row(self, first: int | jax.Array) -> "BatchEnv":
+        """Return the same number of rows from row `first` [] on; it may be traced."""
+        moved = copy.copy(self)
+        moved._first_row = first
+        return moved
 
     def reset(self, key: jax.Array) -> State:
         """Return N fresh episodes, [N] in every field. Row i depends on (key, i) alone."""
         # Unlike splitting, folding in the row's number gives the same row for every N.
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(self.num_envs))
+        rows = self._first_row + jnp.arange(self.num_envs)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
         return jax.vmap(self.env.reset)(keys)
 
     def recovery(self, obs: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from flax import struct
@@ -20,6 +20,13 @@ class PhysicsState:
     qvel: jax.Array  # [nv] generalised velocities
     warmstart: jax.Array  # [nv] last accelerations, the constraint solver's first guess
     mocap_pos: jax.Array  # [nmocap, 3] m: body 0 drags the hand; 1, if any, holds the goal
+
+
+class Control(NamedTuple):
+    """The commands of one step."""
+
+    mocap_pos: jax.Array  # [nmocap, 3] m, positions of the mocap bodies from now on
+    ctrl: jax.Array  # [nu] actuator inputs
 
 
 @struct.dataclass

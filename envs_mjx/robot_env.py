@@ -1,5 +1,6 @@
 """One task on one robot as a pure environment: reset and step."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,6 +71,19 @@ class RobotEnv(EnvFacts):
         self._settled_sensordata = jnp.asarray(settled.sensordata, jnp.float32)
         self._tcp_start = self._read(self._settled_sensordata).tcp
         return self._physics.compiler_options
+
+    @property
+    def host_threads(self) -> int:
+        """Threads of the host that step a batch, if shares of it may run side by side; else 0."""
+        return self._physics.host_threads
+
+    def with_threads(self, threads: int) -> "RobotEnv":
+        """Return the same environment, stepped by `threads` threads of the host."""
+        task, backend, _, shift = self._built_from
+        other = copy.copy(self)
+        other._built_from = task, backend, threads, shift
+        other._physics = make_physics(self.model, backend, threads)
+        return other
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Pickle the arguments; another process builds its own environment."""

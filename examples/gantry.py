@@ -1,4 +1,6 @@
-"""A robot of your own in one file, and a task for it (docs/own_robot.md): a three-axis gantry.
+"""A robot of your own in one file, and a task for it: a three-axis gantry.
+
+The page is docs/how-to/add-robot.md.
 
 farl run --task examples.gantry:GantryPush --preset quick
 """

@@ -1,4 +1,4 @@
-"""Your own task: push the puck to the goal without tipping it (docs/own_task.md).
+"""Your own task: push the puck to the goal without tipping it (docs/tutorials/own-task.md).
 
 farl run --task examples.push_upright:PushUpright --preset quick
 """

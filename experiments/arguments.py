@@ -16,10 +16,10 @@ class StartArgs(Checked):
     """Start a run, or continue it."""
 
     task: str = "bounded_push"
-    """A FailureBench task, or your own as module:Class (docs/own_task.md)."""
+    """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
     env: str | None = None
     """Your own environment instead of a task: gymnasium:ID, or module:function that returns a
-    gymnasium.Env or VectorEnv (docs/own_environment.md)."""
+    gymnasium.Env or VectorEnv (docs/tutorials/own-environment.md)."""
     preset: str = "quick"
     """Budget: smoke, quick or paper. The options below change single settings."""
     seed: Seed = 0
@@ -38,6 +38,8 @@ class StartArgs(Checked):
     """Keep finished work and continue from the newest checkpoint."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
+    verbose: bool = False
+    """Print every number of each stage. metrics.jsonl has them in any case."""
     config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
 
 
@@ -124,11 +126,24 @@ class PhaseArgs(Checked):
     """The same for an environment of your own: gymnasium:ID or module:function."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
+    verbose: bool = False
+    """Print every number of each stage. metrics.jsonl has them in any case."""
+
+
+@dataclass(frozen=True)
+class RenderArgs(PhaseArgs):
+    """Make a film of a run's gate at work."""
+
+    beside: bool = False
+    """A GIF instead: left Uni-O4, right the method, from the same start."""
 
 
 @dataclass(frozen=True)
 class ExportArgs(Checked):
-    """Write a run's safe policy as a file that acts without the training code (docs/deploy.md)."""
+    """Write a run's safe policy as a file that acts without the training code.
+
+    The page is docs/how-to/export.md.
+    """
 
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
@@ -145,6 +160,16 @@ class ExportArgs(Checked):
     """Again, where the run is on a task of your own, module:Class: no file alone runs code."""
     env: str | None = None
     """The same for an environment of your own: gymnasium:ID or module:function."""
+
+
+@dataclass(frozen=True)
+class CardArgs(Checked):
+    """Write a model card of a trained policy, as markdown."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
+    method: str = "farl"
+    """Whose policy. The card is `<run>/<method>/card.md`."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +206,7 @@ class SweepArgs(Checked):
     """Pair the values of all settings one by one, instead of all combinations. A single value goes
     with all."""
     task: str = "bounded_push"
-    """A FailureBench task, or your own as module:Class (docs/own_task.md)."""
+    """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
     preset: str = "quick"
     """Preset of all other settings: smoke, quick or paper."""
     method: Annotated[tuple[str, ...], Length(1)] = MAIN

@@ -19,8 +19,10 @@ class BenchArgs(Checked):
     """Backends to measure."""
     num_envs: Annotated[tuple[Count, ...], Length(1)] = (64, 256)
     """Batch sizes."""
+    seconds: Positive = 30.0
+    """Most seconds of rollouts in each row. At least two rollouts are measured."""
     out: Path | None = None
-    """JSON file for the rows."""
+    """JSON file for the rows. It is written again after each row."""
     figure: Path | None = None
     """Figure file: env steps per second against batch size."""
     metaworld: Path | None = None
@@ -80,6 +82,33 @@ class BenchDeployArgs(Checked):
 
 
 @dataclass(frozen=True)
+class BenchGpuArgs(Checked):
+    """Measure all that only an accelerator can tell, in stages; it goes on where it stopped."""
+
+    dry: bool = False
+    """All stages at tiny sizes, on any machine: it finds errors, not speed."""
+    minutes: Annotated[float, Range(1.0, 25.0)] = 25.0
+    """No stage starts or goes on after this time. The same command then does the rest."""
+    out: Path | None = None
+    """Folder of gpu.json, gpu.md and the figures. Default: results/bench/gpu, or with --dry
+    runs/gpu-dry."""
+
+
+@dataclass(frozen=True)
+class BenchRooflineArgs(Checked):
+    """Bound a GPU's speed by XLA's count of kernels, operations and bytes; no GPU is needed."""
+
+    task: str = "bounded_push"
+    """A task."""
+    compiled_envs: Annotated[int, Range(2, 128)] = 64
+    """Environments of the programs that are compiled and counted."""
+    num_envs: Annotated[tuple[Count, ...], Length(1)] = (128, 1024, 4096, 16384)
+    """Batch sizes of the table."""
+    out: Path | None = None
+    """JSON file, for example results/bench/roofline.json."""
+
+
+@dataclass(frozen=True)
 class TasksArgs(Checked):
     """Measure each task's scripted controllers, and the references of its normalized return."""
 
@@ -91,3 +120,11 @@ class TasksArgs(Checked):
     """JSON file for the rows."""
     sheet: Path | None = None
     """PNG file: draw start, success, failure and recovery instead of measuring."""
+
+
+@dataclass(frozen=True)
+class DoctorArgs(Checked):
+    """Say what works on this machine, and what to install for what."""
+
+    step: bool = False
+    """Also compile and make one step of every backend. On a CPU mjx takes a minute."""

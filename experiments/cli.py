@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments import options
 from experiments.arguments import StartArgs
-from experiments.commands import COMMANDS
+from experiments.commands import COMMANDS, PARENTS
 from experiments.errors import UserError, disk_errors
 from experiments.process import signals
 from experiments.process.console import one_line, warn
@@ -77,7 +77,7 @@ def _work(name: str, arguments: Any) -> int:
 
     prepare_jax()
     if name != "report":  # it only reads files
-        find_devices()
+        find_devices(hold_memory=name not in PARENTS)
     if jax.distributed.is_initialized() and name != "online":
         raise UserError(f"farl {name} runs in one process only; unset JAX_COORDINATOR_ADDRESS")
     with disk_errors(Path(".")):

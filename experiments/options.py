@@ -22,7 +22,7 @@ import tyro
 from tyro import constructors
 
 from experiments.errors import UserError
-from farl_jax.schema import Checked, Range, check, hints_of, rules_of
+from farl_jax.schema import Checked, Range, check, describe, hints_of, rules_of
 
 _READERS: dict[Any, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()],
@@ -121,12 +121,9 @@ def _word(hint: Any) -> constructors.PrimitiveConstructorSpec:
         values = (value,) if several is None else value
         return ["none" if v is None else str(v) for v in values]
 
-    ranges = " ".join(f"in {rule}" for rule in rules_of(one) if isinstance(rule, Range))
-    kinds = "|".join(_METAVARS[kind] for kind in _kinds(one))
-    metavar = f"{kinds} {ranges}".strip()
     return constructors.PrimitiveConstructorSpec(
         nargs=1 if several is None else "*",
-        metavar=metavar if several is None else f"[{metavar} ...]",
+        metavar=allowed(hint),
         instance_from_str=read,
         is_instance=lambda value: True,
         str_from_instance=write,
@@ -134,6 +131,17 @@ def _word(hint: Any) -> constructors.PrimitiveConstructorSpec:
 
 
 _METAVARS = {int: "INT", float: "FLOAT", types.NoneType: "none"}
+
+
+def allowed(hint: Any) -> str:
+    """What an option's value may be, in short: `INT in [1, inf)`, or the choices of a Literal."""
+    several = _element(hint)
+    if several is not None:
+        return f"[{allowed(several)} ...]"
+    if not _is_number(hint):
+        return describe(hint)
+    ranges = " ".join(f"in {rule}" for rule in rules_of(hint) if isinstance(rule, Range))
+    return f"{'|'.join(_METAVARS[kind] for kind in _kinds(hint))} {ranges}".strip()
 
 
 def _is_number(hint: Any) -> bool:

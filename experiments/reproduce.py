@@ -1,6 +1,7 @@
 """`farl reproduce`: the paper's two main figures beside ours, from runs that it makes or finds."""
 
 import json
+import shutil
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -86,6 +87,21 @@ def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: 
     if rows:
         check_output_folder("--out", out)
     show(sorted(rows, key=_order), figures, out, command, console)
+
+
+def bring_stored(out: Path, console: Console) -> None:
+    """Copy the rows that come with this package into `out`, unless it has rows of its own.
+
+    A wheel has them in `experiments/stored`, a checkout in `results`.
+    """
+    own = Path(__file__).with_name("stored")
+    own = own if own.is_dir() else Path(__file__).parents[1] / "results"
+    if (out / "main.jsonl").exists() or not (own / "main.jsonl").is_file():
+        return
+    check_output_folder("--out", out)
+    for name in ("settings.json", "main.jsonl"):
+        shutil.copyfile(own / name, out / name)
+    console.print(f"{out} has no rows: copied those of this package", soft_wrap=True)
 
 
 def _name(row: Row) -> tuple[str, str, int]:

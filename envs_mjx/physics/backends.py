@@ -6,11 +6,8 @@ all outputs of that row are NaN and no other row is affected.
 """
 
 import contextlib
-import copy
 import functools
 import io
-import os
-import threading
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco import batch as mujoco_batch
 
-from envs_mjx.core import PhysicsState
+from envs_mjx.core import Control, PhysicsState
 from envs_mjx.errors import EnvError, closest
+from envs_mjx.physics.native import cores, native_step
 
 BACKENDS = ("native", "mjx", "warp")
 SUBSTEPS = 5  # MetaWorld's frame skip; each is model.opt.timestep = 2.5 ms
@@ -36,18 +33,6 @@ _CPU_OPTIONS = {
 # From B n^3 / 3 = this on, XLA:CPU computes B Cholesky factors [n, n] in its thread pool. One of
 # its threads waits for them, and sometimes all threads wait for ever (jaxlib 0.10).
 _POOLED_WORK = 200_000
-_DIVERGED = [
-    mujoco.mjtWarning.mjWARN_BADQPOS.value,
-    mujoco.mjtWarning.mjWARN_BADQVEL.value,
-    mujoco.mjtWarning.mjWARN_BADQACC.value,
-]
-
-
-class Control(NamedTuple):
-    """The commands of one step."""
-
-    mocap_pos: jax.Array  # [nmocap, 3] m, positions of the mocap bodies from now on
-    ctrl: jax.Array  # [nu] actuator inputs
 
 
 StepFn = Callable[[PhysicsState, Control], tuple[PhysicsState, jax.Array]]
@@ -58,6 +43,8 @@ class Physics(NamedTuple):
 
     step: StepFn
     compiler_options: Mapping[str, bool]  # for every `jax.jit` that contains `step`
+    host_threads: int = 0
+    """Threads of the host that `step` uses, if threads may run it side by side; else 0."""
 
 
 def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None) -> Physics:
@@ -73,7 +60,9 @@ def make_physics(model: mujoco.MjModel, backend: str, threads: int | None = None
       EnvError: the backend is unknown or cannot run here.
     """
     if backend == "native":
-        return Physics(_native_step(model, threads or _cores()), {})
+        threads = threads or cores()
+        step, at_once = native_step(model, threads, SUBSTEPS)
+        return Physics(step, {}, threads if at_once else 0)
     if backend == "mjx":
         step = _mjx_step(model)
         if jax.default_backend() == "cpu":
@@ -110,98 +99,6 @@ def cpu_compiler_options() -> Mapping[str, bool]:
             continue  # a release that drops a flag no longer needs it
         known[name] = value
     return known
-
-
-# --- native: mujoco.batch.Batch behind one callback ------------------------------------------
-
-
-def _cores() -> int:
-    """Cores that this process may use; a cluster's job may have fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _native_step(model: mujoco.MjModel, threads: int) -> StepFn:
-    host = _HostBatches(model, threads)
-    rows = jax.ShapeDtypeStruct((host.row_size + model.nsensordata,), jnp.float32)
-
-    def step(state: PhysicsState, control: Control) -> tuple[PhysicsState, jax.Array]:
-        row = jnp.concatenate(
-            [
-                state.qpos,
-                state.qvel,
-                state.warmstart,
-                control.mocap_pos.reshape(-1),
-                control.ctrl,
-            ]
-        )
-        # A callback may be repeated or dropped, so it takes and returns the whole state.
-        # "expand_dims" passes the whole vmapped batch in one call.
-        out = jax.pure_callback(host.step_rows, rows, row, vmap_method="expand_dims")
-        stops = np.cumsum([model.nq, model.nv, model.nv, 3 * model.nmocap])
-        qpos, qvel, warmstart, mocap, sensordata = jnp.split(out, stops)
-        mocap_pos = mocap.reshape(model.nmocap, 3)
-        return PhysicsState(qpos, qvel, warmstart, mocap_pos), sensordata
-
-    return step
-
-
-class _HostBatches:
-    """Steps float32 rows of any batch size with C MuJoCo. NumPy only: jnp here deadlocks."""
-
-    def __init__(self, model: mujoco.MjModel, threads: int) -> None:
-        self._model = copy.copy(model)
-        # Islands do not pay for few bodies: without them a step is 7 % faster.
-        self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND.value
-        self._threads = threads
-        self._batches: dict[int, _BatchViews] = {}
-        self._lock = threading.Lock()  # XLA may run two callbacks at once
-        self.row_size = model.nq + 2 * model.nv + 3 * model.nmocap
-
-    def step_rows(self, row: jax.Array) -> np.ndarray:
-        """Map rows [..., row_size + nu] to next rows [..., row_size + nsensordata]."""
-        rows = np.asarray(row)
-        flat = rows.reshape(-1, rows.shape[-1])
-        with self._lock:
-            out = self._step_flat(flat)
-        return out.reshape(*rows.shape[:-1], out.shape[-1])
-
-    def _step_flat(self, rows: np.ndarray) -> np.ndarray:
-        views = self._views(len(rows))
-        good = (np.abs(rows) < mujoco.mjMAXVAL).all(axis=1)  # false for NaN, too
-        # Bad rows use the default state, since MuJoCo would log each of them to a file.
-        default = np.concatenate([self._model.qpos0, np.zeros(rows.shape[1] - self._model.nq)])
-        rows = np.where(good[:, None], rows, default)
-        stops = np.cumsum([view.shape[1] for view in views.inputs])
-        for view, part in zip(views.inputs, np.split(rows, stops[:-1], axis=1), strict=True):
-            view[:] = part
-        views.batch.warning[:] = 0
-        try:
-            views.batch.step(nstep=SUBSTEPS, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
-        except mujoco_batch.SimulationError as error:
-            good[error.ids] = False
-        out = np.concatenate([*views.inputs[:-1], views.sensordata], axis=1).astype(np.float32)
-        good &= np.isfinite(out).all(axis=1)
-        # MuJoCo resets a diverged simulation and only sets a warning.
-        good &= ~views.batch.warning[:, _DIVERGED].any(axis=(1, 2))
-        out[~good] = np.nan
-        return out
-
-    def _views(self, size: int) -> "_BatchViews":
-        if size not in self._batches:
-            batch = mujoco_batch.Batch(self._model, size, min(self._threads, size))
-            names = ("qpos", "qvel", "qacc_warmstart", "mocap_pos", "ctrl")
-            inputs = tuple(batch.bind(name).reshape(size, -1) for name in names)
-            # Bind before the first step; otherwise it stays zero.
-            self._batches[size] = _BatchViews(batch, inputs, batch.bind("sensordata"))
-        return self._batches[size]
-
-
-class _BatchViews(NamedTuple):
-    batch: mujoco_batch.Batch
-    inputs: tuple[np.ndarray, ...]  # each [size, n], float64, live: writing one sets the state
-    sensordata: np.ndarray  # [size, nsensordata], refreshed by every step
 
 
 # --- mjx: MuJoCo's own JAX implementation ------------------------------------------------------

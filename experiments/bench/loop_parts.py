@@ -19,7 +19,7 @@ from farl_jax.data.rollout import plain_decision, policy_controller, unroll
 from farl_jax.methods import METHODS
 from farl_jax.online.loop import OnlinePhase, make_online, train
 from farl_jax.online.seeds import Seeds
-from farl_jax.safety.gate import Gate, policy_recovery
+from farl_jax.safety.gate import Gate, Judgement, policy_recovery
 from farl_jax.safety.imagination import make_imagined_risk
 from farl_jax.types import Normalizer
 from farl_jax.world_model.windows import to_windows
@@ -110,17 +110,12 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
     state, steps, demos = begun
     phase, every = setup.phase, max(setup.config.adaptation.every, 1)
     taken = {k: usual(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
-    (state, _), _ = timed(phase.update, state, setup.frozen, steps)
     updating, adapting = [], []
-    for _ in range(ROUNDS):
-        (state, _), spent = timed(phase.update, state, setup.frozen, steps)
-        updating.append(spent)
-        state, spent = timed(phase.adapt, state, setup.frozen, demos)
-        adapting.append(spent)
-    taken |= {
-        "update": np.median(updating).item(),
-        "world_model": np.median(adapting).item() / every,
-    }
+    for own, spent in ROUNDS * [(None, updating), (demos, adapting)]:
+        (state, _), seconds = timed(phase.update, state, setup.frozen, steps, own)
+        spent.append(seconds)
+    update, both = (float(np.median(spent)) for spent in (updating, adapting))
+    taken |= {"update": update, "world_model": (both - update) / every}
     whole = loop(setup, 1, demos, seconds)
     taken["rest"] = whole - sum(taken.values())
     return {
@@ -150,7 +145,7 @@ def loop(setup: Setup, number: int, demos: Any, seconds: float) -> float:
 def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, ...]]:
     """Return parts of a rollout [T, N] as (compiled function, its recorded arguments)."""
     (state, steps, _), nets = begun, setup.nets
-    env, config, frozen = setup.env, setup.config, setup.frozen
+    env, frozen = setup.env, setup.frozen
 
     def physics(env_state: Any, actions: jax.Array, key: jax.Array) -> jax.Array:
         replay = lambda t, state, key: (t + 1, plain_decision(actions[t]))
@@ -163,10 +158,7 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
         return jax.lax.map(lambda at: act(None, SimpleNamespace(obs=at[0]), at[1]), (obs, keys))
 
     def gate(obs: jax.Array, actions: jax.Array) -> Any:
-        risk = make_imagined_risk(nets, frozen, setup.gate, config.safety)
-        recover = policy_recovery(nets.recovery, frozen.recovery)
-        ask = lambda obs, action: (risk(obs, action), recover(None, obs, None, None)[1])
-        return jax.lax.map(lambda at: ask(*at), (frozen.normalizer(obs), actions))
+        return jax.lax.map(lambda at: ask_gate(setup, *at), (frozen.normalizer(obs), actions))
 
     jit = partial(jax.jit, compiler_options=dict(env.compiler_options))
     key, actions = jax.random.key(1), steps.decision.action
@@ -175,6 +167,14 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
         "policy": (jit(policy), steps.obs, key),
         "gate": (jit(gate), steps.obs, steps.decision.task_action),
     }
+
+
+def ask_gate(setup: Setup, obs: jax.Array, actions: jax.Array) -> tuple[Judgement, jax.Array]:
+    """Return (risks, recovery actions [N, A]) at normalised observations [N, O]."""
+    frozen = setup.frozen
+    risk = make_imagined_risk(setup.nets, frozen, setup.gate, setup.config.safety)
+    recover = policy_recovery(setup.nets.recovery, frozen.recovery)
+    return risk(obs, actions), recover(None, obs, None, None)[1]
 
 
 def gate_flop(setup: Setup) -> int:

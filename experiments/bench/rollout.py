@@ -24,7 +24,6 @@ from farl_jax.data.rollout import policy_controller, unroll
 from farl_jax.types import Normalizer
 
 ROUNDS = 5
-MAX_SECONDS = 30.0  # of rollouts a row; at least two run
 
 
 def run(
@@ -33,6 +32,7 @@ def run(
     num_envs: tuple[int, ...],
     console: Console,
     *,
+    seconds: float = 30.0,
     out: Path | None = None,
     figure: Path | None = None,
     metaworld: Path | None = None,
@@ -42,11 +42,11 @@ def run(
     `metaworld` is a Python with MetaWorld, which tests/oracle/bench_metaworld.py then measures in
     the same run. `out` is a JSON file, `figure` a picture.
 
-    The best of ROUNDS rollouts counts, or of fewer once they took MAX_SECONDS. A rollout is one
+    The best of ROUNDS rollouts counts, or of fewer once they took `seconds`. A rollout is one
     program: policy network 3 x 256, sampling, physics, reward, automatic resets. A backend that
     cannot run here is reported and skipped.
     """
-    rows = []
+    rows, reason = [], ""
     names = tasks_named(task)
     for name in names:
         make(name)  # raises on an unknown task before any measurement
@@ -59,11 +59,17 @@ def run(
         )
     for name, backend, size in itertools.product(names, backends, num_envs):
         try:
-            row = measure(name, backend, size)
+            row = measure(name, backend, size, seconds)
         except EnvError as error:
+            reason = f": {error}"
             console.print(f"{name} {backend}: {error}", highlight=False)
             continue
         rows.append(row)
+        if out is not None:
+            write_json(
+                out,
+                {"rows": rows, "metaworld": reference, "environment": describe_environment()},
+            )
         console.print(
             f"{name:<18} {backend:>7} {size:>6} envs  {row['steps_per_second']:>9,.0f} env steps/s"
             f"  compile {row['compile_seconds']:.1f} s"
@@ -72,10 +78,7 @@ def run(
             soft_wrap=True,
         )
     if not rows:
-        raise UserError("nothing could be measured")
-    content = {"rows": rows, "metaworld": reference, "environment": describe_environment()}
-    if out is not None:
-        write_json(out, content)
+        raise UserError(f"nothing could be measured{reason}")
     if figure is not None:
         with decoration("figure", "the rows are above; the same command measures again"):
             throughput_figure(figure, rows, reference, command_typed())
@@ -101,8 +104,11 @@ def _metaworld(python: Path) -> dict[str, float]:
         ) from None
 
 
-def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
-    """Return one row: best and median steps per second, and times of compiling and resetting."""
+def measure(task: str, backend: str, num_envs: int, most: float) -> dict[str, Any]:
+    """Return one row: best and median steps per second, and times of compiling and resetting.
+
+    Rollouts take `most` seconds at most, but two are made.
+    """
     env = BatchEnv(make(task, backend), num_envs)
     nets = Networks.create(FarlConfig(), env.observation_size, env.action_size)
     options = dict(env.compiler_options)
@@ -114,7 +120,7 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
     reset_seconds = (time.perf_counter() - started) / ROUNDS
     params = nets.policy.init(jax.random.key(1), state.obs)
     identity = Normalizer(0.0 * state.obs[0], 1.0 + 0.0 * state.obs[0])
-    length = max(4, (16_000 if backend == "native" else 4_000) // num_envs)
+    length = _rollout_length(backend, num_envs)
 
     def roll(params: Any, state: Any, key: jax.Array) -> Any:
         controller = policy_controller(nets.policy.apply, params, identity, explore=True)
@@ -128,7 +134,7 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
     compile_seconds = time.perf_counter() - started
     state, _ = jax.block_until_ready(compiled(params, state, jax.random.key(0)))
     seconds: list[float] = []
-    while len(seconds) < 2 or (len(seconds) < ROUNDS and sum(seconds) < MAX_SECONDS):
+    while len(seconds) < 2 or (len(seconds) < ROUNDS and sum(seconds) < most):
         started = time.perf_counter()
         key = jax.random.key(len(seconds) + 1)
         state, _ = jax.block_until_ready(compiled(params, state, key))
@@ -146,3 +152,10 @@ def measure(task: str, backend: str, num_envs: int) -> dict[str, Any]:
         "bytes_per_env": sum(leaf.nbytes for leaf in leaves) // num_envs,
         "cpu_count": os.cpu_count(),
     }
+
+
+def _rollout_length(backend: str, num_envs: int) -> int:
+    """Steps of a rollout: few on a CPU, which is slow; on a GPU as many as in training or more."""
+    if jax.default_backend() != "cpu" and backend != "native":
+        return max(32, 65_536 // num_envs)
+    return max(4, (16_000 if backend == "native" else 4_000) // num_envs)

@@ -56,19 +56,20 @@ def run(args: BenchTrainArgs, console: Console) -> list[dict[str, Any]]:
     check_output("--out", args.out)
     if min(args.num_envs, default=0) < 1 or args.seeds < 1 or args.seconds <= 0:
         raise UserError("--num-envs, --seeds and --seconds must be above 0")
-    rows = []
+    rows, reason = [], ""
     for wanted in ((t, b, n) for t in tasks for b in args.backends for n in args.num_envs):
         name = "{} {} {} envs".format(*wanted)
         console.print(f"{name} ...", style="dim")
         try:
             rows.append(_in_own_processes(*wanted, args))
+            if args.out is not None:
+                write_json(args.out, {"rows": rows, "environment": describe_environment()})
         except UserError as error:
+            reason = f": {error}"
             console.print(f"{name}: {error}", highlight=False, soft_wrap=True)
     if not rows:
-        raise UserError("nothing could be measured")
+        raise UserError(f"nothing could be measured{reason}")
     console.print(_table(rows))
-    if args.out is not None:
-        write_json(args.out, {"rows": rows, "environment": describe_environment()})
     if args.figure is not None:
         with decoration("figure", "the rows are above; the same command measures again"):
             shares_figure(args.figure, rows, PARTS, command_typed())
@@ -117,12 +118,11 @@ def measure(ask: dict[str, Any]) -> dict[str, Any]:
     first, second = [], []
     for taken in (first, second):
         (state, steps), seconds = timed(phase.collect, state, frozen, gate)
-        (state, _), more = timed(phase.update, state, frozen, steps)
+        demos = rehearsal(setup, steps)
+        (state, _), more = timed(phase.update, state, frozen, steps, demos)
         if taken is first:
             start_seconds = time.time() - ask["started"]
-            demos = rehearsal(setup, steps)
-        state, most = timed(phase.adapt, state, frozen, demos)
-        taken += [seconds, more, most]
+        taken += [seconds, more]
     compiling = sum(first) - sum(second)
     row = {"warm": {"start_seconds": start_seconds, "compile_seconds": compiling}}
     if ask["seconds"] > 0:

@@ -1,6 +1,7 @@
 """The commands of `farl`: their names, arguments and functions."""
 
 from experiments.arguments import (
+    CardArgs,
     DemosArgs,
     DemosExportArgs,
     ExportArgs,
@@ -9,6 +10,7 @@ from experiments.arguments import (
     OfflineArgs,
     OnlineArgs,
     PhaseArgs,
+    RenderArgs,
     ReportArgs,
     ReproduceArgs,
     StartArgs,
@@ -18,7 +20,10 @@ from experiments.arguments_bench import (
     BenchArgs,
     BenchCompareArgs,
     BenchDeployArgs,
+    BenchGpuArgs,
+    BenchRooflineArgs,
     BenchTrainArgs,
+    DoctorArgs,
     TasksArgs,
 )
 from experiments.commands.many import command_report, command_reproduce, command_sweep
@@ -26,10 +31,14 @@ from experiments.commands.measuring import (
     command_bench,
     command_bench_compare,
     command_bench_deploy,
+    command_bench_gpu,
+    command_bench_roofline,
     command_bench_train,
+    command_doctor,
     command_tasks,
 )
 from experiments.commands.studying import (
+    command_card,
     command_diagnose,
     command_evaluate,
     command_export,
@@ -65,9 +74,11 @@ COMMANDS = {
     "offline": (OfflineArgs, command_offline, "offline learning of a run"),
     "online": (OnlineArgs, command_online, "online fine-tuning of a run by one method"),
     "evaluate": (PhaseArgs, command_evaluate, "table and figure of a run"),
-    "render": (PhaseArgs, command_render, "film of a run's gate at work"),
+    "render": (RenderArgs, command_render, "film of a run's gate at work"),
     "diagnose": (PhaseArgs, command_diagnose, "failure prediction of a run's world model"),
     "export": (ExportArgs, command_export, "a run's safe policy as a file, for a robot"),
+    "card": (CardArgs, command_card, "a model card of a trained policy"),
+    "doctor": (DoctorArgs, command_doctor, "what works here, and what to install for what"),
     "bench": (BenchArgs, command_bench, "env steps per second"),
     "bench train": (
         BenchTrainArgs,
@@ -80,9 +91,18 @@ COMMANDS = {
         "the online loop beside another commit's",
     ),
     "bench deploy": (BenchDeployArgs, command_bench_deploy, "a decision of an exported policy"),
+    "bench gpu": (BenchGpuArgs, command_bench_gpu, "all that only an accelerator can tell"),
+    "bench roofline": (
+        BenchRooflineArgs,
+        command_bench_roofline,
+        "bounds of a GPU's speed, counted without one",
+    ),
     "tasks": (
         TasksArgs,
         command_tasks,
         "success, failure and recovery rates of scripted controllers",
     ),
 }
+
+PARENTS = ("bench train", "bench compare", "bench gpu")
+"""Commands that measure in processes of their own, and leave the accelerator's memory to them."""

@@ -25,6 +25,8 @@ def command_reproduce(args: ReproduceArgs) -> None:
             raise UserError(
                 "--stored draws all stored rows; give only --figure, --preset and --out with it"
             )
+        if args.out == ReproduceArgs.out:
+            reproduce.bring_stored(args.out, plain_console())
         return reproduce.redraw(args.out, args.preset, figures, command, plain_console())
     for name in args.method:
         find_method(name)

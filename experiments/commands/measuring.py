@@ -1,10 +1,13 @@
-"""Commands that measure speed and scripted controllers."""
+"""Commands that measure the machine, speed and scripted controllers."""
 
 from experiments.arguments_bench import (
     BenchArgs,
     BenchCompareArgs,
     BenchDeployArgs,
+    BenchGpuArgs,
+    BenchRooflineArgs,
     BenchTrainArgs,
+    DoctorArgs,
     TasksArgs,
 )
 from experiments.process.console import plain_console
@@ -21,6 +24,7 @@ def command_bench(args: BenchArgs) -> None:
         args.backends,
         args.num_envs,
         plain_console(),
+        seconds=args.seconds,
         out=args.out,
         figure=args.figure,
         metaworld=args.metaworld,
@@ -50,6 +54,20 @@ def command_bench_deploy(args: BenchDeployArgs) -> None:
     deploy.run(args, plain_console())
 
 
+def command_bench_gpu(args: BenchGpuArgs) -> None:
+    """All that only an accelerator can tell."""
+    from experiments.bench import gpu
+
+    gpu.run(args, plain_console())
+
+
+def command_bench_roofline(args: BenchRooflineArgs) -> None:
+    """Bounds of a GPU's speed."""
+    from experiments.bench import roofline
+
+    roofline.run(args, plain_console())
+
+
 def command_tasks(args: TasksArgs) -> None:
     """Measure or draw the tasks' scripted controllers."""
     from experiments.bench import sheet
@@ -60,3 +78,10 @@ def command_tasks(args: TasksArgs) -> None:
         return
     estimate.check_rollout(args.episodes, estimate.EPISODE, "--episodes")
     bench_tasks.run(args.task, args.episodes, args.out, plain_console())
+
+
+def command_doctor(args: DoctorArgs) -> int:
+    """Examine this machine. Return 1 if training does not work here."""
+    from experiments.doctor import doctor
+
+    return doctor(plain_console(), step=args.step)

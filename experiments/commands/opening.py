@@ -1,5 +1,7 @@
 """How a command opens runs: their folders, their task, and whether they may go on."""
 
+import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from experiments.arguments import (
 from experiments.errors import UserError
 from experiments.process.console import plain_console
 from experiments.runs import estimate
-from experiments.runs.environment import FUNCTION, task_of
+from experiments.runs.environment import FUNCTION, named, task_of
 from experiments.runs.presets import RunSettings
 from farl_jax.methods import MAIN
 
@@ -41,6 +43,13 @@ def task_named(args: StartArgs | PhaseArgs | HorizonArgs | ExportArgs) -> str | 
     return task_of(args.env)
 
 
+def say_next(console: Any, what: str, path: Path, task: str, then: str = "") -> None:
+    """Print what to do next: the command `what` on the run at `path`, which is on `task`."""
+    code = f" {named(task)}" if ":" in task else ""
+    line = f"next: farl {what} {shlex.quote(str(path))}{code}{then}"
+    console.print(line, soft_wrap=True)
+
+
 def check_one_way(args: Any) -> None:
     """Refuse --resume together with --overwrite."""
     if getattr(args, "resume", False) and getattr(args, "overwrite", False):
@@ -57,4 +66,5 @@ def on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
     with folder:
         if isinstance(args, PhaseArgs):
             estimate.check_fits(run.settings.config, methods=1, insist=args.insist)
+            run = dataclasses.replace(run, verbose=args.verbose)
         phase(run)

@@ -1,11 +1,14 @@
 """Commands that study or export a trained run."""
 
 from experiments.arguments import (
+    CardArgs,
     ExportArgs,
     HorizonArgs,
     PhaseArgs,
+    RenderArgs,
 )
 from experiments.commands.opening import on_run
+from experiments.process.console import plain_console
 from experiments.runs import estimate
 from farl_jax.methods import find_method
 
@@ -26,11 +29,12 @@ def command_evaluate(args: PhaseArgs) -> None:
     on_run(args, lambda run: compare.compare(run.path, [run.path], run.console))
 
 
-def command_render(args: PhaseArgs) -> None:
+def command_render(args: RenderArgs) -> None:
     """Make film and contact sheet of a method's newest policy."""
     from experiments.studies import film
 
-    on_run(args, lambda run: film.film(run, args.method))
+    make = film.film_beside if args.beside else film.film
+    on_run(args, lambda run: make(run, args.method))
 
 
 def command_diagnose(args: PhaseArgs) -> None:
@@ -50,3 +54,10 @@ def command_export(args: ExportArgs) -> None:
         args,
         lambda run: export(TrainedRun(run), args.method, args.out, args.formats, args.rate),
     )
+
+
+def command_card(args: CardArgs) -> None:
+    """Write the model card of a method's policy."""
+    from experiments.policy.card import write_card
+
+    plain_console().print(f"card: {write_card(args.run, args.method)}", soft_wrap=True)

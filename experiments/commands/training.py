@@ -11,7 +11,7 @@ from experiments.arguments import (
     OnlineArgs,
     StartArgs,
 )
-from experiments.commands.opening import check_one_way, on_run, seed_folders
+from experiments.commands.opening import check_one_way, on_run, say_next, seed_folders
 from experiments.figures.decoration import decoration
 from experiments.process.console import plain_console
 from experiments.runs.environment import check_sharing
@@ -36,12 +36,13 @@ def command_run(args: StartArgs) -> None:
     check_sharing(runs[0][1].task, together, args.devices)
     devices.check(args.devices, together, args.config.online.num_envs)
     console = plain_console()
+    again = {"resume": args.resume, "verbose": args.verbose}
     alone, *others = [runs] if args.together else [[one] for one in runs]
-    with start_runs(alone, console, resume=args.resume) as first:
+    with start_runs(alone, console, **again) as first:
         judge = Judge(first[0], args.config)
         run_online.all_phases(first, judge, num_devices=args.devices)
         for group in others:
-            with start_runs(group, console, resume=args.resume) as seeds:
+            with start_runs(group, console, **again) as seeds:
                 run_online.all_phases(seeds, judge, num_devices=args.devices)
         compare.compare(root, [path for path, _ in runs], console)
         with decoration("film", f"farl render {first[0].path} makes it later"):
@@ -49,6 +50,10 @@ def command_run(args: StartArgs) -> None:
     minutes = (time.perf_counter() - started) / 60
     console.print(
         f"{minutes:.1f} min, peak memory {peak_memory_gb():.1f} GB", highlight=False, soft_wrap=True
+    )
+    path, settings = runs[0]
+    say_next(
+        console, "diagnose", path, settings.task, f"; farl report {root} makes a page of all runs"
     )
 
 
@@ -65,6 +70,7 @@ def command_demos(args: DemosArgs) -> None:
         run, folder = start_run(path, settings, plain_console(), resume=again)
         with folder:
             offline.demos(begin(run, DEMOS, overwrite=args.overwrite))
+        say_next(run.console, "offline", path, settings.task)
 
 
 def command_import(args: ImportArgs) -> None:
@@ -80,6 +86,7 @@ def command_import(args: ImportArgs) -> None:
         run, folder = start_run(path, settings, plain_console(), resume=again)
         with folder:
             demos.bring(run, sources, overwrite=args.overwrite)
+        say_next(run.console, "offline", path, settings.task)
 
 
 def command_demos_export(args: DemosExportArgs) -> None:
@@ -98,6 +105,7 @@ def command_offline(args: OfflineArgs) -> None:
         if args.overwrite:
             offline.own_demos(run)  # nothing is moved unless it can be made again
         offline.fit(begin(run, OFFLINE, overwrite=args.overwrite))
+        say_next(run.console, "online", run.path, run.settings.task, " --method farl")
 
     on_run(args, fit)
 
@@ -114,5 +122,6 @@ def command_online(args: OnlineArgs) -> None:
             run.offline_result()  # nothing is moved unless it can be made again
         run = begin(run, online(args.method), overwrite=args.overwrite)
         run_online.fine_tune([run], args.method, num_devices=args.devices)
+        say_next(run.console, "evaluate", args.run, run.settings.task)
 
     on_run(args, tune)

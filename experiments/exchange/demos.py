@@ -15,6 +15,7 @@ from experiments.phases.demos import describe
 from experiments.phases.offline import check_references
 from experiments.runs.begin import DEMOS, begin
 from experiments.runs.run import Run
+from experiments.runs.words import counts_words
 from farl_jax.data import dataset
 from farl_jax.data.dataset import KINDS, Dataset
 
@@ -60,7 +61,7 @@ def bring(run: Run, sources: Mapping[str, str | None], *, overwrite: bool) -> No
         counts = describe(data)
         own = {"task": env.name, "kind": kind, "counts": counts, "source": sources[kind]}
         dataset.save_dataset(run.path / "demos" / f"{kind}.npz", data, {**about, **own})
-        run.say(f"  {kind}: " + "  ".join(f"{k} {v}" for k, v in counts.items()))
+        run.say(f"  {counts_words(kind, counts)}")
     if not all("margin" in data for data in found.values()):
         run.say("  no failure margins: recovery is judged by failing steps only")
 

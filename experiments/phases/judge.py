@@ -30,7 +30,10 @@ class Judge:
     config: FarlConfig
     programs: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-    def _program(self, method: Method) -> Any:
+    def program(self, method: Method) -> Any:
+        """Return `evaluate(key, learnt, gate)` of one seed, compiled at its first call."""
+        if not method.gated:
+            method = METHODS["farl"]
         kind = method.gate, method.recovery
         if kind not in self.programs:
             env, nets = self.run.env(self.config.online.eval_episodes), self.run.networks()
@@ -48,8 +51,8 @@ class Judge:
     ) -> list[dict[str, float]]:
         """Evaluate one batch of episodes of each seed. `learnt` and `gate` are joined."""
         if not method.gated:
-            method, gate = METHODS["farl"], gate.off()
-        judged = seeds.lift(self._program(method))(seeds.join(keys), learnt, gate)
+            gate = gate.off()
+        judged = seeds.lift(self.program(method))(seeds.join(keys), learnt, gate)
         rows = seeds.split(devices.fetch(judged))
         return [{k: float(v) for k, v in row.items()} for row in rows]
 

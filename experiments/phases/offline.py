@@ -13,6 +13,7 @@ from experiments.runs.begin import DEMOS, OFFLINE, begin
 from experiments.runs.presets import PROTOCOL
 from experiments.runs.provenance import check, demo_sources, sources_of
 from experiments.runs.run import Run, reporter
+from experiments.runs.words import counts_words
 from farl_jax.agent import Agent
 from farl_jax.data.dataset import Dataset
 from farl_jax.data.practice import Practice
@@ -51,7 +52,7 @@ def demos(run: Run) -> None:
         check_references(about["references"])
     counts = collect_demos.write(folder, env, config, run.key("demos"), about)
     for kind, counted in counts.items():
-        run.say(f"  {kind}: " + "  ".join(f"{k} {v}" for k, v in counted.items()))
+        run.say(f"  {counts_words(kind, counted)}")
     run.say(f"  {time.perf_counter() - started:.1f} s")
 
 

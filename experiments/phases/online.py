@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import jax
-import numpy as np
-
 from experiments.errors import UserError
 from experiments.phases import offline
 from experiments.phases.judge import Judge
+from experiments.phases.together import groups
 from experiments.phases.training import Training, final_rows, restore, train
 from experiments.process import signals
-from experiments.process.machine import free_memory
 from experiments.process.outputs import write_json
 from experiments.runs.begin import begin
 from experiments.runs.begin import online as begin_online
@@ -26,9 +23,9 @@ from experiments.runs.presets import check_method
 from experiments.runs.provenance import read_result, sources_of
 from experiments.runs.run import Run
 from farl_jax import devices
-from farl_jax.methods import MAIN, METHODS, Method, find_method
+from farl_jax.methods import MAIN, METHODS, find_method
 from farl_jax.online import loop
-from farl_jax.online.seeds import Seeds, group_sizes, seed_bytes
+from farl_jax.online.seeds import Seeds
 from farl_jax.safety.behaviour import make_gate
 from farl_jax.storage import checkpoint
 from farl_jax.storage.metrics import MetricsWriter
@@ -61,7 +58,7 @@ def fine_tune(
         config = runs[0].settings.config
         env = runs[0].env(config.online.num_envs)
         phase = loop.make_online(env, runs[0].networks(), config, spec)
-        for group in _groups(todo, spec, phase, num_devices):
+        for group in groups(todo, spec, phase, judge, num_devices):
             devices.check(num_devices, len(group), config.online.num_envs)
             with devices.use(num_devices, len(group)):
                 _fine_tune_group(group, method, phase, judge)
@@ -75,31 +72,6 @@ def _check_found(run: Run, method: str) -> None:
     read_result(run.path, run.settings, method, sources)
 
 
-def _groups(
-    runs: list[Run], spec: Method, phase: loop.OnlinePhase, num_devices: int
-) -> list[list[Run]]:
-    """Split the runs into groups that fit into memory, and print the estimate."""
-    if len(runs) == 1:
-        return [runs]
-    run, config = runs[0], runs[0].settings.config
-    frozen = run.offline_result()
-    rehearsal = offline.rehearsal_of(run, frozen, spec)[1] if phase.adapt else None
-    if spec.gate == "critic":
-        frozen = frozen.replace(risk_critic=run.networks().abstract_risk_critic())
-    gate, env = make_gate(config, frozen, spec), run.env(config.online.eval_episodes)
-    state = jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)
-    rollout = jax.eval_shape(phase.collect, state, frozen, gate)[1]
-    evaluation = env.episode_limit * env.num_envs / phase.steps_per_update
-    each = seed_bytes(state, (frozen, gate, rehearsal), rollout, max(1.0, evaluation))
-    free = free_memory(num_devices)
-    sizes = group_sizes(len(runs), each, free)
-    room = "" if free is None else f" of {free / 1e9:.1f} GB free"
-    way = "" if len(sizes) == 1 else f", in groups of {' + '.join(map(str, sizes))}"
-    run.say(f"  {len(runs)} runs together: about {len(runs) * each / 1e9:.1f} GB{room}{way}")
-    ends = np.cumsum(sizes)
-    return [runs[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-
-
 def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judge: Judge) -> None:
     """Train, evaluate and write the results of runs that fit into memory together."""
     config, spec, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
@@ -111,7 +83,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
     every, demos, cost_value = 0, None, None
     if spec.constrained:
         cost_value = seeds.join([offline.cost_value_of(*own) for own in each])
-    if phase.adapt is not None:
+    if phase.learns_risk:
         rehearsed = [offline.rehearsal_of(*own, spec) for own in each]
         every, demos = rehearsed[0][0], seeds.join([data for _, data in rehearsed])
     phase, keys = seeds.lift_phase(phase), [run.key("online") for run in runs]

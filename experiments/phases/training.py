@@ -17,6 +17,7 @@ from experiments.phases.result import result_row
 from experiments.process import signals
 from experiments.runs.provenance import check
 from experiments.runs.run import Run
+from experiments.runs.words import time_left
 from farl_jax import devices
 from farl_jax.agent import Agent
 from farl_jax.config import OnlineConfig
@@ -179,7 +180,8 @@ def _train(
                 values[i] |= (rows[i] if due else {}) | {"wall_seconds": round(seconds[i], 2)}
                 writers[i].write(step, values[i], "online")
                 which = f" {_short(runs[i])}" if len(runs) > 1 else ""
-                runs[i].say(_progress(step, values[i], rows[i]), about=training.method + which)
+                told = _progress(step, values[i], rows[i], config.env_steps)
+                runs[i].say(told, about=training.method + which)
             before, updates = [counters for counters, _ in now], []
         if saving:
             scores = [row["eval_return"] if due else None for row in rows]
@@ -241,7 +243,7 @@ def _short(run: Run) -> str:
     return f"{run.path.parent.name}/{run.path.name}"
 
 
-def _progress(step: int, values: dict, row: dict) -> str:
+def _progress(step: int, values: dict, row: dict, last: int) -> str:
     share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
     diverged = f"  diverged {values['diverged']:.0f}" if values["diverged"] else ""
     return (
@@ -249,6 +251,7 @@ def _progress(step: int, values: dict, row: dict) -> str:
         f"  failures {values['failure_episodes']:.0f} of {values['episodes']:.0f}{diverged}"
         f"  recovering {100 * share:.1f} %  return {row.get('eval_return', float('nan')):.0f}"
         f"  success {row.get('eval_success', float('nan')):.2f}"
+        f"  {time_left((last - step) / rate) if step < last else 'done'}"
     )
 
 

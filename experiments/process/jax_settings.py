@@ -46,6 +46,8 @@ PINNED = {
 
 _CHOICES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE")
 """Variables by which a user chooses devices."""
+_HOLD = "XLA_PYTHON_CLIENT_PREALLOCATE"
+"""JAX reads it when it finds its devices."""
 
 
 def pin() -> None:
@@ -55,13 +57,19 @@ def pin() -> None:
             jax.config.update(name, value)
 
 
-def find_devices() -> None:
+def find_devices(*, hold_memory: bool = True) -> None:
     """Let JAX find its devices.
+
+    On a GPU, JAX then holds most of the memory. Without `hold_memory` it takes only what it uses,
+    and child processes still hold theirs as usual.
 
     Raises:
         DeviceError: there is no device of the wanted kind.
     """
     default = jax.config.jax_default_device
+    before = os.environ.get(_HOLD)
+    if not hold_memory:
+        os.environ[_HOLD] = "false"
     try:
         jax.devices(default if isinstance(default, str) else None)
     except Exception as error:  # JAX raises several types
@@ -70,3 +78,8 @@ def find_devices() -> None:
         setting = f" of {wanted[0]}={os.environ[wanted[0]]}" if wanted else ""
         way = "unset it, or choose cpu" if wanted else "JAX_PLATFORMS=cpu takes the CPU"
         raise DeviceError(f"JAX finds no device{setting}: {reason}; {way}") from error
+    finally:
+        if not hold_memory:
+            del os.environ[_HOLD]
+        if before is not None:
+            os.environ[_HOLD] = before

@@ -78,14 +78,19 @@ def write_json(path: Path, obj: Any) -> None:
         UserError: a disk error.
         ValueError, TypeError: `obj` has no JSON form (for example NaN).
     """
-    _write_text(path, json.dumps(obj, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(obj, indent=2, allow_nan=False) + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON Lines, one row per line, whole or not at all."""
-    _write_text(path, "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(dict(row), allow_nan=False) + "\n" for row in rows))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all.
+
+    Raises:
+        UserError: a disk error.
+    """
     with disk_errors(path):
         files.write_text(path, text)

@@ -1,7 +1,9 @@
 """One run: its folder, settings, random streams and artefacts."""
 
+import dataclasses
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,6 +17,7 @@ from rich.text import Text
 
 from experiments.errors import UserError
 from experiments.process.console import plain_console
+from experiments.runs import words
 from experiments.runs.environment import batch, environment, is_own_environment, named
 from experiments.runs.files import read_settings
 from experiments.runs.folder import LOCK, RunFolder, check_data
@@ -35,6 +38,8 @@ class Run:
     settings: RunSettings
     resume: bool
     console: Console
+    verbose: bool = False
+    """Whether the terminal gets every number of a stage, and not a line in words."""
 
     def key(self, name: str) -> jax.Array:
         """Random stream of this name, independent of all others and the same for all methods."""
@@ -141,7 +146,11 @@ def start_run(
 
 @contextmanager
 def start_runs(
-    wanted: Sequence[tuple[Path, RunSettings]], console: Console, *, resume: bool
+    wanted: Sequence[tuple[Path, RunSettings]],
+    console: Console,
+    *,
+    resume: bool,
+    verbose: bool = False,
 ) -> Iterator[list[Run]]:
     """Open several runs with `start_run`, and lock their folders until the end."""
     with ExitStack() as held:
@@ -149,19 +158,22 @@ def start_runs(
         for path, settings in wanted:
             run, folder = start_run(path, settings, console, resume=resume)
             held.enter_context(folder)
-            runs.append(run)
+            runs.append(dataclasses.replace(run, verbose=verbose))
         yield runs
 
 
 def reporter(run: Run, writer: Any, phase: str) -> Callable[[str, dict[str, float]], None]:
     """Build `report(stage, metrics)`, which writes a row and prints a line."""
-    step = 0
+    step, began = 0, {}
 
     def report(stage: str, metrics: dict[str, float]) -> None:
         nonlocal step
         step += 1
         writer.write(step, {f"{stage}/{k}": v for k, v in metrics.items()}, phase)
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-        run.say(f"{stage}: {shown}", about=phase)
+        now, done = time.perf_counter(), metrics.get("step", 0)
+        start, first = began.setdefault(stage, (now, done))  # after the first part, which compiles
+        seconds = (now - start) / (done - first) if done > first else 0.0
+        text = words.stage_words(stage, metrics, run.settings.config, seconds)
+        run.say(f"{stage}: {words.numbers(metrics)}" if run.verbose else text, about=phase)
 
     return report

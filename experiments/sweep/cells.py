@@ -101,6 +101,11 @@ class Sweep:
         todo = [name for name, own in bases.items() if not self._base_done(own)]
         return todo, [name for name in self.groups if any(self._own(name, m) for m in methods)]
 
+    def left(self) -> dict[str, list[int]]:
+        """Method -> sizes of the groups that it must still train, one program each."""
+        sizes = {m: [len(self._own(name, m)) for name in self.groups] for m in self.args.method}
+        return {method: [size for size in own if size] for method, own in sizes.items()}
+
     def make(self, name: str) -> bool:
         """Make a base run or a group. On failure leave a note for `run`, and return False."""
         bases = {base_name(own): own for own in (base_settings(c.settings) for c in self.cells)}

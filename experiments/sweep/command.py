@@ -10,7 +10,7 @@ from experiments.arguments import SweepArgs
 from experiments.process.outputs import check_output
 from experiments.runs.folder import check_data
 from experiments.runs.presets import text_of
-from experiments.sweep import fleet
+from experiments.sweep import fleet, forecast
 from experiments.sweep.cells import MANIFEST, TABLE, Row, Sweep
 from farl_jax.measure.intervals import bootstrap_interval
 
@@ -22,6 +22,7 @@ def sweep(args: SweepArgs, command: str, console: Console) -> list[Row]:
     alone = args.executor == "local" and args.workers == 1
     cells = Sweep(args, command, console, alone=alone)
     check_output("--out", args.out / TABLE)
+    forecast.tell(cells, args, console)
     cells.write_manifest()
     if not alone and not fleet.make_all(args, cells.missing, console):
         return []  # submitted

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from farl_jax.nn import distributions
+from farl_jax.nn.distributions import Draw
 from farl_jax.types import BatchedEnv, Controller, Decision, Normalizer, Params, Transition
 
 
@@ -81,12 +82,13 @@ def policy_controller(
     normalizer: Normalizer,
     *,
     explore: bool,
+    draw: Draw = jax.random.normal,
 ) -> Controller:
     """The ungated task policy: its mean, or a sample if it explores. Memory is None."""
 
     def act(memory: Any, state: Any, key: jax.Array) -> tuple[Any, Decision]:
         mean, log_std = apply(params, normalizer(state.obs))
-        action = distributions.sample(key, mean, log_std) if explore else mean
+        action = distributions.sample(key, mean, log_std, draw) if explore else mean
         log_prob = distributions.log_prob(action, mean, log_std)
         return memory, plain_decision(action).replace(log_prob=log_prob, task_log_prob=log_prob)
 

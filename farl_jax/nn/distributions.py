@@ -1,14 +1,32 @@
 """Diagonal Gaussian over actions, not squashed. The environment clips actions, the density not."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
 
+Draw = Callable[[jax.Array, tuple[int, ...]], jax.Array]
+"""(key, shape) -> standard normal numbers of that shape."""
 
-def sample(key: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
+
+def draw_rows(total: int, first: jax.Array) -> Draw:
+    """Draw rows `first` on of what all `total` rows would get: the numbers of a share of them."""
+    chex.assert_rank(first, 0)
+
+    def draw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        whole = jax.random.normal(key, (total, *shape[1:]))
+        return jax.lax.dynamic_slice_in_dim(whole, first, shape[0])
+
+    return draw
+
+
+def sample(
+    key: jax.Array, mean: jax.Array, log_std: jax.Array, draw: Draw = jax.random.normal
+) -> jax.Array:
     """Sample N(mean, exp(log_std)^2): [..., A] each -> [..., A]."""
     chex.assert_equal_shape([mean, log_std])
-    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    return mean + jnp.exp(log_std) * draw(key, mean.shape)
 
 
 def log_prob(action: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:

@@ -46,7 +46,7 @@ class OnlineLearning(NamedTuple):
     init: Callable[..., Any]
     """(parameters after the offline phase) -> state."""
     observe: Callable[..., Any]
-    """(state, normalizer, steps [T, N], key) -> state, which stores some of the steps."""
+    """(state, steps [T, N], normalizer, key) -> state, which stores some of the steps."""
     learn: Callable[..., Any]
     """(state, key, demonstrations, (task policy, recovery policy)) -> state, after one chunk of
     gradient steps."""

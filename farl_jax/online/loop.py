@@ -12,41 +12,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
-from farl_jax.config import FarlConfig, OnlineConfig, WorldModelConfig
+from farl_jax.config import FarlConfig
 from farl_jax.data.rewards import learner_reward
-from farl_jax.data.rollout import unroll
 from farl_jax.methods import Method
 from farl_jax.nn.training import OnlineLearning, finite
+from farl_jax.online.collect import make_collect
 from farl_jax.online.counters import Counters
-from farl_jax.safety.behaviour import make_controller, start_memory
-from farl_jax.safety.gate import Gate, GateMemory, failing_share
-from farl_jax.safety.risk_critic import RiskData, RiskLearning, make_risk_learning
-from farl_jax.types import BatchedEnv, Normalizer, Params, Transition
+from farl_jax.online.side_by_side import SideBySide, pays, possible
+from farl_jax.online.state import PER_ENV, OnlineState, current
+from farl_jax.safety.behaviour import start_memory
+from farl_jax.safety.gate import Gate
+from farl_jax.safety.risk_critic import RiskData, make_risk_learning
+from farl_jax.types import BatchedEnv, Params, Transition
 from farl_jax.updates import constrained, ppo
-from farl_jax.world_model.adaptation import Adaptation, make_adaptation
+from farl_jax.world_model.adaptation import make_adaptation
 from farl_jax.world_model.windows import Windows
 
-
-@struct.dataclass
-class OnlineState:
-    """The complete state of an online run. A run restored from it continues exactly."""
-
-    learners: ppo.ActorCritic | constrained.ConstrainedLearners
-    env_state: Any  # State [N]
-    memory: GateMemory  # [N]
-    adaptation: Adaptation | RiskLearning | None  # None: frozen risk, or no gate
-    failing: jax.Array  # [] share of episodes that failed lately; see `Gate.tightened`
-    counters: Counters
-    key: jax.Array
-    env_steps: jax.Array  # [] i32
-
-
-PER_ENV = ("env_state", "memory")
-"""Fields of an `OnlineState` with one row for each environment."""
+__all__ = ["PER_ENV", "OnlinePhase", "OnlineState", "current", "make_online", "sound", "train"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +43,12 @@ class OnlinePhase:
 
     init: Callable[..., OnlineState]
     collect: Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]
-    update: Callable[[OnlineState, Agent, Transition], tuple[OnlineState, dict]]
-    adapt: Callable[[OnlineState, Agent, Windows | RiskData], OnlineState] | None
+    update: Callable[..., tuple[OnlineState, dict]]
+    """(state, frozen, steps, demonstrations or None) -> (state, metrics). With demonstrations, the
+    gate's model or critic takes a chunk of gradient steps, too."""
+    learns_risk: bool
+    """Whether the gate's model or critic learns online; else `update` needs no demonstrations."""
     steps_per_update: int
-
-
-def current(state: OnlineState, frozen: Agent) -> Agent:
-    """The offline result with the current task policy and the gate's current model or critic."""
-    learnt = {} if state.adaptation is None else state.adaptation.learnt
-    return frozen.replace(policy=state.learners.actor.params, **learnt)
 
 
 @jax.jit
@@ -108,89 +90,79 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         )
         return devices.settle(state, PER_ENV)
 
-    # Jitted without the other fields of the state, so that methods share one program.
-    update_learners = jax.jit(_paid(update_learners, env, config.online), donate_argnums=0)
-    seen = _paid(learning.observe, env, config.world_model) if learning else None
-    observe = jax.jit(seen, donate_argnums=0) if learning else None
+    observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
 
-    def update(state: OnlineState, frozen: Agent, steps: Transition):
-        key, key_update, key_observe = jax.random.split(state.key, 3)
+    def update(state: OnlineState, frozen: Agent, steps: Transition, demos: Any = None):
+        key, key_update, key_observe, key_learn = jax.random.split(state.key, 4)
         warmup = state.env_steps <= config.online.critic_warmup
-        learners, metrics = update_learners(
-            state.learners, frozen.normalizer, steps, key_update, warmup
+        paid = _paid(env, steps, config.online.discount)
+        own = jax.tree.map(jnp.copy, state.learners.actor.params)  # the update donates them
+        policies, seen = (own, frozen.recovery), _paid(env, steps, config.world_model.discount)
+
+        def learn_risk():
+            if not learning:
+                return None
+            known = observe(state.adaptation, seen, frozen.normalizer, key_observe)
+            return known if demos is None else learning.learn(known, key_learn, demos, policies)
+
+        learners, metrics, adaptation = update_learners(
+            (state.learners, frozen.normalizer, paid, key_update, warmup), learn_risk
         )
         metrics["horizon_cost"] = steps.decision.risk.mean()
         metrics["failing"] = jnp.copy(state.failing)  # the next step donates the state
-        state = state.replace(learners=learners, key=key)
-        if learning:
-            learnt = observe(state.adaptation, frozen.normalizer, steps, key_observe)
-            state = state.replace(adaptation=learnt)
-        return state, metrics
+        return state.replace(learners=learners, key=key, adaptation=adaptation), metrics
 
-    def adapt(state: OnlineState, frozen: Agent, demos: Windows | RiskData) -> OnlineState:
-        key, key_learn = jax.random.split(state.key)
-        policies = state.learners.actor.params, frozen.recovery
-        learnt = learning.learn(state.adaptation, key_learn, demos, policies)
-        return state.replace(adaptation=learnt, key=key)
-
-    options = dict(env.compiler_options)
     return OnlinePhase(
-        init=jax.jit(init, compiler_options=options),
-        collect=jax.jit(
-            _make_collect(env, nets, config, method), compiler_options=options, donate_argnums=0
-        ),
+        init=jax.jit(init, compiler_options=dict(env.compiler_options)),
+        collect=make_collect(env, nets, config, method),
         update=update,
-        adapt=adapt if learning else None,
+        learns_risk=learning is not None,
         steps_per_update=env.num_envs * config.online.rollout,
     )
 
 
-def _paid(
-    learn: Callable[..., Any], env: BatchedEnv, config: OnlineConfig | WorldModelConfig
-) -> Callable[..., Any]:
-    """`learn(state, normalizer, steps, ...)` of steps with the rewards that a learner receives."""
-
-    def run(state: Any, normalizer: Normalizer, steps: Transition, *rest: Any) -> Any:
-        ends_well = steps.success & steps.terminated
-        reward = learner_reward(steps.reward, ends_well, env.success_reward, config.discount)
-        return learn(state, normalizer, steps.replace(reward=reward), *rest)
-
-    return run
+def _paid(env: BatchedEnv, steps: Transition, discount: float) -> Transition:
+    """The steps with the rewards that a learner with this discount receives."""
+    succeeded = steps.success & steps.terminated
+    reward = learner_reward(steps.reward, succeeded, env.success_reward, discount)
+    return steps.replace(reward=reward)
 
 
 def _make_update(
     nets: Networks, config: FarlConfig, method: Method
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(init, update) of the learners: PPO, or the method's constrained update."""
-    if method.constraint == "none":
-        return ppo.make_update(nets.policy, nets.value, config.online)
-    return constrained.make_update(nets.policy, nets.value, config, method.constraint)
+    """Build the learners' init, and `update(args, beside) -> (learners, metrics, beside's result)`.
 
+    `args` are (learners, normalizer, steps, key, warmup). `beside` is a function of nothing that
+    launches other programs. On a CPU the policy learns in one thread; the value function learns and
+    `beside` runs in another.
+    """
+    if method.constrained:
+        init, update = constrained.make_update(nets.policy, nets.value, config, method.constraint)
+    else:
+        init, update = ppo.make_update(nets.policy, nets.value, config.online)
+    whole = jax.jit(update, donate_argnums=0)
+    in_turn = lambda args, beside: (*whole(*args), beside())
+    if method.constrained or not pays():
+        return init, in_turn
+    parts, threads = ppo.make_parts(nets.policy, nets.value, config.online), SideBySide(2)
+    prepare = jax.jit(parts.prepare)
+    actor, critic = (jax.jit(part, donate_argnums=0) for part in (parts.actor, parts.critic))
 
-def _make_collect(
-    env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method
-) -> Callable[..., Any]:
-    controller_of = make_controller(nets, config, method, explore=True)
-
-    def collect(state: OnlineState, frozen: Agent, gate: Gate):
-        key, key_roll = jax.random.split(state.key)
-        now = gate.tightened(state.failing, config.safety)
-        controller = controller_of(current(state, frozen), now)
-        memory, env_state, steps, _ = unroll(
-            env, controller, state.memory, state.env_state, key_roll, config.online.rollout
+    def at_once(args: tuple[Any, ...], beside: Callable[[], Any]):
+        learners, normalizer, steps, key, warmup = args
+        if not possible(key):
+            return in_turn(args, beside)
+        batch = prepare(learners.critic.params, normalizer, steps)
+        (policy, metrics), ((value, more), result) = threads.run(
+            [
+                lambda: actor(learners.actor, batch, key, warmup),
+                lambda: (critic(learners.critic, batch, key), beside()),
+            ]
         )
-        ends = steps.first_failure.sum(), steps.done.sum()
-        state = state.replace(
-            env_state=env_state,
-            memory=memory,
-            key=key,
-            failing=failing_share(state.failing, *ends, config.safety.limit_memory),
-            counters=state.counters.add(steps),
-            env_steps=state.env_steps + steps.reward.size,
-        )
-        return devices.settle(state, PER_ENV), steps
+        return ppo.ActorCritic(policy, value), metrics | more, result
 
-    return collect
+    return init, at_once
 
 
 def train(
@@ -203,8 +175,8 @@ def train(
 ) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
     """Collect and update until `env_steps`, yielding after every update.
 
-    `rehearsal` is (updates between two calls of `phase.adapt`, demonstrations for them). A phase
-    without `adapt` ignores it.
+    `rehearsal` is (updates between two chunks of the gate's learning, demonstrations for them). A
+    phase whose gate does not learn ignores it.
 
     The caller logs, evaluates and saves, and may stop at any time. The next step donates the
     buffers of the yielded state: save it, or copy what you need, before that.
@@ -212,9 +184,8 @@ def train(
     done = int(np.max(state.env_steps))  # equal in all seeds
     while done < env_steps:
         state, steps = phase.collect(state, frozen, gate)
-        state, metrics = phase.update(state, frozen, steps)
         done += phase.steps_per_update
         every, demos = rehearsal
-        if phase.adapt is not None and (done // phase.steps_per_update) % every == 0:
-            state = phase.adapt(state, frozen, demos)
+        due = phase.learns_risk and (done // phase.steps_per_update) % every == 0
+        state, metrics = phase.update(state, frozen, steps, demos if due else None)
         yield state, metrics

@@ -56,7 +56,7 @@ class Seeds:
 
     def lift_phase(self, phase: OnlinePhase) -> OnlinePhase:
         """The phase of joined states. `steps_per_update` still counts one seed's steps."""
-        names = ("init", "collect", "update") + (("adapt",) if phase.adapt else ())
+        names = ("init", "collect", "update")
         return dataclasses.replace(phase, **{n: self.lift(getattr(phase, n)) for n in names})
 
 
@@ -88,22 +88,26 @@ def tree_bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def seed_bytes(state: PyTree, inputs: PyTree, rollout: PyTree, longest: float = 1.0) -> int:
-    """Peak bytes of one seed: `COPIES` times its state, inputs and longest rollout.
+def seed_bytes(resident: PyTree, rollout: PyTree, longest: float = 1.0) -> int:
+    """Peak bytes of one seed, roughly: `COPIES` times its resident arrays and longest rollout.
 
-    `inputs` are offline result, gate and rehearsal. An evaluation's rollout is `longest` times as
-    long as `rollout`. The factor is needed because at a program's end arguments, intermediate
-    values and results are in memory together.
+    `resident` are state, offline result, gate and rehearsal. An evaluation's rollout is `longest`
+    times as long as `rollout`. The factor is needed because at a program's end arguments,
+    intermediate values and results are in memory together. `farl_jax.online.memory` knows better,
+    but it must compile.
     """
-    return int(COPIES * (tree_bytes(state) + tree_bytes(inputs) + longest * tree_bytes(rollout)))
+    return int(COPIES * (tree_bytes(resident) + longest * tree_bytes(rollout)))
 
 
-def group_sizes(number: int, per_seed: int, free: int | None) -> list[int]:
+def group_sizes(number: int, needs: Callable[[int], int], free: int | None) -> list[int]:
     """Sizes of the fewest groups of seeds such that each fits into `SHARE` of the free memory.
 
-    Groups run one after the other and differ by one seed at most. One seed is always allowed. If
-    `free` is None (unknown), all seeds are one group.
+    `needs(S)` are the bytes of S seeds together, which grow with S. Groups run one after the other
+    and differ by one seed at most. One seed is always allowed. If `free` is None (unknown), all
+    seeds are one group.
     """
-    fitting = number if free is None else max(1, int(SHARE * free) // max(per_seed, 1))
-    groups = -(-number // min(fitting, number))
+    fitting = number
+    while free is not None and fitting > 1 and needs(fitting) > SHARE * free:
+        fitting -= 1
+    groups = -(-number // fitting)
     return [number // groups + (i < number % groups) for i in range(groups)]

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import jax
+
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.data.rollout import policy_controller
 from farl_jax.methods import Method
+from farl_jax.nn.distributions import Draw
 from farl_jax.safety.gate import (
     Gate,
     GateMemory,
@@ -41,8 +44,11 @@ def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMem
 
 def make_controller(
     nets: Networks, config: FarlConfig, method: Method, *, explore: bool
-) -> Callable[[Agent, Gate], Controller]:
-    """Build (learnt, gate) -> controller: gated if the method has a gate, else the task policy."""
+) -> Callable[..., Controller]:
+    """Build `behave(learnt, gate, draw)`: the task policy, behind the method's gate if it has one.
+
+    `draw` is where the noise of exploration comes from.
+    """
 
     def risk_of(learnt: Agent, gate: Gate) -> Risk:
         if method.gate == "critic":
@@ -56,10 +62,10 @@ def make_controller(
             return zero_recovery(nets.sizes[1])
         return policy_recovery(nets.recovery, learnt.recovery)
 
-    def build(learnt: Agent, gate: Gate) -> Controller:
+    def build(learnt: Agent, gate: Gate, draw: Draw = jax.random.normal) -> Controller:
         if not method.gated:
             return policy_controller(
-                nets.policy.apply, learnt.policy, learnt.normalizer, explore=explore
+                nets.policy.apply, learnt.policy, learnt.normalizer, explore=explore, draw=draw
             )
         return gated_controller(
             nets.policy,
@@ -69,6 +75,7 @@ def make_controller(
             gate.max_risk,
             config.safety,
             explore=explore,
+            draw=draw,
         )
 
     return build

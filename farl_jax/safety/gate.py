@@ -20,6 +20,7 @@ from flax import struct
 from farl_jax.agent import Agent
 from farl_jax.config import SafetyConfig
 from farl_jax.nn import distributions
+from farl_jax.nn.distributions import Draw
 from farl_jax.nn.networks import GaussianPolicy
 from farl_jax.types import Controller, Decision, Params
 
@@ -202,6 +203,7 @@ def gated_controller(
     config: SafetyConfig,
     *,
     explore: bool,
+    draw: Draw = jax.random.normal,
 ) -> Controller:
     """Controller that executes the task action where the gate allows it, else the recovery's.
 
@@ -212,7 +214,8 @@ def gated_controller(
         recovery: action that replaces it.
         max_risk: [] eps_safe, traced.
         config: the rule's numbers, and lengths of recoveries and alarms.
-        explore: sample the task action (training), or take its mean.
+        explore: sample the task action (training) or take its mean.
+        draw: where the sample's noise comes from.
     """
 
     chex.assert_rank(max_risk, 0)
@@ -220,7 +223,7 @@ def gated_controller(
     def act(memory: GateMemory, state: Any, key: jax.Array) -> tuple[GateMemory, Decision]:
         obs = learnt.normalizer(state.obs)
         mean, log_std = policy.apply(learnt.policy, obs)
-        wanted = distributions.sample(key, mean, log_std) if explore else mean
+        wanted = distributions.sample(key, mean, log_std, draw) if explore else mean
         judged = risk(obs, wanted)
         chex.assert_shape(judged.risk, wanted.shape[:-1])
         memory = forget(memory, state.step_count == 0)

@@ -221,7 +221,7 @@ def make_risk_learning(
         return RiskLearning(start(params), *rings)
 
     def observe(
-        learning: RiskLearning, normalizer: Normalizer, steps: Transition, key: jax.Array
+        learning: RiskLearning, steps: Transition, normalizer: Normalizer, key: jax.Array
     ) -> RiskLearning:
         key_safe, key_failing = jax.random.split(key)
         fields = window_fields(steps, normalizer, reward_scale=1.0)

@@ -1,7 +1,7 @@
 """PPO: the clipped objective, its batches and the online update."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -162,11 +162,18 @@ def descend(
 ) -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
     """One step of the policy, unless `stopped` [] bool or this minibatch's KL is too large."""
     chex.assert_rank(stopped, 0)
-    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
-    stopped = stopped | (metrics["kl"] > target_kl)
-    moved = learner.apply_gradient(gradient, optimizer)
-    kept = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), moved, learner)
-    return kept, stopped, metrics
+
+    def rest() -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
+        return learner, stopped, loss(learner.params)[1]
+
+    def move() -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
+        (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        stops = metrics["kl"] > target_kl
+        moved = learner.apply_gradient(gradient, optimizer)
+        kept = jax.tree.map(lambda new, old: jnp.where(stops, old, new), moved, learner)
+        return kept, stops, metrics
+
+    return jax.lax.cond(stopped, rest, move)
 
 
 def fit_value(
@@ -209,14 +216,24 @@ def scan_minibatches(
     return jax.lax.scan(epoch, carry, jax.random.split(key, config.epochs))
 
 
-def make_update(
-    policy: GaussianPolicy, value_net: Value, config: OnlineConfig
-) -> tuple[Callable[[Params, Params], ActorCritic], Callable[..., tuple[ActorCritic, dict]]]:
-    """Build `init(policy, value params)` and `update(learners, normalizer, steps, key, warmup)`.
+class Parts(NamedTuple):
+    """The online update in parts. Actor and critic need nothing of each other: run them at once."""
 
-    `update` takes a rollout [T, N] and runs epochs of minibatches. Once a minibatch's KL exceeds
-    `target_kl`, the actor stops learning until the next update; the critic goes on. During `warmup`
-    [] bool only the critic learns.
+    init: Callable[[Params, Params], ActorCritic]
+    """(policy params, value params) -> learners."""
+    prepare: Callable[[Params, Normalizer, Transition], PPOBatch]
+    """(value params, normalizer, rollout [T, N]) -> batch [T * N]."""
+    actor: Callable[..., tuple[Learner, dict[str, jax.Array]]]
+    """(actor, batch, key, warmup [] bool) -> (actor, metrics)."""
+    critic: Callable[..., tuple[Learner, dict[str, jax.Array]]]
+    """(critic, batch, key) -> (critic, metrics)."""
+
+
+def make_parts(policy: GaussianPolicy, value_net: Value, config: OnlineConfig) -> Parts:
+    """Build the parts; both learners see the same minibatches where they get the same key.
+
+    Once a minibatch's KL passes `target_kl`, the actor rests for the remainder of the update.
+    During `warmup` it rests throughout.
     """
     actor_optimizer = adam(config.actor_learning_rate, config.max_grad_norm)
     critic_optimizer = adam(config.critic_learning_rate, config.max_grad_norm)
@@ -226,17 +243,39 @@ def make_update(
             Learner.create(actor, actor_optimizer), Learner.create(critic, critic_optimizer)
         )
 
-    def minibatch_step(carry: tuple[ActorCritic, jax.Array], batch: PPOBatch):
-        learners, stopped = carry
+    def prepare(value: Params, normalizer: Normalizer, steps: Transition) -> PPOBatch:
+        return make_batch(value_net, value, normalizer, steps, config)
+
+    def actor_step(carry: tuple[Learner, jax.Array], batch: PPOBatch):
+        actor, stopped = carry
         loss = lambda params: policy_loss(policy, params, batch, config)
-        actor, stopped, metrics = descend(
-            learners.actor, loss, actor_optimizer, stopped, config.target_kl
-        )
-        critic, value_loss = fit_value(
-            value_net, learners.critic, critic_optimizer, batch.obs, batch.value_target
-        )
-        metrics |= {"value_loss": value_loss, "stopped": stopped.astype(jnp.float32)}
-        return (ActorCritic(actor, critic), stopped), metrics
+        actor, stopped, metrics = descend(actor, loss, actor_optimizer, stopped, config.target_kl)
+        return (actor, stopped), metrics | {"stopped": stopped.astype(jnp.float32)}
+
+    def actor(learner: Learner, batch: PPOBatch, key: jax.Array, warmup: jax.Array):
+        (learner, _), metrics = scan_minibatches(actor_step, (learner, warmup), batch, key, config)
+        first = metrics["ratio_error"][0, 0]  # 0 unless collection and update disagree
+        return learner, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
+
+    def critic_step(learner: Learner, rows: tuple[jax.Array, jax.Array]):
+        return fit_value(value_net, learner, critic_optimizer, *rows)
+
+    def critic(learner: Learner, batch: PPOBatch, key: jax.Array):
+        rows = (batch.obs, batch.value_target)
+        learner, losses = scan_minibatches(critic_step, learner, rows, key, config)
+        return learner, {"value_loss": losses.mean()}
+
+    return Parts(init, prepare, actor, critic)
+
+
+def make_update(
+    policy: GaussianPolicy, value_net: Value, config: OnlineConfig
+) -> tuple[Callable[[Params, Params], ActorCritic], Callable[..., tuple[ActorCritic, dict]]]:
+    """Build `init(policy, value params)` and `update(learners, normalizer, steps, key, warmup)`.
+
+    `update` takes a rollout [T, N] and runs the epochs of minibatches (`make_parts`).
+    """
+    parts = make_parts(policy, value_net, config)
 
     def update(
         learners: ActorCritic,
@@ -245,15 +284,12 @@ def make_update(
         key: jax.Array,
         warmup: jax.Array | bool = False,
     ):
-        batch = make_batch(value_net, learners.critic.params, normalizer, steps, config)
-        carry = (learners, jnp.asarray(warmup))
-        (learners, _), metrics = scan_minibatches(minibatch_step, carry, batch, key, config)
-        first = metrics["ratio_error"][
-            0, 0
-        ]  # 0 unless collection and update compute different densities
-        return learners, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
+        batch = parts.prepare(learners.critic.params, normalizer, steps)
+        actor, metrics = parts.actor(learners.actor, batch, key, jnp.asarray(warmup))
+        critic, more = parts.critic(learners.critic, batch, key)
+        return ActorCritic(actor, critic), metrics | more
 
-    return init, update
+    return parts.init, update
 
 
 def adam(learning_rate: float, max_grad_norm: float) -> optax.GradientTransformation:

@@ -2,8 +2,9 @@
 
 The paper freezes it after the offline phase (`every = 0`). A frozen model has seen failures of the
 cloned policy only, not of the policy in training. Here the model takes more gradient steps on the
-same loss every few policy updates. Half of each batch are windows of the run's own steps. The other
-half are demonstrations, so that the model does not forget their failures.
+same loss after every rollout, beside the policy's update. Half of each batch are windows of the
+run's own steps. The other half are demonstrations, so that the model does not forget their
+failures.
 """
 
 from collections.abc import Callable
@@ -145,7 +146,7 @@ def make_adaptation(
         return Adaptation(learning.model_state(params, world), *rings)
 
     def observe(
-        adaptation: Adaptation, normalizer: Normalizer, steps: Transition, key: jax.Array
+        adaptation: Adaptation, steps: Transition, normalizer: Normalizer, key: jax.Array
     ) -> Adaptation:
         key_recent, key_failing = jax.random.split(key)
         fields = seen_steps(steps, normalizer, reward_scale)

@@ -45,6 +45,8 @@ ENDLESS = {
     "bench": ["--out", "a_folder"],
     "bench train": ["--out", "a_folder"],
     "bench compare": ["--out", "a_folder"],
+    "bench gpu": ["--out", "a_file"],
+    "bench roofline": ["--out", "a_folder"],
     "tasks": ["--out", "a_folder", "--sheet", "a_folder"],
 }
 """Commands that could work for minutes -> words that stop them before they do."""

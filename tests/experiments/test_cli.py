@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,14 @@ from experiments.runs.presets import PRESETS, RunSettings, check_run, preset
 from farl_jax.data import dataset
 from farl_jax.schema import SchemaError
 from farl_jax.storage.metrics import read_metrics
+from tests.docs.pages import DOCS
+
+GLOSSARY = set(re.findall(r"`([\w/]+)`", (DOCS / "reference" / "metrics.md").read_text("utf-8")))
+
+
+def _numbered(name: str) -> str:
+    """A metric's name in the glossary: the number of an imagined step is i."""
+    return re.sub(r"_\d+$", "_i", name)
 
 
 def fails(capsys, *argv: str) -> str:
@@ -155,6 +164,8 @@ def test_smoke_run_is_whole(smoke):
         rows = read_metrics(seed / method / "metrics.jsonl")
         assert rows[-1]["step"] == 4096
         assert rows[-1]["failure_episodes"] == result["failure_episodes"]
+        assert {name for row in rows for name in row} <= GLOSSARY
+    assert {_numbered(n) for row in read_metrics(seed / "metrics.jsonl") for n in row} <= GLOSSARY
     assert sum(result["causes"].values()) == result["failure_episodes"]
     assert json.loads((smoke / "comparison.json").read_text())["methods"].keys() == {
         "uni_o4",
@@ -164,6 +175,17 @@ def test_smoke_run_is_whole(smoke):
         assert (smoke / figure).stat().st_size > 1000
     environment = json.loads((seed / "env.json").read_text())
     assert environment["packages"]["mujoco"] == "3.17.0"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_methods_are_filmed_side_by_side(smoke, capsys):
+    assert main(["render", str(smoke / "seed0"), "--beside"]) == 0
+    made = smoke / "seed0" / "farl" / "beside.gif"
+    assert 1000 < made.stat().st_size < 3_000_000
+    assert "Uni-O4 (gate off), FARL (gate on)" in " ".join(capsys.readouterr().out.split())
+    line = fails(capsys, "render", str(smoke / "seed0"), "--beside", "--method", "mppi")
+    assert "no result of mppi" in line
 
 
 @pytest.mark.slow  # half a minute, most of it compiling

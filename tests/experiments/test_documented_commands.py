@@ -10,7 +10,7 @@ from experiments.cli import COMMANDS, _parse
 from experiments.runs.presets import parse_setting
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = re.compile(r"`farl ([^`]+)`|^(?:[A-Z_]+=\S+ )*farl ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
@@ -40,6 +40,7 @@ def test_what_the_pages_show_is_understood(line):
     rest = words[len(name.split()) :]
     if not rest or line.endswith("...") or " ... " in line:
         needed = {"sweep": ["-o", "OUT"], "export": ["-o", "OUT"], "report": ["runs"]}
+        needed |= {"bench compare": ["REV"], "bench deploy": ["POLICY"]}
         rest = [*rest, *needed.get(name, [])]
         rest += ["RUN"] if "run" in COMMANDS[name][0].__dataclass_fields__ else []
     rest = ["1" if word == "N" else word for word in rest]

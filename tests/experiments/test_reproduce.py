@@ -213,3 +213,13 @@ def test_the_papers_numbers_are_those_of_the_paper():
     pairs = paper["failure_episodes"].values()
     reductions = [100 * (1 - p["farl"] / p["uni_o4"]) for p in pairs]
     np.testing.assert_allclose(reductions, [37.4, 49.6, 21.5, 65.8], atol=0.05)
+
+
+def test_stored_rows_come_with_the_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reproduce.bring_stored(tmp_path / "results", Console(width=200))
+    assert "copied those of this package" in capsys.readouterr().out
+    assert (tmp_path / "results" / "main.jsonl").stat().st_size > 10_000
+    (tmp_path / "results" / "main.jsonl").write_text("mine")
+    reproduce.bring_stored(tmp_path / "results", Console(width=200))
+    assert (tmp_path / "results" / "main.jsonl").read_text() == "mine"

@@ -202,9 +202,9 @@ def test_critic_and_world_model_have_equal_budgets(name):
 
 
 def test_env_steps_per_sample_by_hand():
-    """25 updates of 256 windows of 5 steps after 8 rollouts of 32 x 128; a frozen one has none."""
+    """3 updates of 256 windows of 5 steps after a rollout of 32 x 128; a frozen one has none."""
     steps = config.steps_per_sample(FarlConfig())
-    assert steps["world_model"] == pytest.approx(8 * 32 * 128 / (25 * 256 * 5))
+    assert steps["world_model"] == pytest.approx(32 * 128 / (3 * 256 * 5))
     frozen = config.replace(FarlConfig(), {"adaptation": {"every": 0}})
     assert config.steps_per_sample(frozen)["world_model"] == math.inf
 
@@ -251,7 +251,7 @@ def test_the_last_of_an_option_given_twice_counts_everywhere(option):
 
 def documented_options() -> list[tuple[str, str]]:
     """(option, value) of every setting that README, docs or a help text shows with its value."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     texts = [page.read_text(encoding="utf-8") for page in pages]
     texts += [
         " ".join(options.field_docs(type(getattr(FarlConfig(), g))).values()) for g, *_ in FIELDS

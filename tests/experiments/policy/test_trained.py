@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 
 import numpy as np
 import pytest
@@ -12,10 +11,11 @@ from experiments.cli import main
 from experiments.errors import UserError
 from farl_jax import deploy
 from farl_jax.schema import SchemaError
+from tests.docs.pages import python_blocks
 from tests.experiments.policy.runs import write_untrained
 from tests.experiments.test_cli import fails
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "deploy.md"
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,9 @@ def test_no_run(tmp_path):
         load_run(tmp_path)
 
 
-def test_the_pages_example(run, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
-    code = next(block for block in blocks if "load_run" in block)
-    assert len(code.splitlines()) <= 6
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/load.md", "docs/how-to/export.md"])
+def test_the_pages_example(run, page):
+    code = "".join(block for block in python_blocks(ROOT / page) if "farl_jax" not in block)
     shown = "runs/bounded_push/quick/seed0"
     assert shown in code
     names = {"obs": np.zeros(39)}

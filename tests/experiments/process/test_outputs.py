@@ -137,5 +137,7 @@ def test_a_bench_that_measured_nothing_says_so(capsys, folder, monkeypatch):
     monkeypatch.chdir(folder)
     words = ["bench", "--backends", "none_such", "--num-envs", "1", "--figure", "x.png"]
     assert main(words) == 2
-    assert capsys.readouterr().err == "farl: nothing could be measured\n"
+    line = capsys.readouterr().err
+    assert line.startswith("farl: nothing could be measured: unknown physics backend 'none_such'")
+    assert line.count("\n") == 1
     assert not (folder / "x.png").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from envs_mjx.physics.backends import _cores
+from envs_mjx.physics.native import cores as native_cores
 from experiments.arguments import SweepArgs
 from experiments.cli import main
 from experiments.errors import UserError
@@ -270,7 +270,7 @@ def test_native_physics_takes_no_more_cores_than_the_process_has():
     cores = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cores)})
-        assert _cores() == 1
+        assert native_cores() == 1
     finally:
         os.sched_setaffinity(0, cores)
-    assert _cores() == len(cores)
+    assert native_cores() == len(cores)

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from experiments.arguments import SweepArgs
+from experiments.sweep import forecast
 from experiments.sweep.cells import TABLE, Sweep
 from experiments.sweep.command import summary
 from tests.experiments.finished_runs import result
@@ -48,6 +49,10 @@ def test_a_thousand_runs_are_planned_gone_on_with_and_gathered(tmp_path):
     bases, cells = sweep.missing()
     assert len(cells) == 1000
     assert len(bases) == 10  # one offline phase a seed: max_risk and horizon are the gate's alone
+    started = time.process_time()
+    (cost,) = forecast.tell(sweep, sweep.args, sweep.console)
+    assert cost.runs == 1000 and cost.seconds > 0
+    assert time.process_time() - started < PLAN_SECONDS
     finish(sweep)
     again, seconds = plan(tmp_path)
     assert seconds < PLAN_SECONDS

@@ -14,6 +14,7 @@ from rich.console import Console
 from experiments.errors import UserError
 from experiments.phases import offline as run_offline
 from experiments.phases import online as run_online
+from experiments.phases import together
 from experiments.phases.judge import Judge
 from experiments.process.machine import free_memory
 from experiments.runs.presets import RunSettings
@@ -188,12 +189,14 @@ def test_what_is_not_a_number_stays_in_its_seed(start, demos, steps):
 
 
 def test_groups_are_few_even_and_fit():
-    assert group_sizes(8, 100, None) == [8]
-    assert group_sizes(8, 100, 1000) == [8]  # 800 bytes may be filled
-    assert group_sizes(8, 101, 1000) == [4, 4]
-    assert group_sizes(8, 250, 1000) == [3, 3, 2]
-    assert group_sizes(3, 10_000, 1000) == [1, 1, 1]
-    assert group_sizes(1, 10, 0) == [1]
+    each = lambda size: lambda seeds: seeds * size
+    assert group_sizes(8, each(100), None) == [8]
+    assert group_sizes(8, each(100), 1000) == [8]  # 800 bytes may be filled
+    assert group_sizes(8, each(101), 1000) == [4, 4]
+    assert group_sizes(8, each(250), 1000) == [3, 3, 2]
+    assert group_sizes(3, each(10_000), 1000) == [1, 1, 1]
+    assert group_sizes(1, each(10), 0) == [1]
+    assert group_sizes(8, lambda seeds: 400 + 100 * seeds, 1000) == [4, 4]
     assert tree_bytes({"a": jnp.zeros((3, 2)), "b": jax.random.key(0)}) == 24 + 8
     assert free_memory() is None or free_memory() > 1e6
 
@@ -244,6 +247,22 @@ def assert_same_rows(left, right):
         for name, value in a.items():
             known = isinstance(value, str | dict) or value is None
             assert value == (b[name] if known else pytest.approx(b[name], rel=1e-3, abs=1e-4)), name
+
+
+@pytest.mark.slow
+def test_where_memory_is_short_the_compiled_programs_split_the_seeds(
+    tmp_path, offline, judge, monkeypatch
+):
+    runs = runs_of(tmp_path, offline, (0, 1, 2, 3))
+    phase, spec = phase_of("uni_o4"), METHODS["uni_o4"]
+    free = iter([None, 10**12, 10**5])
+    monkeypatch.setattr(together, "free_memory", lambda devices: next(free))
+    assert len(together.groups(runs, spec, phase, judge, 1)) == 1  # unknown: all at once
+    assert len(together.groups(runs, spec, phase, judge, 1)) == 1
+    assert "about" in runs[0].console.file.getvalue()
+    assert "compiled" not in runs[0].console.file.getvalue()
+    assert [len(own) for own in together.groups(runs, spec, phase, judge, 1)] == [1, 1, 1, 1]
+    assert "by the compiled programs" in runs[0].console.file.getvalue()
 
 
 @pytest.mark.slow

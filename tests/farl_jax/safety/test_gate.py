@@ -1,4 +1,4 @@
-"""C_H and the gate on a model whose answers are known by hand."""
+"""The risk and the gate on a model whose answers are known by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -137,7 +137,7 @@ def test_the_model_learns_from_what_it_observes(steps, demos):
     params = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
     params = jax.tree.map(jnp.asarray, params)
     init, observe, learn, _ = make_adaptation(MODEL, ADAPT, WORLD, 0.1, resting)
-    adaptation = observe(init(params), IDENTITY, steps, jax.random.key(1))
+    adaptation = observe(init(params), steps, IDENTITY, jax.random.key(1))
     assert int(adaptation.recent.stored) == int(adaptation.failing.stored) == 8
     assert np.asarray(adaptation.failing.fields["failure"])[:8].any(axis=1).all()
     np.testing.assert_array_less(np.abs(adaptation.recent.fields["action"]), 1.0 + 1e-6)
@@ -200,7 +200,7 @@ def drift():
     adapt = AdaptationConfig(windows=1024, failing_windows=512, memory=8, learning_rate=1e-3)
     _, observe, learn, _ = learning_of = make_adaptation(DRIFTING, adapt, DRIFT, 1.0, resting)
     plain = Normalizer(jnp.zeros(1), jnp.ones(1))
-    see = jax.jit(lambda a, x, f, key: observe(a, plain, as_steps(x, f), key))
+    see = jax.jit(lambda a, x, f, key: observe(a, as_steps(x, f), plain, key))
     demos = to_windows(as_demos(*stream(rng, 0.5, 3, 30_000)), DRIFT)
     offline = dataclasses.replace(DRIFT, steps=2000)
     fit = learning.make_fit_offline(DRIFTING, offline, resting(None, None))
@@ -250,7 +250,7 @@ def test_both_halves_of_a_batch_weigh_what_they_are(steps, demos):
     """The mean of `failure` by weight is the rate of each half's own windows, not one half."""
     params = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
     init, observe, _, _ = make_adaptation(MODEL, ADAPT, WORLD, 0.1, resting)
-    adaptation = observe(init(params), IDENTITY, steps, jax.random.key(1))
+    adaptation = observe(init(params), steps, IDENTITY, jax.random.key(1))
     usable, bad = usable_windows(seen_steps(steps, IDENTITY, 1.0), 3, WORLD.failing_run_cap)
     np.testing.assert_allclose(failing_rate(adaptation), bad.sum() / usable.sum(), rtol=1e-6)
     rate = float(demos.num_failing / demos.num_starts)
@@ -290,7 +290,7 @@ def test_without_a_gate_or_with_every_zero_the_model_is_the_frozen_one(frozen): 
     for config, method in ((ADAPTING, "uni_o4"), (GATED, "farl")):
         phase = make_online(make_toy(16), NETS, config, METHODS[method])
         state = jax.eval_shape(phase.init, frozen, jax.random.key(0))
-        assert phase.adapt is None and state.adaptation is None
+        assert not phase.learns_risk and state.adaptation is None
         assert current(state, frozen).world_model is frozen.world_model
 
 
