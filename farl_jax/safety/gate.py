@@ -58,12 +58,12 @@ class Gate:
     def tightened(self, failing: jax.Array, config: SafetyConfig) -> "Gate":
         """The same gate with eps_safe = max_risk min(1, failure_limit / failing) >= min_risk.
 
-        This is proportional control of `failing` [], the share of recent episodes that fail. No
+        This is proportional control of `failing` [...], the share of recent episodes that fail. No
         fixed eps_safe suits all of training: a low one stops an early policy from learning, a high
         one lets a trained policy come close to failure. There is no integral, so nothing winds up
         where the limit cannot be met.
         """
-        chex.assert_rank(failing, 0)
+        chex.assert_equal_shape([failing, self.max_risk])
         if config.failure_limit is None:
             return self
         limit = config.failure_limit

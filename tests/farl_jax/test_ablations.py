@@ -103,7 +103,7 @@ def test_only_the_critic_of_the_simple_critic_learns_and_it_resumes_exactly(
     go = lambda state, updates: [
         copy(s)
         for s, _ in train(
-            phase, state, start, gate(0.5), updates * phase.steps_per_update, rehearsal
+            phase, state, start, gate(0.02), updates * phase.steps_per_update, rehearsal
         )
     ]
     states = go(phase.init(start, jax.random.key(7)), 4)

@@ -61,13 +61,14 @@ def inputs_of(method, start, demos, steps, number):
     """Every seed has another policy, key, threshold and, of another length, rehearsal."""
     policies = [random_parameters(NETS.policy, np.zeros((1, 2)), seed=s) for s in range(number)]
     gated, constrained = METHODS[method].gate, METHODS[method].constrained
-    usual = 0.5 if gated == "critic" else 1.62  # in the middle of what random networks predict
+    # in the middle of what random networks predict
+    usual, step = (0.019, 2e-4) if gated == "critic" else (0.898, 1e-3)
     rehearsal = risk_critic.to_risk_data(from_rollout(steps)) if gated == "critic" else demos
     longer = jax.tree.map(lambda x: jnp.concatenate([x, x]) if x.ndim else x, rehearsal)
     return Inputs(
         [start.replace(policy=jax.tree.map(jnp.asarray, p)) for p in policies],
         [jax.random.key(s) for s in range(number)],
-        [Gate.create(2, 0.95, usual + 0.01 * s) for s in range(number)],
+        [Gate.create(2, 0.95, usual + step * s) for s in range(number)],
         [start.value if constrained else None] * number,
         [longer if s % 2 else rehearsal for s in range(number)],
     )
