@@ -12,6 +12,7 @@ from PIL import Image
 from experiments.bench.loop_parts import PARTS, Setup, gate_flop
 from experiments.cli import main
 from experiments.figures.bench import shares_figure
+from farl_jax.config import replace
 from farl_jax.safety.imagination import make_imagined_risk
 
 
@@ -31,10 +32,12 @@ def flop(jaxpr: jax.extend.core.Jaxpr) -> int:
     return total
 
 
-@pytest.mark.parametrize("task", ["bounded_push", "bounded_soccer"])  # holds; sees motion
-def test_the_gates_arithmetic_is_that_of_its_program(task):
-    setup, rows = Setup(task, "native", 3), 3
-    safety = setup.config.safety
+@pytest.mark.parametrize("rule", ["paper", "helps", "shield"])
+def test_the_gates_arithmetic_is_that_of_its_program(rule):
+    setup, rows = Setup("bounded_push", "native", 3), 3
+    config = replace(setup.config, {"safety": {"rule": rule}, "network": {"recovery_motion": 30.0}})
+    vars(setup)["config"] = config
+    safety = config.safety
     horizon = safety.horizon
     assert (horizon + safety.tail) % safety.hold == 0
 
@@ -44,7 +47,8 @@ def test_the_gates_arithmetic_is_that_of_its_program(task):
 
     sizes = setup.nets.sizes
     traced = jax.make_jaxpr(gate)(jnp.zeros((rows, sizes[0])), jnp.zeros((rows, sizes[1])))
-    weighing = 2 * rows * (horizon + 1)  # the sum over the horizon, a product, too
+    risks = 2 if rule == "helps" else 1
+    weighing = 2 * rows * (horizon + 1) * risks  # the sum over the horizon, a product, too
     assert flop(traced.jaxpr) - weighing == rows * gate_flop(setup)
 
 
