@@ -42,9 +42,9 @@ class Setup:
 
     @cached_property
     def config(self) -> FarlConfig:
-        """The paper preset with this many environments."""
+        """The paper preset with this many environments, and an actor that learns from the start."""
         config = preset("paper", self.task)
-        online = dataclasses.replace(config.online, num_envs=self.num_envs)
+        online = dataclasses.replace(config.online, num_envs=self.num_envs, critic_warmup=0)
         return dataclasses.replace(config, online=online)
 
     @cached_property
