@@ -160,14 +160,18 @@ def descend(
 ) -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
     """One step of the policy, unless `stopped` [] bool or this minibatch's KL is too large."""
     chex.assert_rank(stopped, 0)
-    value, pull_back, metrics = jax.vjp(loss, learner.params, has_aux=True)
-    stopped = stopped | (metrics["kl"] > target_kl)
 
-    def move() -> Learner:
-        (gradient,) = pull_back(jnp.ones_like(value))
-        return learner.apply_gradient(gradient, optimizer)
+    def rest() -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
+        return learner, stopped, loss(learner.params)[1]
 
-    return jax.lax.cond(stopped, lambda: learner, move), stopped, metrics
+    def move() -> tuple[Learner, jax.Array, dict[str, jax.Array]]:
+        (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        stops = metrics["kl"] > target_kl
+        moved = learner.apply_gradient(gradient, optimizer)
+        kept = jax.tree.map(lambda new, old: jnp.where(stops, old, new), moved, learner)
+        return kept, stops, metrics
+
+    return jax.lax.cond(stopped, rest, move)
 
 
 def fit_value(
