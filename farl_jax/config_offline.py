@@ -176,5 +176,5 @@ class WorldModelConfig(Checked):
     failing_run_cap: Count = 10
     """A window may start at most this many steps into a run of failing steps."""
     holdout: Fraction = 0.15
-    chunk: Count = 3
+    chunk: Count = 25
     """Updates in one compiled call."""

@@ -23,7 +23,7 @@ Treatment = Literal["executed", "masked", "relabelled"]
 class AdaptationConfig(Checked):
     """The world model's learning during the online phase."""
 
-    every: Natural = 1
+    every: Natural = 8
     """Policy updates between two chunks of world model updates. 0 freezes it, as in the paper."""
     learning_rate: Positive = 3e-4
     windows: Count = 4096
@@ -84,9 +84,9 @@ class RiskCriticConfig(Checked):
     """Share of each batch drawn from failing steps."""
     learning_rate: Positive = 3e-4
     target_rate: Rate = 0.01
-    every: Natural = 1
+    every: Natural = 2
     """Policy updates between two chunks of critic updates online. 0 freezes the critic."""
-    chunk: Count = 50
+    chunk: Count = 100
     """Updates in one compiled call."""
     transitions: Count = 65_536
     """Online steps that are kept. Each rollout adds `transitions_per_rollout`."""

@@ -2,7 +2,7 @@
 
 The paper freezes it after the offline phase (`every = 0`). A frozen model has seen failures of the
 cloned policy only, not of the policy in training. Here the model takes more gradient steps on the
-same loss after every rollout, beside the policy's update. Half of each batch are windows of the
+same loss every few rollouts, beside the policy's update. Half of each batch are windows of the
 run's own steps. The other half are demonstrations, so that the model does not forget their
 failures.
 """
