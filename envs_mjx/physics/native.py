@@ -40,8 +40,11 @@ def cores() -> int:
 def native_step(
     model: mujoco.MjModel, threads: int, substeps: int
 ) -> tuple[Callable[[PhysicsState, Control], tuple[PhysicsState, jax.Array]], bool]:
-    """Return (the step of one environment on `threads` threads of the host, whether programs with
-    it may run at once). Callbacks may not: two of them can wait for each other's threads."""
+    """Return the step of one environment, and whether threads may run programs with it at once.
+
+    `threads` threads of the host step a vmapped batch. Callbacks may not run at once, because two
+    of them can wait for each other's threads.
+    """
     model = copy.copy(model)
     # Islands do not pay for few bodies: without them a step is 7 % faster.
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND.value
