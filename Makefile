@@ -47,6 +47,16 @@ docs: pages
 	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
+# Types of the public API (`tool.pyrefly` in pyproject.toml).
+types: $(VENV)/installed
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(VENV)/bin/python
+
+# The README's film, drawn anew: the quick run of `make run`, Uni-O4 and FARL from the same start.
+film: $(VENV)/installed
+	$(FARL) run --task bounded_push --preset quick --resume
+	$(FARL) render runs/bounded_push/quick/seed0 --beside
+	cp runs/bounded_push/quick/seed0/farl/beside.gif docs/pictures/beside.gif
+
 # Wheel and sdist, in dist/.
 release: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet hatchling
@@ -59,4 +69,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test kills gpu gpu-dry audit lock pages docs release
+.PHONY: run test kills gpu gpu-dry audit lock pages docs types film release

@@ -36,12 +36,19 @@ __all__ = [
     "SUITES",
     "TASKS",
     "BatchEnv",
+    "BoundedPush",
+    "BoundedSoccer",
     "Camera",
     "Control",
     "Disturbed",
     "Env",
     "EnvError",
     "Episode",
+    "FragilePushWall",
+    "FrankaBoundedSoccer",
+    "FrankaDisturbedPush",
+    "FrankaFragilePushWall",
+    "ObstructedPush",
     "PhysicsState",
     "Readings",
     "Robot",
@@ -127,7 +134,8 @@ def tasks_named(name: str) -> tuple[str, ...]:
 
 
 def _check_parts(task: Any, name: str) -> None:
-    parts = [*Task.__annotations__, *(n for n, v in vars(Task).items() if callable(v))]
+    own = [n for n, v in vars(Task).items() if callable(v) or isinstance(v, property)]
+    parts = [*Task.__annotations__, *own]
     missing = [part for part in parts if part[0] != "_" and not hasattr(task, part)]
     if missing:
         raise EnvError(f"{name} is not a task: it has no {sorted(missing)[0]!r}; see envs_mjx.Task")
@@ -136,7 +144,7 @@ def _check_parts(task: Any, name: str) -> None:
 def _override(task: Task, overrides: Mapping[str, Any]) -> Task:
     if not overrides:
         return task
-    if not dataclasses.is_dataclass(task):
+    if not dataclasses.is_dataclass(task) or isinstance(task, type):
         raise EnvError(f"task {task.name!r} takes no overrides: make it a dataclass")
     valid = [field.name for field in dataclasses.fields(task)]
     for name in overrides:

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ class BatchEnv(EnvFacts):
 
     def share(self, number: int) -> "BatchEnv":
         """Return the first of `number` equal shares of rows, with its share of the threads."""
-        env = self.env
+        env: Any = self.env  # one with threads, or `shares` is 1
         threads = max(1, env.host_threads // number)
         return BatchEnv(env.with_threads(threads), self.num_envs // number)
 

@@ -15,8 +15,7 @@ from envs_mjx.core import EnvFacts, State, facts_of
 from envs_mjx.robot_env import RobotEnv
 
 
-@struct.dataclass
-class BraxState:
+class BraxState(struct.PyTreeNode):
     """The fields that Brax-style trainers read; wrappers add leading axes and entries to `info`."""
 
     pipeline_state: State  # our own state

@@ -26,7 +26,7 @@ def channels_of(env: Any) -> Channels:
     env = getattr(env, "env", env)
     model = getattr(env, "model", None)
     rate = None if model is None else 1.0 / (SUBSTEPS * float(model.opt.timestep))
-    robot = getattr(env, "robot", None)
+    robot: Any = getattr(env, "robot", None)
     if hasattr(robot, "frame_channels"):
         return Channels(_observation(robot.frame_channels, env.task), robot.action_channels, rate)
     observation = [Channel(f"observation {i}") for i in range(env.observation_size)]

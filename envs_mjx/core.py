@@ -8,8 +8,7 @@ import jax
 from flax import struct
 
 
-@struct.dataclass
-class PhysicsState:
+class PhysicsState(struct.PyTreeNode):
     """Everything that the simulator needs to continue, under 1 KB per environment.
 
     It is float32 on every backend. The C engine computes in float64 and is rounded after each
@@ -29,8 +28,7 @@ class Control(NamedTuple):
     ctrl: jax.Array  # [nu] actuator inputs
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """One environment after `reset` or `step`. Batched forms add leading axes to every field."""
 
     physics: PhysicsState
@@ -94,4 +92,8 @@ class Env(Protocol):
 
     def step(self, state: State, action: jax.Array) -> State:
         """Advance by one action [action_size]; never resets."""
+        ...
+
+    def recovery(self, obs: jax.Array) -> jax.Array:
+        """Return the scripted recovery's action [action_size], not clipped, at `obs` [D]."""
         ...

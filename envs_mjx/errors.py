@@ -14,7 +14,7 @@ class RenderError(ValueError):
     """A picture cannot be drawn or written. The message is one line and says what to do."""
 
 
-def closest(name: str, valid: Iterable[str]) -> str:
+def closest(name: object, valid: Iterable[str]) -> str:
     """Return `valid` as text, led by the entry closest to `name` where one is close."""
     names = sorted(valid)
     near = difflib.get_close_matches(str(name)[:_LONG], names, n=1)

@@ -2,7 +2,7 @@
 
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def _checked(frames: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
+def _appearing(path: Path) -> Generator[Path, None, None]:
     """A temporary file that becomes `path` if the body succeeds and is removed otherwise.
 
     Its name is random, and absolute since ffmpeg reads "-x" as an option and "a:x" as a protocol.

@@ -5,7 +5,7 @@ a finished one within the same step. Both return fresh NumPy arrays. `info` hold
 it is not part of the reward and does not end the episode.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import jax
@@ -52,11 +52,10 @@ def _checked(action: Any, shape: tuple[int, ...]) -> np.ndarray:
 class SingleEnv(gymnasium.Env):
     """One environment. `info` holds success, failure, failure_margin (m), diverged, base_reward."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
-
     def __init__(self, env: RobotEnv) -> None:
         """Wrap what `envs_mjx.make` returned."""
         self.observation_space, self.action_space = _spaces(env)
+        self._shape = (env.action_size,)
         options = dict(env.compiler_options)
         self._start = jax.jit(env.reset, compiler_options=options)
         self._advance = jax.jit(env.step, compiler_options=options)
@@ -80,7 +79,7 @@ class SingleEnv(gymnasium.Env):
         if self._state is None:
             raise gymnasium.error.ResetNeeded("call reset before step")
         forks.check_process()
-        self._state = state = self._advance(self._state, _checked(action, self.action_space.shape))
+        self._state = state = self._advance(self._state, _checked(action, self._shape))
         ends = bool(state.terminated), bool(state.truncated)
         return np.array(state.obs), float(state.reward), *ends, _info(state)
 
@@ -92,16 +91,14 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     `info` describe the step, not the new episode.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        "render_modes": [],
-        "autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP,
-    }
-
     def __init__(self, env: RobotEnv, num_envs: int) -> None:
         """Wrap what `envs_mjx.make` returned, `num_envs` times."""
+        same_step = gymnasium.vector.AutoresetMode.SAME_STEP
+        self.metadata = {"render_modes": [], "autoreset_mode": same_step}
         self.single_observation_space, self.single_action_space = _spaces(env)
         batch, options = BatchEnv(env, num_envs), dict(env.compiler_options)
         self.num_envs = batch.num_envs
+        self._shape = (self.num_envs, env.action_size)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._start = jax.jit(batch.reset, compiler_options=options)
@@ -128,7 +125,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if self._state is None:
             raise gymnasium.error.ResetNeeded("call reset before step")
         forks.check_process()
-        actions = _checked(actions, self.action_space.shape)
+        actions = _checked(actions, self._shape)
         self._state, final = self._advance(self._state, actions, self._key())
         info: dict[str, Any] = _info(final)
         done = np.array(final.done)

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from types import ModuleType
@@ -58,7 +58,7 @@ def _load(path: str, form: str) -> tuple[ModuleType, Any]:
 
 
 @contextmanager
-def blaming(path: str) -> Iterator[None]:
+def blaming(path: str) -> Generator[None, None, None]:
     """Turn any exception of the code that `path` names into a one-line EnvError."""
     try:
         yield
@@ -92,7 +92,7 @@ def _here() -> str | None:
 
 
 @contextmanager
-def _current_folder_last() -> Iterator[None]:
+def _current_folder_last() -> Generator[None, None, None]:
     importlib.invalidate_caches()
     added = [here] if (here := _here()) else []
     sys.path += added

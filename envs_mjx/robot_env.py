@@ -123,6 +123,7 @@ class RobotEnv(EnvFacts):
             key = jax.random.key(0) if key is None else jax.random.fold_in(key, _NOISE)
             noise = jax.random.key_data(key)
         if isinstance(self.task, Disturbed):
+            assert key is not None  # its task is random
             physics, moved = self.task.enter(physics, key)
             readings = readings._replace(extra=readings.extra | moved)
         frame = self._frame(readings, key)
@@ -221,13 +222,14 @@ class RobotEnv(EnvFacts):
 
     def _late(self, queued: jax.Array, action: jax.Array) -> jax.Array:
         """Return the action that a shifted robot executes now."""
-        return queued if self.shift.latency else action
+        return queued if self.shift is not None and self.shift.latency else action
 
     def _frame(self, readings: Readings, key: jax.Array | None) -> jax.Array:
         """Return the current frame; a shifted robot's positions are noisy."""
         frame = self.robot.frame(readings)
         if self.shift is None:
             return frame
+        assert key is not None  # a shifted robot is random
         drawn = jax.random.normal(jax.random.fold_in(key, _BLUR), frame.shape)
         return frame + self.shift.noise * drawn * jnp.array(self.robot.frame_positions)
 
@@ -268,5 +270,6 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _key_of_step(state: State) -> jax.Array:
-    """Return the key of the random draws in the step after `state`."""
+    """Return the key of the random draws in the step after `state`, of a random environment."""
+    assert state.noise is not None
     return jax.random.fold_in(jax.random.wrap_key_data(state.noise), state.step_count)

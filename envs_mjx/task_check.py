@@ -21,7 +21,7 @@ def check_constants(task: Any, path: str) -> None:
     Raises:
       EnvError: one line that names the constant.
     """
-    for name, kind in typing.get_type_hints(Task).items():
+    for name, kind in _constants().items():
         value = getattr(task, name)
         count = len(typing.get_args(kind)) or 1
         if kind is str:
@@ -41,6 +41,13 @@ def check_constants(task: Any, path: str) -> None:
             raise EnvError(f"{shown(path)}: {name} must be {what}; got {shown(str(value))}")
     if task.expert_return <= task.random_return:
         raise EnvError(f"{shown(path)}: expert_return must be above random_return")
+
+
+def _constants() -> dict[str, Any]:
+    """Name and type of every constant of a task."""
+    own = {name: typing.get_args(kind)[0] for name, kind in typing.get_type_hints(Task).items()}
+    read = {n: v.fget for n, v in vars(Task).items() if isinstance(v, property)}
+    return own | {name: typing.get_type_hints(get)["return"] for name, get in read.items()}
 
 
 def check_functions(env: RobotEnv, path: str) -> None:

@@ -11,9 +11,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import mujoco
-from envs_mjx.bounded_push import BoundedPush
 
-from envs_mjx import Camera, Control, PhysicsState, Readings, Robot, SceneParts
+from envs_mjx import BoundedPush, Camera, Control, PhysicsState, Readings, Robot, SceneParts
 from envs_mjx.physics.scene import SpecEdit, add_frame_sensor
 
 STEP = 0.01  # m of motion per unit of action
@@ -26,8 +25,8 @@ class Gantry:
 
     name: ClassVar[str] = "gantry"
     action_size: ClassVar[int] = 3  # motion along x, y and z
-    frame_size: ClassVar[int] = 6
-    frame_positions: ClassVar[tuple[bool, ...]] = (True,) * 6
+    frame_size = 6
+    frame_positions = (True,) * 6
     object_qpos: ClassVar[int] = 3  # after the three slides
     camera: ClassVar[Camera] = Camera((0.0, 0.75, 0.03), 0.9, 255.0, -60.0)
 

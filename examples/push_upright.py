@@ -9,9 +9,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import mujoco
-from envs_mjx.bounded_push import BoundedPush
 
-from envs_mjx import Episode, Readings
+from envs_mjx import BoundedPush, Episode, Readings
 
 
 @dataclass(frozen=True)

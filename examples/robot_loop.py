@@ -146,6 +146,9 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     rate = args.rate or policy.contract["rate_hz"]
+    if rate is None:
+        print(f"{args.policy}: its contract has no rate; give --rate", file=sys.stderr)
+        return 2
     robot = SimulatedRobot(policy.contract["task"], rate, args.break_after)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, interrupted)

@@ -1,7 +1,7 @@
 """Errors that a user can fix. Each message is one line."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Generator[None, None, None]:
     """Turn an OSError of the body (full disk, read-only folder) into a UserError about `path`."""
     try:
         yield

@@ -25,7 +25,7 @@ from farl_jax.storage import json_files
 FORMAT = 1
 CONTRACT = "contract.json"
 Runtime = Literal["jax", "onnx"]
-PROGRAMS = {"jax": "policy.stablehlo", "onnx": "policy.onnx"}
+PROGRAMS: Mapping[Runtime, str] = {"jax": "policy.stablehlo", "onnx": "policy.onnx"}
 """Runtime -> the file that it computes with."""
 INPUT, OUTPUTS = "obs", ("action", "risk", "intervened")
 NEXT = "next_"

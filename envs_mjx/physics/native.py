@@ -85,7 +85,7 @@ def _hash(model: mujoco.MjModel) -> np.int64:
     """Hash of all numbers of a model: equal in every process, so that programs can be cached."""
     content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, content)
-    return np.frombuffer(hashlib.sha256(content).digest()[:8], np.int64)[0]
+    return np.frombuffer(hashlib.sha256(content.data).digest()[:8], np.int64)[0]
 
 
 def by_callback(model: mujoco.MjModel, threads: int, substeps: int) -> RowStep:

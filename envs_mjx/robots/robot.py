@@ -1,6 +1,6 @@
 """The interface of a robot. One file per robot implements it."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -52,12 +52,20 @@ class Robot(Protocol):
     0 drags the hand, and body 1, if any, stands at the goal.
     """
 
-    name: str
-    action_size: int
-    frame_size: int  # numbers of one observation frame
-    frame_positions: tuple[bool, ...]  # which of those are positions, m; a shift adds noise to them
-    object_qpos: int  # where the object's 7 numbers begin in qpos, and its 6 in qvel
-    camera: Camera
+    name: ClassVar[str]
+    action_size: ClassVar[int]
+    object_qpos: ClassVar[int]  # where the object's 7 numbers begin in qpos, and its 6 in qvel
+    camera: ClassVar[Camera]
+
+    @property
+    def frame_size(self) -> int:
+        """Numbers of one observation frame."""
+        ...
+
+    @property
+    def frame_positions(self) -> tuple[bool, ...]:
+        """Which of those are positions, m; a shift adds noise to them."""
+        ...
 
     def physics_model(self, scene: str, edit: SpecEdit, parts: SceneParts) -> mujoco.MjModel:
         """Compile the thin model that every backend simulates, with named sensors."""

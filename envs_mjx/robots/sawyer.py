@@ -29,8 +29,8 @@ class Sawyer:
 
     name: ClassVar[str] = "sawyer"
     action_size: ClassVar[int] = 4  # hand motion x, y, z and gripper effort
-    frame_size: ClassVar[int] = 18
-    frame_positions: ClassVar[tuple[bool, ...]] = (
+    frame_size = 18
+    frame_positions = (
         *3 * (True,),
         False,
         *3 * (True,),

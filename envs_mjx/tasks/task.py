@@ -1,13 +1,13 @@
 """The interface of a task. One file per task implements it."""
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import mujoco
 
 from envs_mjx.core import PhysicsState
 from envs_mjx.physics.scene import SceneParts
-from envs_mjx.robots.robot import Readings, Robot
+from envs_mjx.robots.robot import Point, Readings, Robot
 
 __all__ = ["Disturbed", "Episode", "Readings", "Task"]
 
@@ -23,21 +23,25 @@ class Episode(NamedTuple):
 class Task(Protocol):
     """A scene, a reward, success, failure and scripted controllers; all pure."""
 
-    name: str
-    robot: Robot
-    scene_file: str  # the robot's scene; for the Sawyer, a file of MetaWorld
-    scene_parts: SceneParts  # names of its parts, and which of them collide
-    episode_limit: int  # steps
-    hand_start: tuple[float, float, float]  # m, where the hand settles before each episode
-    hand_low: tuple[float, float, float]  # m, limits of the mocap body
-    hand_high: tuple[float, float, float]
-    goal_low: tuple[float, float, float]  # m, the observed goal is clipped to these
-    goal_high: tuple[float, float, float]
-    random_return: float  # mean episode return of uniform random actions
-    expert_return: float  # mean episode return of `expert`
-    danger_margin: float  # m; recovery demonstrations begin below it
-    danger_lead: float  # steps ahead at which both margins are predicted, at the current speed
-    safe_margin: float  # m; recovery demonstrations end above it
+    name: ClassVar[str]
+    robot: ClassVar[Robot]
+    scene_file: ClassVar[str]  # the robot's scene; for the Sawyer, a file of MetaWorld
+    scene_parts: ClassVar[SceneParts]  # names of its parts, and which of them collide
+    hand_start: ClassVar[Point]  # m, where the hand settles before each episode
+    hand_low: ClassVar[Point]  # m, limits of the mocap body
+    hand_high: ClassVar[Point]
+    goal_low: ClassVar[Point]  # m, the observed goal is clipped to these
+    goal_high: ClassVar[Point]
+    random_return: ClassVar[float]  # mean episode return of uniform random actions
+    expert_return: ClassVar[float]  # mean episode return of `expert`
+    danger_margin: ClassVar[float]  # m; recovery demonstrations begin below it
+    danger_lead: ClassVar[float]  # steps ahead at which margins are predicted, at current speed
+    safe_margin: ClassVar[float]  # m; recovery demonstrations end above it
+
+    @property
+    def episode_limit(self) -> int:
+        """Steps of an episode."""
+        ...
 
     def edit_physics(self, spec: mujoco.MjSpec) -> None:
         """Add colliders and sensors to the thin scene."""

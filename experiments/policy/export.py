@@ -18,7 +18,7 @@ from experiments.policy.trained import TrainedRun
 from farl_jax import deploy
 from farl_jax.agent import Agent
 from farl_jax.decision import Decide, to_onnx, to_stablehlo
-from farl_jax.deploy import CONTRACT, PROGRAMS, Contract, DeployError, SafePolicy
+from farl_jax.deploy import CONTRACT, PROGRAMS, Contract, DeployError, File, Runtime, SafePolicy
 from farl_jax.storage.files import replacing
 
 TOLERANCE = 1e-5
@@ -27,7 +27,7 @@ STEPS = 200
 
 
 def export(
-    trained: TrainedRun, method: str, out: Path, formats: Sequence[str], rate_hz: float | None
+    trained: TrainedRun, method: str, out: Path, formats: Sequence[Runtime], rate_hz: float | None
 ) -> Contract:
     """Write the newest policy of `method` into `out`, a new or empty folder.
 
@@ -48,7 +48,7 @@ def export(
     decide, say = trained.decide(method), trained.run.say
     contract = trained.contract(method, decide)
     if rate_hz is not None:
-        contract = {**contract, "rate_hz": rate_hz}
+        contract["rate_hz"] = rate_hz
     programs = make_programs(decide, f"{contract['task']}_{method}", formats, say)
     contract, apart = write(out, decide, contract, programs, typical_observations(learnt))
     for name, data in programs.items():
@@ -58,14 +58,14 @@ def export(
 
 
 def write(
-    out: Path, decide: Decide, contract: Contract, programs: dict[str, bytes], obs: np.ndarray
-) -> tuple[Contract, dict[str, float]]:
+    out: Path, decide: Decide, contract: Contract, programs: dict[Runtime, bytes], obs: np.ndarray
+) -> tuple[Contract, dict[Runtime, float]]:
     """Write a policy's folder, after each program agreed with `decide` on obs [T, D].
 
     Returns:
         The contract with its files, and each program's `difference`.
     """
-    about = {
+    about: dict[str, File] = {
         PROGRAMS[name]: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in programs.items()
     }
@@ -84,10 +84,13 @@ def write(
 
 
 def make_programs(
-    decide: Decide, name: str, formats: Sequence[str], say: Callable[[str], None]
-) -> dict[str, bytes]:
+    decide: Decide, name: str, formats: Sequence[Runtime], say: Callable[[str], None]
+) -> dict[Runtime, bytes]:
     """Return the decision in each of `formats`; without any, in all, and `say` reports failures."""
-    writers = {"jax": lambda: to_stablehlo(decide), "onnx": lambda: to_onnx(decide, name)}
+    writers: dict[Runtime, Callable[[], bytes]] = {
+        "jax": lambda: to_stablehlo(decide),
+        "onnx": lambda: to_onnx(decide, name),
+    }
     programs = {}
     for kind in formats or PROGRAMS:
         try:
@@ -125,7 +128,7 @@ def difference(reference: SafePolicy, other: SafePolicy, obs: np.ndarray) -> flo
     return float(worst)
 
 
-def _check(worst: float, name: str) -> None:
+def _check(worst: float, name: Runtime) -> None:
     if not worst <= TOLERANCE:
         raise DeployError(
             f"{PROGRAMS[name]} differs from the training code by {worst:.1e}, so nothing was "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UserError
@@ -74,7 +75,7 @@ class TrainedRun:
             raise UserError(f"obs must have {size} numbers on its last axis; got shape {obs.shape}")
         learnt = self.newest(method)[1]
         nets = self.run.networks()
-        return np.asarray(nets.policy.apply(learnt.policy, learnt.normalizer(obs))[0])
+        return np.asarray(nets.policy.apply(learnt.policy, learnt.normalizer(jnp.asarray(obs)))[0])
 
     def decide(self, method: str = "farl") -> Decide:
         """The whole decision of a method, not yet traced; `farl export` writes it."""
