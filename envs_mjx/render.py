@@ -5,7 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -53,6 +53,10 @@ class FrameInfo:
     """Whether the recovery policy acted; gives the frame a red border."""
     success: bool = False
     """Whether this step solved the task."""
+    title: str = ""
+    """Text above the picture; none without it."""
+    failed: bool = False
+    """Whether the episode has failed so far. The title says so."""
 
 
 @functools.cache
@@ -163,6 +167,12 @@ def annotate(frame: np.ndarray, info: FrameInfo) -> np.ndarray:
     word = "RECOVERY" if info.intervened else "FAILURE" if failing else ""
     word = "SUCCESS" if info.success else word
     draw.text((width - pad, middle), word, _AMBER if failing else _WHITE, font, anchor="rm")
+    if info.title:
+        draw.rectangle((0, 0, width, line + _BORDER), fill=_STRIP)
+        above = _BORDER + line / 2
+        draw.text((pad, above), info.title, _WHITE, font, anchor="lm")
+        if info.failed:
+            draw.text((width - pad, above), "HAS FAILED", _AMBER, font, anchor="rm")
     if info.intervened:
         draw.rectangle((0, 0, width - 1, height - 1), outline=_RED, width=_BORDER)
     return np.asarray(image)
@@ -180,7 +190,9 @@ class _Canvas:
 
 
 @contextmanager
-def _canvas(model: mujoco.MjModel, view: Camera, width: int, height: int) -> Iterator[_Canvas]:
+def _canvas(
+    model: mujoco.MjModel, view: Camera, width: int, height: int
+) -> Generator[_Canvas, None, None]:
     """Open an off-screen canvas."""
     name = find_gl()
     try:

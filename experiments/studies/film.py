@@ -25,7 +25,9 @@ from farl_jax.types import Transition
 EPISODES = 3
 FRAMES = 24  # of one episode at most; software rendering takes 0.1 to 0.3 s each
 SHEET_FRAMES = 16
-BESIDE_FRAMES, BESIDE_WIDTH, BESIDE_HEIGHT = 40, 320, 240  # a GIF below 3 MB
+BESIDE_FRAMES, BESIDE_WIDTH, BESIDE_HEIGHT = 40, 360, 270  # a GIF below 3 MB
+BESIDE_AFTER = 16  # steps shown after a failure
+BESIDE_HOLD = 8  # the last frame is shown this often
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ class Rollout:
         """The steps of each environment's first episode, [T, N] bool."""
         return np.asarray(first_episodes(self.steps))
 
-    def frames(self, shown: np.ndarray, i: int, **size: int) -> np.ndarray:
+    def frames(self, shown: np.ndarray, i: int, title: str = "", **size: int) -> np.ndarray:
         """Frames [K, H, W, 3] of environment i at the steps `shown` [K]."""
+        failed = np.logical_or.accumulate(self.steps.failure[:, i])
         info = [
             render.FrameInfo(
                 step=int(self.steps.step_count[t, i]),
@@ -56,6 +59,8 @@ class Rollout:
                 max_risk=self.max_risk,
                 intervened=bool(self.steps.decision.intervened[t, i]),
                 success=bool(self.steps.success[t, i]),
+                title=title,
+                failed=bool(failed[t]),
             )
             for t in shown
         ]
@@ -101,14 +106,15 @@ def film_beside(run: Run, method: str) -> None:
     render.find_gl()
     left, right = _roll(run, BASELINE), _roll(run, method)
     i = _telling(left, right)
+    titles = METHODS[BASELINE].title, METHODS[method].title
     size = {"width": BESIDE_WIDTH, "height": BESIDE_HEIGHT}
-    halves = [each.frames(_spread(each.mask[:, i]), i, **size) for each in (left, right)]
-    length = max(map(len, halves))
-    last = lambda frames: np.concatenate([frames, *[frames[-1:]] * (length - len(frames))])
+    halves = []
+    for each, title, shown in zip((left, right), titles, _in_step(left, right, i), strict=True):
+        steps, order = np.unique(shown, return_inverse=True)
+        halves.append(each.frames(steps, i, title, **size)[order])
     path = run.path / method / "beside.gif"
-    write_video(path, np.concatenate([last(half) for half in halves], axis=2), fps=8.0)
-    titles = f"{METHODS[BASELINE].title}, {METHODS[method].title}"
-    run.say(f"film: {path}  (left to right: {titles}; environment {i})")
+    write_video(path, np.concatenate(halves, axis=2), fps=8.0)
+    run.say(f"film: {path}  (left to right: {', '.join(titles)}; environment {i})")
 
 
 def _roll(run: Run, method: str) -> Rollout:
@@ -171,8 +177,17 @@ def _telling(left: Rollout, right: Rollout) -> int:
     return int(np.lexsort(order)[0])
 
 
-def _spread(mask: np.ndarray) -> np.ndarray:
-    """At most BESIDE_FRAMES steps over a whole episode, its first and last among them."""
-    episode = np.flatnonzero(mask)
-    picks = np.linspace(0, len(episode) - 1, min(BESIDE_FRAMES, len(episode)))
-    return episode[picks.astype(int)]
+def _in_step(left: Rollout, right: Rollout, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [K] of either rollout's first episode, the same moment of both in each frame.
+
+    The film ends with the longer episode, or BESIDE_AFTER steps after a failure that comes before.
+    An episode that has ended stands still.
+    """
+    last = [int(each.mask[:, i].sum()) - 1 for each in (left, right)]
+    ends = list(last)
+    for n, each in enumerate((left, right)):
+        if (failing := np.flatnonzero(each.steps.failure[: last[n] + 1, i])).size:
+            ends[n] = min(last[n], int(failing[0]) + BESIDE_AFTER)
+    picks = np.linspace(0, max(ends), min(BESIDE_FRAMES, max(ends) + 1)).astype(int)
+    picks = np.append(picks, [picks[-1]] * BESIDE_HOLD)
+    return np.minimum(picks, last[0]), np.minimum(picks, last[1])

@@ -93,6 +93,19 @@ def test_recovery_has_a_red_border_and_captions_differ():
     assert (grey == 128).all()
 
 
+def test_a_title_is_above_the_picture_and_says_that_the_episode_has_failed():
+    grey = np.full((360, 480, 3), 128, np.uint8)
+    plain, titled = (
+        annotate(grey, FrameInfo(3, 0.041)),
+        annotate(grey, FrameInfo(3, 0.041, title="A")),
+    )
+    failed = annotate(grey, FrameInfo(3, 0.041, title="A", failed=True))
+    assert (plain[:40] == 128).all() and (titled[:30] != 128).all(axis=2).all()
+    assert (titled[40:] == plain[40:]).all() and (titled[40:] == failed[40:]).all()
+    changed = np.flatnonzero((titled != failed).any(axis=(0, 2)))
+    assert changed.min() > 240  # at the right; the title itself stays
+
+
 def test_mp4_can_be_decoded_with_odd_sizes(frames, tmp_path):
     import imageio_ffmpeg
 

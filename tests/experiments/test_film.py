@@ -23,8 +23,22 @@ def test_the_start_is_one_where_left_fails_and_right_succeeds():
     assert film._telling(left, right) == 3  # 2 tells as much, but takes longer
 
 
-def test_whole_episodes_are_spread_over_the_frames():
-    mask = np.arange(100) < 81
-    shown = film._spread(mask)
-    assert len(shown) == film.BESIDE_FRAMES and shown[0] == 0 and shown[-1] == 80
-    assert film._spread(np.arange(9) < 3).tolist() == [0, 1, 2]
+def test_both_halves_show_the_same_moment():
+    left, right = rollout([-1], [3], [4]), rollout([-1], [5], [6])
+    shown = film._in_step(left, right, 0)
+    held = [5] * film.BESIDE_HOLD
+    assert shown[1].tolist() == [0, 1, 2, 3, 4, 5, *held]
+    assert shown[0].tolist() == np.minimum(shown[1], 3).tolist()  # it has ended and stands still
+
+
+def test_the_film_ends_soon_after_a_failure(monkeypatch):
+    monkeypatch.setattr(film, "BESIDE_AFTER", 1)
+    left, right = rollout([2], [-1], [6]), rollout([-1], [1], [2])
+    shown = film._in_step(left, right, 0)
+    assert shown[0].max() == 3 and shown[1].max() == 1
+
+
+def test_a_long_film_has_few_frames(monkeypatch):
+    monkeypatch.setattr(film, "BESIDE_FRAMES", 3)
+    shown = film._in_step(*[rollout([-1], [-1], [6])] * 2, 0)
+    assert shown[0].tolist() == [0, 2, 5] + [5] * film.BESIDE_HOLD
