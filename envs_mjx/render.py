@@ -154,16 +154,16 @@ def annotate(frame: np.ndarray, info: FrameInfo) -> np.ndarray:
     width, height = image.size
     draw = ImageDraw.Draw(image)
     line = max(18, round(height / 13))
-    font = ImageFont.load_default(size=round(line * 0.62))
+    font = ImageFont.load_default(size=round(line * 0.58))
     draw.rectangle((0, height - line - _BORDER, width, height), fill=_STRIP)
     middle, pad = height - _BORDER - line / 2, _BORDER + 10
     cost = "" if info.horizon_cost is None else f"C_H {info.horizon_cost:.0e}"
     cost += "" if info.max_risk is None else f" / {info.max_risk:.0e}"
     failing = info.failure_margin < 0.0
     draw.text((pad, middle), f"step {info.step}", _WHITE, font, anchor="lm")
-    margin = f"margin {info.failure_margin:+.3f} m"
+    margin = f"margin {100.0 * info.failure_margin:+.1f} cm"
     draw.text((width * 0.20, middle), margin, _AMBER if failing else _WHITE, font, anchor="lm")
-    draw.text((width * 0.48, middle), cost, _WHITE, font, anchor="lm")
+    draw.text((width * 0.485, middle), cost, _WHITE, font, anchor="lm")
     word = "RECOVERY" if info.intervened else "FAILURE" if failing else ""
     word = "SUCCESS" if info.success else word
     draw.text((width - pad, middle), word, _AMBER if failing else _WHITE, font, anchor="rm")
