@@ -11,6 +11,7 @@ import numpy as np
 from envs_mjx.errors import RenderError
 
 _WHITE = (255, 255, 255)
+_COLORS = 256  # of a GIF
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float = 30.0) -> None:
@@ -106,7 +107,12 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 def _write_gif(path: Path, frames: np.ndarray, fps: float) -> None:
     from PIL import Image
 
-    images = [Image.fromarray(frame).quantize(128) for frame in frames]
+    # One palette and no dithering: pixels that stay as they are cost nothing.
+    rows = np.concatenate(frames[np.linspace(0, len(frames) - 1, 8).astype(int)])
+    # Unlike the median cut, an octree keeps colours that are rare, as a caption's is.
+    palette = Image.fromarray(rows).quantize(_COLORS, Image.Quantize.FASTOCTREE)
+    plain = Image.Dither.NONE
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=plain) for frame in frames]
     duration = max(20, round(1000.0 / fps))  # ms; viewers slow down shorter frames
     images[0].save(
         path, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0

@@ -25,7 +25,7 @@ from farl_jax.types import Transition
 EPISODES = 3
 FRAMES = 24  # of one episode at most; software rendering takes 0.1 to 0.3 s each
 SHEET_FRAMES = 16
-BESIDE_FRAMES, BESIDE_WIDTH, BESIDE_HEIGHT = 40, 360, 270  # a GIF below 3 MB
+BESIDE_FRAMES, BESIDE_WIDTH, BESIDE_HEIGHT = 40, 400, 300  # a GIF below 3 MB
 BESIDE_AFTER = 16  # steps shown after a failure
 BESIDE_HOLD = 8  # the last frame is shown this often
 
