@@ -32,24 +32,39 @@ class State(struct.PyTreeNode):
     """One environment after `reset` or `step`. Batched forms add leading axes to every field."""
 
     physics: PhysicsState
-    obs: (
-        jax.Array
-    )  # [2 F + 3] f32: a frame of F now, the one before, 3 goal m; the Sawyer's F is 18
-    object_start: jax.Array  # [3] f32 m, the object's position at reset
-    goal: jax.Array  # [3] f32 m
-    reward: jax.Array  # [] f32 base_reward, plus 10 x (steps left) on the step that succeeds
-    base_reward: jax.Array  # [] f32 MetaWorld's reward of this step, in [0, 10]
-    success: jax.Array  # [] bool
-    failure: jax.Array  # [] bool, C(s, a) of this step
-    failure_margin: jax.Array  # [] f32 m to failure, negative while failing
-    terminated: jax.Array  # [] bool: success; never bootstrapped
-    truncated: jax.Array  # [] bool: time limit or divergence; bootstrapped
-    diverged: jax.Array  # [] bool: physics or action not finite; the last finite state is kept
-    step_count: jax.Array  # [] i32 steps since reset
-    failing_steps: jax.Array  # [] i32 steps of this episode with failure, this one included
-    episode_return: jax.Array  # [] f32 sum of reward since reset
-    noise: jax.Array | None = None  # [2] u32 key of the random draws during an episode, if any
-    queued: jax.Array | None = None  # [action_size] the action that a delayed robot executes next
+    """The simulator's part."""
+    obs: jax.Array
+    """[2 F + 3] f32: a frame of F now, the one before, 3 goal m; the Sawyer's F is 18."""
+    object_start: jax.Array
+    """[3] f32 m: the object's position at reset."""
+    goal: jax.Array
+    """[3] f32 m: where the object should go."""
+    reward: jax.Array
+    """[] f32: base_reward, plus 10 x (steps left) on the step that succeeds."""
+    base_reward: jax.Array
+    """[] f32: MetaWorld's reward of this step, in [0, 10]."""
+    success: jax.Array
+    """[] bool: the task is done."""
+    failure: jax.Array
+    """[] bool: C(s, a) of this step."""
+    failure_margin: jax.Array
+    """[] f32 m: distance to failure, negative while failing."""
+    terminated: jax.Array
+    """[] bool: success; never bootstrapped."""
+    truncated: jax.Array
+    """[] bool: time limit or divergence; bootstrapped."""
+    diverged: jax.Array
+    """[] bool: physics or action not finite; the last finite state is kept."""
+    step_count: jax.Array
+    """[] i32: steps since reset."""
+    failing_steps: jax.Array
+    """[] i32: steps of this episode with failure, this one included."""
+    episode_return: jax.Array
+    """[] f32: sum of reward since reset."""
+    noise: jax.Array | None = None
+    """[2] u32: key of the random draws during an episode, if any."""
+    queued: jax.Array | None = None
+    """[action_size]: the action that a delayed robot executes next."""
 
     @property
     def done(self) -> jax.Array:

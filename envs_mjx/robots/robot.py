@@ -53,9 +53,13 @@ class Robot(Protocol):
     """
 
     name: ClassVar[str]
+    """In messages."""
     action_size: ClassVar[int]
-    object_qpos: ClassVar[int]  # where the object's 7 numbers begin in qpos, and its 6 in qvel
+    """Numbers of an action."""
+    object_qpos: ClassVar[int]
+    """Where the object's 7 numbers begin in qpos, and its 6 in qvel."""
     camera: ClassVar[Camera]
+    """The view of films."""
 
     @property
     def frame_size(self) -> int:

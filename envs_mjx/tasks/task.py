@@ -24,19 +24,33 @@ class Task(Protocol):
     """A scene, a reward, success, failure and scripted controllers; all pure."""
 
     name: ClassVar[str]
+    """In folders and tables."""
     robot: ClassVar[Robot]
-    scene_file: ClassVar[str]  # the robot's scene; for the Sawyer, a file of MetaWorld
-    scene_parts: ClassVar[SceneParts]  # names of its parts, and which of them collide
-    hand_start: ClassVar[Point]  # m, where the hand settles before each episode
-    hand_low: ClassVar[Point]  # m, limits of the mocap body
+    """Which one does it."""
+    scene_file: ClassVar[str]
+    """The robot's scene; for the Sawyer, a file of MetaWorld."""
+    scene_parts: ClassVar[SceneParts]
+    """Names of its parts, and which of them collide."""
+    hand_start: ClassVar[Point]
+    """Where the hand settles before each episode, m."""
+    hand_low: ClassVar[Point]
+    """Lower limits of the mocap body, m."""
     hand_high: ClassVar[Point]
-    goal_low: ClassVar[Point]  # m, the observed goal is clipped to these
+    """Upper limits, m."""
+    goal_low: ClassVar[Point]
+    """The observed goal is clipped to at least this, m."""
     goal_high: ClassVar[Point]
-    random_return: ClassVar[float]  # mean episode return of uniform random actions
-    expert_return: ClassVar[float]  # mean episode return of `expert`
-    danger_margin: ClassVar[float]  # m; recovery demonstrations begin below it
-    danger_lead: ClassVar[float]  # steps ahead at which margins are predicted, at current speed
-    safe_margin: ClassVar[float]  # m; recovery demonstrations end above it
+    """And to at most this, m."""
+    random_return: ClassVar[float]
+    """Mean episode return of uniform random actions."""
+    expert_return: ClassVar[float]
+    """Mean episode return of `expert`."""
+    danger_margin: ClassVar[float]
+    """Recovery demonstrations begin below it, m."""
+    danger_lead: ClassVar[float]
+    """Steps ahead at which margins are predicted, at current speed."""
+    safe_margin: ClassVar[float]
+    """Recovery demonstrations end above it, m."""
 
     @property
     def episode_limit(self) -> int:
