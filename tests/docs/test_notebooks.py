@@ -53,7 +53,8 @@ def test_they_run_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{farl.parent}{os.pathsep}{os.environ['PATH']}")
     for path in NOTEBOOKS:
         book = nbformat.read(path, as_version=4)
-        client = NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+        where = {"metadata": {"path": str(tmp_path)}}
+        client = NotebookClient(book, timeout=600, startup_timeout=300, resources=where)
         client.execute()
         if kept := os.environ.get("FARL_NOTEBOOKS"):  # to look at the figures
             shutil.copytree(tmp_path, kept, dirs_exist_ok=True)
