@@ -9,11 +9,14 @@ import tyro
 from farl_jax.config import FarlConfig, HorizonConfig
 from farl_jax.methods import MAIN
 from farl_jax.schema import Checked, Count, Length, Positive, Range, Seed
+from farl_jax.storage.trackers import TRACKERS
+
+Viewer = Literal[tuple(TRACKERS)]
 
 
 @dataclass(frozen=True)
 class StartArgs(Checked):
-    """Start a run, or continue it."""
+    """How a run begins."""
 
     task: str = "bounded_push"
     """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
@@ -41,6 +44,15 @@ class StartArgs(Checked):
     verbose: bool = False
     """Print every number of each stage. metrics.jsonl has them in any case."""
     config: Annotated[FarlConfig, tyro.conf.arg(name="")] = field(default_factory=FarlConfig)
+
+
+@dataclass(frozen=True)
+class RunArgs(StartArgs):
+    """Start a run, or continue it."""
+
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,9 @@ class CardArgs(Checked):
 class OfflineArgs(PhaseArgs):
     """Learn offline from a run's demonstrations."""
 
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
     overwrite: bool = False
     """Start again. Old results, and all made from them, are moved into replaced/."""
 
@@ -184,6 +199,9 @@ class OfflineArgs(PhaseArgs):
 class OnlineArgs(PhaseArgs):
     """Fine-tune a run online by one method."""
 
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
     overwrite: bool = False
     """Start again. Old results, and all made from them, are moved into replaced/."""
     devices: Count = 1
@@ -220,6 +238,9 @@ class SweepArgs(Checked):
     a setting online together, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
     executor: Literal["local", "slurm"] = "local"

@@ -13,7 +13,7 @@ from experiments.arguments import (
     RenderArgs,
     ReportArgs,
     ReproduceArgs,
-    StartArgs,
+    RunArgs,
     SweepArgs,
 )
 from experiments.arguments_bench import (
@@ -57,7 +57,7 @@ from experiments.commands.training import (
 )
 
 COMMANDS = {
-    "run": (StartArgs, command_run, "all phases: demos, offline, both online methods, table, film"),
+    "run": (RunArgs, command_run, "all phases: demos, offline, both online methods, table, film"),
     "reproduce": (ReproduceArgs, command_reproduce, "the paper's main figures beside ours"),
     "sweep": (SweepArgs, command_sweep, "runs over a grid of settings, and their table"),
     "sweep horizon": (

@@ -28,7 +28,6 @@ from farl_jax.online import loop
 from farl_jax.online.seeds import Seeds
 from farl_jax.safety.behaviour import make_gate
 from farl_jax.storage import checkpoint
-from farl_jax.storage.metrics import MetricsWriter
 from farl_jax.storage.saver import Saver
 
 TRACED_SETTINGS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
@@ -93,7 +92,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
     training = Training(runs, method, phase, joined, gate, (every, demos), judge, sources)
     state = phase.init(joined, keys, cost_value)
     with ExitStack() as stack:
-        writers = [stack.enter_context(MetricsWriter(training.folder(run))) for run in runs]
+        writers = [stack.enter_context(run.metrics(training.folder(run))) for run in runs]
         state, seconds = restore(training, state, writers)
         saver = stack.enter_context(Saver(runs[0].say))
         stack.enter_context(signals.deferred())
