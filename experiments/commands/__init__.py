@@ -71,7 +71,7 @@ COMMANDS = {
     "demos export": (
         DemosExportArgs,
         command_demos_export,
-        "a run's demonstrations as Minari datasets",
+        "a run's demonstrations and kept online steps as Minari datasets",
     ),
     "offline": (OfflineArgs, command_offline, "offline learning of a run"),
     "online": (OnlineArgs, command_online, "online fine-tuning of a run by one method"),

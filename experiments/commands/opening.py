@@ -71,5 +71,6 @@ def on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
         if isinstance(args, PhaseArgs):
             estimate.check_fits(run.settings.config, methods=1, insist=args.insist)
             track = track if devices.leads() else "none"
-            run = dataclasses.replace(run, verbose=args.verbose, track=track)
+            kept = getattr(args, "transitions", 0)
+            run = dataclasses.replace(run, verbose=args.verbose, track=track, transitions=kept)
         phase(run)

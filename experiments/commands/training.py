@@ -38,7 +38,7 @@ def command_run(args: RunArgs) -> None:
     check_sharing(runs[0][1].task, together, args.devices)
     devices.check(args.devices, together, args.config.online.num_envs)
     console = plain_console()
-    again = {"resume": args.resume, "verbose": args.verbose, "track": args.track}
+    again = {n: getattr(args, n) for n in ("resume", "verbose", "track", "transitions")}
     alone, *others = [runs] if args.together else [[one] for one in runs]
     with start_runs(alone, console, **again) as first:
         judge = Judge(first[0], args.config)

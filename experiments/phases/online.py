@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.phases import offline
 from experiments.phases.judge import Judge
 from experiments.phases.together import groups
-from experiments.phases.training import Training, final_rows, restore, train
+from experiments.phases.training import Training, final_rows, recorded, restore, train
 from experiments.process import signals
 from experiments.process.outputs import write_json
 from experiments.runs.begin import begin
@@ -94,6 +94,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
     with ExitStack() as stack:
         writers = [stack.enter_context(run.metrics(training.folder(run))) for run in runs]
         state, seconds = restore(training, state, writers)
+        training = recorded(training, state)
         saver = stack.enter_context(Saver(runs[0].say))
         stack.enter_context(signals.deferred())
         state, seconds, trouble = train(training, state, writers, saver, seconds)

@@ -12,7 +12,7 @@ from farl_jax.storage.trackers import FOLDERS
 
 SWEEP = "sweep.jsonl"
 HORIZONS = ("horizon.json", "horizon_offline.json")
-_SKIPPED = {"checkpoints", "demos", "offline", *FOLDERS, REPLACED}
+_SKIPPED = {"checkpoints", "demos", "offline", "transitions", *FOLDERS, REPLACED}
 
 
 def find(folder: Path, name: str) -> Iterable[Path]:

@@ -44,6 +44,8 @@ class Run:
     """Whether the terminal gets every number of a stage, and not a line in words."""
     track: str = "tensorboard"
     """Viewer that gets a copy of the metrics, of `farl_jax.storage.trackers.TRACKERS`."""
+    transitions: int = 0
+    """So many of the newest online steps are kept, for `farl demos export`."""
 
     def key(self, name: str) -> jax.Array:
         """Random stream of this name, independent of all others and the same for all methods."""
@@ -162,16 +164,18 @@ def start_runs(
     console: Console,
     *,
     resume: bool,
-    verbose: bool = False,
-    track: str = Run.track,
+    **told: Any,
 ) -> Iterator[list[Run]]:
-    """Open several runs with `start_run`, and lock their folders until the end."""
+    """Open several runs with `start_run`, and lock their folders until the end.
+
+    `told` are further fields of each `Run`, such as `verbose`.
+    """
     with ExitStack() as held:
         runs = []
         for path, settings in wanted:
             run, folder = start_run(path, settings, console, resume=resume)
             held.enter_context(folder)
-            runs.append(dataclasses.replace(run, verbose=verbose, track=track))
+            runs.append(dataclasses.replace(run, **told))
         yield runs
 
 
