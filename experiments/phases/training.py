@@ -209,9 +209,7 @@ def _train(
             before, updates = [counters for counters, _ in now], []
         if saving:
             scores = [row["eval_return"] if due else None for row in rows]
-            going = _going(runs, trouble)
-            _write_transitions(training, step, going)
-            saver.save(step, _parts(training, state, metadata, scores, going))
+            _save(training, saver, step, state, metadata, scores, _going(runs, trouble))
         if stop:
             saver.wait()
             raise signals.Stopped(f"saved at step {step:,}")
@@ -224,15 +222,23 @@ def _save_alone(training: Training, saver: Saver, step: int, state: Any) -> None
     run, sources = training.runs[0], training.sources[0]
     if checkpoint.latest_step(training.folder(run) / "checkpoints") != step:
         metadata = offline.run_metadata(run, training.method, sources)
-        _write_transitions(training, step, [0])
-        saver.save(step, _parts(training, state, [metadata], [None], [0]))
+        _save(training, saver, step, state, [metadata], [None], [0])
         saver.wait()
 
 
-def _write_transitions(training: Training, step: int, going: list[int]) -> None:
-    """Write what the runs' recorders hold, before the checkpoint from which --resume goes on."""
+def _save(
+    training: Training,
+    saver: Saver,
+    step: int,
+    state: Any,
+    metadata: list[Any],
+    scores: list[Any],
+    going: list[int],
+) -> None:
+    """Save the runs that have not failed: kept steps first, as --resume goes on after them."""
     for i in going if training.recorders else ():
         training.recorders[i].write(step)
+    saver.save(step, _parts(training, state, metadata, scores, going))
 
 
 def _parts(
