@@ -1,4 +1,4 @@
-"""Every program of a run lowers for CUDA, on a machine without a GPU: `pytest -m slow`.
+"""Every program of a run lowers for CUDA, on a machine without a GPU: `make lowering`.
 
 A program that lowers has no host callback, no float64 and no call that only a CPU knows. Its size
 and its loops are stated in `PROGRAMS` (`pytest -s` prints them). What XLA makes of it on a GPU, and
