@@ -4,7 +4,7 @@ import json
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from envs_mjx import TASKS
+from experiments import robot_table
 from experiments.comparison import mean_reduction, paired, ranks
 from experiments.errors import UserError
 from experiments.figures.decoration import decoration
-from experiments.figures.paper import failures_figure, read_paper, returns_figure
+from experiments.figures.paper import failures_figure, read_paper, returns_figure, robot_figure
 from experiments.figures.style import save
 from experiments.known import shown
 from experiments.phases.judge import Judge
@@ -37,6 +38,26 @@ FIELDS = (
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
     *("causes", "max_risk", "wall_seconds", "backend"),
 )
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What figures are made of, unless told otherwise."""
+
+    preset: str
+    suite: str
+    seeds: int
+    methods: tuple[str, ...]  # others come on top
+    out: Path
+
+
+SIMULATED = Usual("paper", "failurebench", 3, MAIN, Path("results"))
+ROBOT = Usual("robot", "franka", 10, (*MAIN, "simple_critic"), Path("results", "robot"))
+
+
+def usual(figure: str) -> Usual:
+    """The usual runs of a figure of `farl reproduce`."""
+    return ROBOT if figure == "robot" else SIMULATED
 
 
 @dataclass(frozen=True)
@@ -85,13 +106,15 @@ def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: 
     show(sorted(rows, key=_order), figures, out, command, console)
 
 
-def bring_stored(out: Path, console: Console) -> None:
+def bring_stored(out: Path, console: Console, of: Usual = SIMULATED) -> None:
     """Copy the rows that come with this package into `out`, unless it has rows of its own.
 
-    A wheel has them in `experiments/stored`, a checkout in `results`.
+    The rows are those of the figures `of`. A wheel has them in `experiments/stored`, a checkout in
+    `results`.
     """
     own = Path(__file__).with_name("stored")
     own = own if own.is_dir() else Path(__file__).parents[1] / "results"
+    own = own / of.out.relative_to(SIMULATED.out)
     if (out / "main.jsonl").exists() or not (own / "main.jsonl").is_file():
         return
     check_output_folder("--out", out)
@@ -209,7 +232,8 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
 def _row(run: Run, result: Row, name: str) -> Row:
     """The figures' fields of a result, and the command that makes it again."""
     task, method, seed = (result[k] for k in ("task", "method", "seed"))
-    words = "run" if method in MAIN else f"reproduce --method {method} --seeds 1"
+    figure = "--figure robot" if name == ROBOT.preset else f"--method {method}"
+    words = "run" if method in MAIN else f"reproduce {figure} --seeds 1"
     git = result.get("git")  # older versions wrote it in the folder only
     git = git or json_files.read(run.path / ENVIRONMENT, Environment).get("git") or {}
     return {k: result.get(k) for k in FIELDS} | {
@@ -234,22 +258,35 @@ def show(
             f"{stored} has no seed of both {' and '.join(MAIN)} with the present settings; run "
             "farl reproduce without --stored, or choose another --out or --preset"
         )
-    for task, methods in by_task.items():
-        console.print(_table(task, methods))
-        for line in _rank_lines(methods, paper["normalized_return"].get(task, {})):
-            console.print(line, highlight=False, soft_wrap=True)
-    low, mean, high = (shown(x, ".1f") for x in mean_reduction(by_task) or (None,) * 3)
-    console.print(
-        f"failure episodes: {mean} % fewer (95 % over seeds: {low} to {high}), mean over "
-        f"{len(by_task)} task(s)",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for line in _robot(by_task) if "robot" in figures else _simulated(by_task):
+        console.print(line, highlight=False, soft_wrap=isinstance(line, str))
+    drawn = {"failures": failures_figure, "returns": returns_figure, "robot": robot_figure}
     for name in figures:
-        draw = {"failures": failures_figure, "returns": returns_figure}[name]
+        draw = drawn[name]
         with decoration(f"figure {name}", f"farl reproduce --stored --out {out} draws it"):
             figure = draw(by_task, paper, f"{command}; command of each run: {stored}")
             console.print(f"figure: {save(figure, out, name)}", highlight=False, soft_wrap=True)
+
+
+def _simulated(by_task: dict[str, dict[str, list[Row]]]) -> Iterator[Table | str]:
+    """Tables and lines beside the paper's simulated tasks."""
+    for task, methods in by_task.items():
+        yield _table(task, methods)
+        yield from _rank_lines(methods, read_paper()["normalized_return"].get(task, {}))
+    low, mean, high = (shown(x, ".1f") for x in mean_reduction(by_task) or (None,) * 3)
+    yield (
+        f"failure episodes: {mean} % fewer (95 % over seeds: {low} to {high}), mean over "
+        f"{len(by_task)} task(s)"
+    )
+
+
+def _robot(by_task: dict[str, dict[str, list[Row]]]) -> Iterator[Table | str]:
+    """Tables and a line beside the paper's real robot."""
+    paper = read_paper()
+    for task, methods in by_task.items():
+        found = robot_table.lines(methods, paper["failing_pairs"].get(task, {}))
+        yield robot_table.console_table(task, found)
+    yield robot_table.conclusion(by_task, paper)
 
 
 def comparable(rows: Sequence[Row], console: Console) -> list[Row]:
