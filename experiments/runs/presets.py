@@ -74,7 +74,7 @@ PRESETS: dict[str, FarlConfig] = {
 }
 PRESETS["robot"] = dataclasses.replace(
     PRESETS["quick"],  # its offline phase
-    adaptation=AdaptationConfig(every=1),
+    adaptation=AdaptationConfig(every=1, windows_per_rollout=250),
     risk_critic=RiskCriticConfig(steps=2500, every=1),
     online=OnlineConfig(
         env_steps=12_500,  # what 50 episodes can take
