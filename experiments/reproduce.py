@@ -4,23 +4,19 @@ import json
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from envs_mjx import TASKS
-from experiments import robot_table
-from experiments.comparison import mean_reduction, paired, ranks
+from experiments import main_table, robot_table
 from experiments.errors import UserError
 from experiments.figures.decoration import decoration
 from experiments.figures.paper import failures_figure, read_paper, returns_figure, robot_figure
 from experiments.figures.style import save
-from experiments.known import shown
 from experiments.phases.judge import Judge
 from experiments.phases.online import all_phases
 from experiments.process.outputs import check_output_folder, write_json, write_rows
@@ -258,7 +254,8 @@ def show(
             f"{stored} has no seed of both {' and '.join(MAIN)} with the present settings; run "
             "farl reproduce without --stored, or choose another --out or --preset"
         )
-    for line in _robot(by_task) if "robot" in figures else _simulated(by_task):
+    shown = robot_table if "robot" in figures else main_table
+    for line in shown.tables(by_task, paper):
         console.print(line, highlight=False, soft_wrap=isinstance(line, str))
     drawn = {"failures": failures_figure, "returns": returns_figure, "robot": robot_figure}
     for name in figures:
@@ -266,27 +263,6 @@ def show(
         with decoration(f"figure {name}", f"farl reproduce --stored --out {out} draws it"):
             figure = draw(by_task, paper, f"{command}; command of each run: {stored}")
             console.print(f"figure: {save(figure, out, name)}", highlight=False, soft_wrap=True)
-
-
-def _simulated(by_task: dict[str, dict[str, list[Row]]]) -> Iterator[Table | str]:
-    """Tables and lines beside the paper's simulated tasks."""
-    for task, methods in by_task.items():
-        yield _table(task, methods)
-        yield from _rank_lines(methods, read_paper()["normalized_return"].get(task, {}))
-    low, mean, high = (shown(x, ".1f") for x in mean_reduction(by_task) or (None,) * 3)
-    yield (
-        f"failure episodes: {mean} % fewer (95 % over seeds: {low} to {high}), mean over "
-        f"{len(by_task)} task(s)"
-    )
-
-
-def _robot(by_task: dict[str, dict[str, list[Row]]]) -> Iterator[Table | str]:
-    """Tables and a line beside the paper's real robot."""
-    paper = read_paper()
-    for task, methods in by_task.items():
-        found = robot_table.lines(methods, paper["failing_pairs"].get(task, {}))
-        yield robot_table.console_table(task, found)
-    yield robot_table.conclusion(by_task, paper)
 
 
 def comparable(rows: Sequence[Row], console: Console) -> list[Row]:
@@ -306,41 +282,3 @@ def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
         by_task.setdefault(row["task"], {m: [] for m in MAIN})
         by_task[row["task"]].setdefault(row["method"], []).append(row)
     return by_task
-
-
-def _rank_lines(methods: dict[str, list[Row]], paper: dict[str, Any]) -> list[str]:
-    """Final return of FARL against the paper's ablations, paired by seed, if measured."""
-    lines = []
-    for rank in ranks(methods, paper):
-        if found := rank["ours"]:
-            limits = "{:+.1f} to {:+.1f}".format(*found.interval) if found.interval else "none"
-            value = f"{found.mean:+.1f} (95 % over seeds: {limits})"
-            lines.append(f"final return, {MAIN[1]} - {rank['rival']}: {value}; {rank['text']}")
-    return lines
-
-
-def _table(task: str, methods: dict[str, list[Row]]) -> Table:
-    table = Table(title=f"{task}, means over seeds", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    names = ("seeds", "episodes", "failures", "rate", "gate\nacts")
-    for name in (*names, "success", "return", "fewer\nfailures", "return\ndiff."):
-        table.add_column(name, justify="right")
-    for method, rows in methods.items():
-        pair = paired(methods[MAIN[0]], rows)
-        mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
-        fewer, limits = pair["reduction_percent"], pair["reduction_interval"]
-        fewer = "{:.0f} % [{:.0f}, {:.0f}]".format(fewer, *limits) if limits else "-"
-        ours = method != MAIN[0]
-        table.add_row(
-            method,
-            str(len(rows)),
-            f"{mean('episodes'):.0f}",
-            f"{mean('failure_episodes'):.0f}",
-            f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
-            f"{mean('recovered_steps') / max(mean('online_steps'), 1.0):.1%}",
-            f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
-            f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
-            fewer if ours else "",
-            f"{pair['return_difference']:+.1f}" if ours else "",
-        )
-    return table

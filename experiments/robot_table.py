@@ -3,7 +3,7 @@
 A failing pair is a step with C(s, a) = 1, as the paper counts its real robot's failures.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +101,15 @@ def cells(line: Line) -> tuple[str, ...]:
 
 def _span(limits: Interval | None, form: str) -> str:
     return "" if limits is None else " ({} to {})".format(*(format(x, form) for x in limits))
+
+
+def tables(
+    by_task: dict[str, dict[str, list[Row]]], paper: Mapping[str, Any]
+) -> Iterator[Table | str]:
+    """A table of each task, and FARL's mean over tasks, beside the paper's."""
+    for task, methods in by_task.items():
+        yield console_table(task, lines(methods, paper["failing_pairs"].get(task, {})))
+    yield conclusion(by_task, paper)
 
 
 def console_table(task: str, found: Iterable[Line]) -> Table:

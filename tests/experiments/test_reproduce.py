@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import comparison, reproduce, robot_table
+from experiments import comparison, main_table, reproduce, robot_table
 from experiments.cli import main
 from experiments.errors import UserError
 from experiments.figures.paper import read_paper
@@ -208,7 +208,7 @@ def test_the_ablations_are_ranked_as_the_paper_ranks_them():
     methods = {"farl": rival("farl", 90.0, 80.0), "mppi": rival("mppi", 60.0, 70.0)}
     methods["simple_critic"] = rival("simple_critic", 95.0)
     paper = read_paper()["normalized_return"]["bounded_soccer"]
-    critic, planner = reproduce._rank_lines(methods, paper)
+    critic, planner = main_table._rank_lines(methods, paper)
     assert planner.startswith("final return, farl - mppi: +20.0 (95 % over seeds: +10.0 to +30.0)")
     assert planner.endswith("ranks below FARL, as in the paper")
     assert critic.startswith("final return, farl - simple_critic: -5.0 (95 % over seeds: none)")
