@@ -8,12 +8,15 @@ import tyro
 
 from farl_jax.config import FarlConfig, HorizonConfig
 from farl_jax.methods import MAIN
-from farl_jax.schema import Checked, Count, Length, Positive, Range, Seed
+from farl_jax.schema import Checked, Count, Length, Natural, Positive, Range, Seed
+from farl_jax.storage.trackers import TRACKERS
+
+Viewer = Literal[tuple(TRACKERS)]
 
 
 @dataclass(frozen=True)
 class StartArgs(Checked):
-    """Start a run, or continue it."""
+    """How a run begins."""
 
     task: str = "bounded_push"
     """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
@@ -44,6 +47,18 @@ class StartArgs(Checked):
 
 
 @dataclass(frozen=True)
+class RunArgs(StartArgs):
+    """Start a run, or continue it."""
+
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
+    transitions: Natural = 0
+    """Keep the newest N online env steps of a method in its folder, for farl demos export. A step
+    takes about 0.4 kB on FailureBench."""
+
+
+@dataclass(frozen=True)
 class DemosArgs(StartArgs):
     """Collect the demonstrations of a run."""
 
@@ -69,7 +84,10 @@ class ImportArgs(StartArgs):
 
 @dataclass(frozen=True)
 class DemosExportArgs(Checked):
-    """Write the demonstrations of a run as Minari datasets, with a cost of each step."""
+    """Write the demonstrations of a run as Minari datasets, with a cost of each step.
+
+    Online steps that `--transitions` kept are written, too, one dataset for each method.
+    """
 
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""
@@ -176,6 +194,9 @@ class CardArgs(Checked):
 class OfflineArgs(PhaseArgs):
     """Learn offline from a run's demonstrations."""
 
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
     overwrite: bool = False
     """Start again. Old results, and all made from them, are moved into replaced/."""
 
@@ -184,6 +205,12 @@ class OfflineArgs(PhaseArgs):
 class OnlineArgs(PhaseArgs):
     """Fine-tune a run online by one method."""
 
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
+    transitions: Natural = 0
+    """Keep the newest N online env steps of a method in its folder, for farl demos export. A step
+    takes about 0.4 kB on FailureBench."""
     overwrite: bool = False
     """Start again. Old results, and all made from them, are moved into replaced/."""
     devices: Count = 1
@@ -220,6 +247,9 @@ class SweepArgs(Checked):
     a setting online together, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
+    track: Viewer = "tensorboard"
+    """Viewer that gets a copy of the metrics: tensorboard, wandb, trackio or none
+    (docs/how-to/track.md)."""
     insist: bool = False
     """Start even if the estimate of memory or time is too high."""
     executor: Literal["local", "slurm"] = "local"

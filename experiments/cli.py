@@ -116,8 +116,9 @@ def _user_line(error: Exception) -> str | None:
     from farl_jax.deploy import DeployError
     from farl_jax.devices import DeviceError
     from farl_jax.storage.checkpoint import CheckpointError
+    from farl_jax.storage.trackers import TrackerError
 
-    learner = CheckpointError | DatasetError | DeployError | DeviceError
+    learner = CheckpointError | DatasetError | DeployError | DeviceError | TrackerError
     if isinstance(error, EnvError | RenderError | learner):
         return one_line(error)
     if "envs_gym" in sys.modules:  # an environment of the user's own is at work

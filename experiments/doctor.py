@@ -25,6 +25,8 @@ EXTRAS = {
     "gymnasium": ("gymnasium_robotics", "the example of an environment of your own"),
     "minari": ("minari", "Minari datasets in farl demos import and export"),
     "h5py": ("h5py", "HDF5 files in farl demos import"),
+    "wandb": ("wandb", "--track wandb"),
+    "trackio": ("trackio", "--track trackio"),
     "docs": ("mkdocs", "the documentation's site"),
 }
 """Extra of the package -> (a module that it installs, what it is for)."""

@@ -13,7 +13,7 @@ from experiments.arguments import (
     RenderArgs,
     ReportArgs,
     ReproduceArgs,
-    StartArgs,
+    RunArgs,
     SweepArgs,
 )
 from experiments.arguments_bench import (
@@ -57,7 +57,7 @@ from experiments.commands.training import (
 )
 
 COMMANDS = {
-    "run": (StartArgs, command_run, "all phases: demos, offline, both online methods, table, film"),
+    "run": (RunArgs, command_run, "all phases: demos, offline, both online methods, table, film"),
     "reproduce": (ReproduceArgs, command_reproduce, "the paper's main figures beside ours"),
     "sweep": (SweepArgs, command_sweep, "runs over a grid of settings, and their table"),
     "sweep horizon": (
@@ -71,7 +71,7 @@ COMMANDS = {
     "demos export": (
         DemosExportArgs,
         command_demos_export,
-        "a run's demonstrations as Minari datasets",
+        "a run's demonstrations and kept online steps as Minari datasets",
     ),
     "offline": (OfflineArgs, command_offline, "offline learning of a run"),
     "online": (OnlineArgs, command_online, "online fine-tuning of a run by one method"),

@@ -10,6 +10,7 @@ from experiments.process.console import command_typed, plain_console
 from experiments.runs import estimate
 from experiments.runs.presets import RunSettings, check_run, preset
 from farl_jax.methods import MAIN, METHODS, find_method
+from farl_jax.storage.trackers import TRACKERS
 
 
 def command_reproduce(args: ReproduceArgs) -> None:
@@ -47,6 +48,7 @@ def command_sweep(args: SweepArgs) -> int:
     """Make runs over a grid of settings. Return 1 if one of them failed."""
     from experiments.sweep import command as sweep_command
 
+    TRACKERS[args.track].check()
     return 1 if sweep_command.sweep(args, command_typed(), plain_console()) else 0
 
 

@@ -18,6 +18,7 @@ from experiments.runs import estimate
 from experiments.runs.environment import FUNCTION, named, task_of
 from experiments.runs.presets import RunSettings
 from farl_jax.methods import MAIN
+from farl_jax.storage.trackers import TRACKERS
 
 
 def seed_folders(args: StartArgs) -> tuple[Path, list[tuple[Path, RunSettings]]]:
@@ -59,12 +60,17 @@ def check_one_way(args: Any) -> None:
 def on_run(args: PhaseArgs | HorizonArgs | ExportArgs, phase: Any) -> None:
     """Open the run that `args` name, and do `phase` with it."""
     from experiments.runs.run import open_run
+    from farl_jax import devices
 
     check_one_way(args)
+    track = getattr(args, "track", "none")
+    TRACKERS[track].check()
     resume = getattr(args, "resume", True)
     run, folder = open_run(args.run, plain_console(), resume=resume, task=task_named(args))
     with folder:
         if isinstance(args, PhaseArgs):
             estimate.check_fits(run.settings.config, methods=1, insist=args.insist)
-            run = dataclasses.replace(run, verbose=args.verbose)
+            track = track if devices.leads() else "none"
+            kept = getattr(args, "transitions", 0)
+            run = dataclasses.replace(run, verbose=args.verbose, track=track, transitions=kept)
         phase(run)

@@ -9,7 +9,7 @@ from experiments.arguments import (
     ImportArgs,
     OfflineArgs,
     OnlineArgs,
-    StartArgs,
+    RunArgs,
 )
 from experiments.commands.opening import check_one_way, on_run, say_next, seed_folders
 from experiments.figures.decoration import decoration
@@ -17,9 +17,10 @@ from experiments.process.console import plain_console
 from experiments.runs.environment import check_sharing
 from experiments.runs.presets import check_run
 from farl_jax.methods import find_method
+from farl_jax.storage.trackers import TRACKERS
 
 
-def command_run(args: StartArgs) -> None:
+def command_run(args: RunArgs) -> None:
     """Run all phases with both methods, then make table, plot and film."""
     from experiments.phases import online as run_online
     from experiments.phases.judge import Judge
@@ -29,6 +30,7 @@ def command_run(args: StartArgs) -> None:
     from farl_jax import devices
 
     started = time.perf_counter()
+    TRACKERS[args.track].check()
     root, runs = seed_folders(args)
     for _, settings in runs:
         check_run(settings)
@@ -36,7 +38,7 @@ def command_run(args: StartArgs) -> None:
     check_sharing(runs[0][1].task, together, args.devices)
     devices.check(args.devices, together, args.config.online.num_envs)
     console = plain_console()
-    again = {"resume": args.resume, "verbose": args.verbose}
+    again = {n: getattr(args, n) for n in ("resume", "verbose", "track", "transitions")}
     alone, *others = [runs] if args.together else [[one] for one in runs]
     with start_runs(alone, console, **again) as first:
         judge = Judge(first[0], args.config)

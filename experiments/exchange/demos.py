@@ -1,4 +1,4 @@
-"""Import demonstrations into a run, and export a run's demonstrations."""
+"""Import demonstrations into a run, and export a run's demonstrations and online steps."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,10 +14,12 @@ from experiments.exchange.episodes import Meaning, check_kind, to_dataset
 from experiments.phases.demos import describe
 from experiments.phases.offline import check_references
 from experiments.runs.begin import DEMOS, begin
+from experiments.runs.folder import check_data
 from experiments.runs.run import Run
 from experiments.runs.words import counts_words
-from farl_jax.data import dataset
+from farl_jax.data import dataset, transitions
 from farl_jax.data.dataset import KINDS, Dataset
+from farl_jax.methods import METHODS
 
 FILES = (".npz", ".h5", ".hdf5")
 _MISSING = {
@@ -111,7 +113,7 @@ def _mean_return(data: Dataset) -> float:
 
 
 def give(folder: Path, out: Path | None, console: Console) -> None:
-    """Write a run's demonstrations as Minari datasets.
+    """Write a run's demonstrations, and the online steps that it kept, as Minari datasets.
 
     Args:
         folder: the run's.
@@ -122,15 +124,23 @@ def give(folder: Path, out: Path | None, console: Console) -> None:
         DatasetError, UserError: there are no demonstrations, or they were exported before.
     """
     store = out or folder / "minari"
+    check_data(folder)
     loaded = {
         kind: dataset.load_dataset(folder / "demos" / f"{kind}.npz", kind=kind) for kind in KINDS
     }
+    task = str(loaded["task"][1]["task"])
+    sets = [(kind, data, "demonstrations") for kind, (data, _) in loaded.items()]
+    found = {method: transitions.read(folder / method / transitions.FOLDER) for method in METHODS}
+    kept = [(f"{m}-online", data, "steps") for m, data in found.items() if data is not None]
     with disk_errors(store):
-        for kind, (data, about) in loaded.items():
+        for kind, data, what in (*sets, *kept):
             try:
-                name = minari_sets.write(store, str(about["task"]), kind, data)
+                name = minari_sets.write(store, task, kind, data, what)
             except ValueError as error:  # Minari's, if the ID exists
                 said = " ".join(str(error).split())[:200]
                 raise UserError(f"{store}: {said}: give another --out") from error
-            console.print(f"{kind}: {name}  {dataset.num_episodes(data)} episodes", soft_wrap=True)
+            count = f"{dataset.num_episodes(data)} episodes, {len(data['episode']):,} steps"
+            console.print(f"{kind}: {name}  {count}", soft_wrap=True)
+    if not kept:
+        console.print("no online steps: farl online --transitions N keeps some", soft_wrap=True)
     console.print(f"set {minari_sets.STORE}={store} so that Minari finds them", soft_wrap=True)

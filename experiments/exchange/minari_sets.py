@@ -61,11 +61,11 @@ def read(source: str) -> tuple[list[Episode], np.ndarray, np.ndarray]:
     return episodes, low, high
 
 
-def write(folder: Path, task: str, kind: str, data: Dataset) -> str:
-    """Write one kind of demonstrations into the Minari store `folder`; return the dataset's ID.
+def write(folder: Path, task: str, kind: str, data: Dataset, what: str = "demonstrations") -> str:
+    """Write one kind of data into the Minari store `folder`; return the dataset's ID.
 
-    Infos of each step, after one of the reset: cost (1.0 at a failure), success, intended, and
-    margin if known. Actions are in [-1, 1].
+    Infos of each step, after one of the reset: cost (1.0 at a failure), success, intended, margin
+    if known, and intervened (the recovery acted) of online steps. Actions are in [-1, 1].
 
     Raises:
         UserError: minari is not installed.
@@ -89,7 +89,7 @@ def write(folder: Path, task: str, kind: str, data: Dataset) -> str:
             name,
             buffers,
             **spaces,
-            description=f"{kind} demonstrations of {task}, by FARL-JAX",
+            description=f"{kind} {what} of {task}, by FARL-JAX",
         )
     return name
 
@@ -103,8 +103,7 @@ def _buffer(own: Dataset) -> dict[str, Any]:
     """One episode as Minari wants it: observations and infos have a row more, that of the reset."""
     reset = lambda values: np.concatenate([np.zeros_like(values[:1]), values])
     infos = {"cost": reset(own["failure"].astype(np.float32)), INTENDED: reset(own[INTENDED])}
-    if "success" in own:
-        infos["success"] = reset(own["success"])
+    infos |= {name: reset(own[name]) for name in ("success", "intervened") if name in own}
     if MARGIN in own:
         infos[MARGIN] = np.concatenate([own[MARGIN], own[f"next_{MARGIN}"][-1:]])
     return {

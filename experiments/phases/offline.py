@@ -21,7 +21,6 @@ from farl_jax.offline import pipeline
 from farl_jax.safety import risk_critic
 from farl_jax.safety.risk_critic import RiskData
 from farl_jax.storage import checkpoint
-from farl_jax.storage.metrics import MetricsWriter
 from farl_jax.types import Params
 from farl_jax.updates import costs
 from farl_jax.world_model import adaptation
@@ -102,7 +101,7 @@ def fit(run: Run) -> None:
     run.say("offline phase")
     data, sources = read_demos(run), demo_sources(run.path / "demos")
     env = run.env(run.settings.config.demos.num_envs)
-    with MetricsWriter(run.path) as writer:
+    with run.metrics(run.path) as writer:
         writer.truncate_after("offline", -1)
         report = reporter(run, writer, "offline")
         result = pipeline.run_offline(env, data, run.settings.config, run.key("offline"), report)
@@ -136,7 +135,7 @@ def start_of(run: Run, method: Method) -> Agent:
     run.say("risk critic")
     data = read_demos(run)
     env = run.env(config.demos.num_envs)
-    with MetricsWriter(run.path) as writer:
+    with run.metrics(run.path) as writer:
         writer.truncate_after("risk_critic", -1)
         report = reporter(run, writer, "risk_critic")
         key = run.key("risk_critic")

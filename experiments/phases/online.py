@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.phases import offline
 from experiments.phases.judge import Judge
 from experiments.phases.together import groups
-from experiments.phases.training import Training, final_rows, restore, train
+from experiments.phases.training import Training, final_rows, recorded, restore, train
 from experiments.process import signals
 from experiments.process.outputs import write_json
 from experiments.runs.begin import begin
@@ -28,7 +28,6 @@ from farl_jax.online import loop
 from farl_jax.online.seeds import Seeds
 from farl_jax.safety.behaviour import make_gate
 from farl_jax.storage import checkpoint
-from farl_jax.storage.metrics import MetricsWriter
 from farl_jax.storage.saver import Saver
 
 TRACED_SETTINGS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
@@ -93,8 +92,9 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
     training = Training(runs, method, phase, joined, gate, (every, demos), judge, sources)
     state = phase.init(joined, keys, cost_value)
     with ExitStack() as stack:
-        writers = [stack.enter_context(MetricsWriter(training.folder(run))) for run in runs]
+        writers = [stack.enter_context(run.metrics(training.folder(run))) for run in runs]
         state, seconds = restore(training, state, writers)
+        training = recorded(training, state)
         saver = stack.enter_context(Saver(runs[0].say))
         stack.enter_context(signals.deferred())
         state, seconds, trouble = train(training, state, writers, saver, seconds)

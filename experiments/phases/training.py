@@ -1,5 +1,6 @@
 """The host loop of runs that train together: resume, log, evaluate, save."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from experiments.runs.words import time_left
 from farl_jax import devices
 from farl_jax.agent import Agent
 from farl_jax.config import OnlineConfig
+from farl_jax.data.transitions import FOLDER, Recorder
 from farl_jax.methods import METHODS, Method
 from farl_jax.online import loop
 from farl_jax.online.counters import summarize
@@ -47,6 +49,7 @@ class Training:
     rehearsal: tuple[int, Windows | RiskData | None]
     judge: Judge
     sources: list[dict[str, str]]  # of each run: SHA-256 of its start
+    recorders: tuple[Recorder, ...] = ()  # of each run, or none
 
     @property
     def seeds(self) -> Seeds:
@@ -120,6 +123,27 @@ def _newest_state(
     return step, items["state"]
 
 
+def recorded(training: Training, state: Any) -> Training:
+    """The training whose runs keep their newest online steps, if they should."""
+    limit, step = training.runs[0].transitions, int(np.max(state.env_steps))
+    if limit == 0:
+        return training
+    folders = [training.folder(run) / FOLDER for run in training.runs]
+    recorders = tuple(Recorder(folder, limit, step) for folder in folders)
+    inner = training.phase.collect
+
+    def collect(*given: Any) -> Any:
+        state, steps = inner(*given)
+        for recorder, own in zip(
+            recorders, training.seeds.split(devices.fetch(steps)), strict=True
+        ):
+            recorder.add(own)
+        return state, steps
+
+    phase = dataclasses.replace(training.phase, collect=collect)
+    return dataclasses.replace(training, phase=phase, recorders=recorders)
+
+
 def train(
     training: Training,
     state: Any,
@@ -185,8 +209,7 @@ def _train(
             before, updates = [counters for counters, _ in now], []
         if saving:
             scores = [row["eval_return"] if due else None for row in rows]
-            going = _going(runs, trouble)
-            saver.save(step, _parts(training, state, metadata, scores, going))
+            _save(training, saver, step, state, metadata, scores, _going(runs, trouble))
         if stop:
             saver.wait()
             raise signals.Stopped(f"saved at step {step:,}")
@@ -199,8 +222,23 @@ def _save_alone(training: Training, saver: Saver, step: int, state: Any) -> None
     run, sources = training.runs[0], training.sources[0]
     if checkpoint.latest_step(training.folder(run) / "checkpoints") != step:
         metadata = offline.run_metadata(run, training.method, sources)
-        saver.save(step, _parts(training, state, [metadata], [None], [0]))
+        _save(training, saver, step, state, [metadata], [None], [0])
         saver.wait()
+
+
+def _save(
+    training: Training,
+    saver: Saver,
+    step: int,
+    state: Any,
+    metadata: list[Any],
+    scores: list[Any],
+    going: list[int],
+) -> None:
+    """Save the runs that have not failed: kept steps first, as --resume goes on after them."""
+    for i in going if training.recorders else ():
+        training.recorders[i].write(step)
+    saver.save(step, _parts(training, state, metadata, scores, going))
 
 
 def _parts(

@@ -8,10 +8,11 @@ from experiments.errors import UserError
 from experiments.runs.aside import REPLACED
 from experiments.runs.folder import check_data
 from farl_jax.storage.files import fault_of, walk
+from farl_jax.storage.trackers import FOLDERS
 
 SWEEP = "sweep.jsonl"
 HORIZONS = ("horizon.json", "horizon_offline.json")
-_SKIPPED = {"checkpoints", "demos", "offline", "tb", REPLACED}
+_SKIPPED = {"checkpoints", "demos", "offline", "transitions", *FOLDERS, REPLACED}
 
 
 def find(folder: Path, name: str) -> Iterable[Path]:

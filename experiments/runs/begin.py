@@ -8,6 +8,7 @@ from experiments.errors import UserError
 from experiments.runs.aside import put_aside
 from experiments.runs.run import Run
 from farl_jax.methods import METHODS
+from farl_jax.storage.trackers import FOLDERS
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Work:
 
 
 _COMPARISON = ("comparison.json", "comparison.png")
-_LEARNT = ("offline", "metrics.jsonl", "tb", "risk_critic", *METHODS, *_COMPARISON)
+_LEARNT = ("offline", "metrics.jsonl", *FOLDERS, "risk_critic", *METHODS, *_COMPARISON)
 DEMOS = Work("demos", ("demos",), ("demos", *_LEARNT))
 OFFLINE = Work("the offline phase", ("offline", "metrics.jsonl"), _LEARNT)
 

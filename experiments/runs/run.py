@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from experiments.runs.provenance import check, demo_sources
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
 from farl_jax.data.dataset import read_metadata
-from farl_jax.storage import checkpoint
+from farl_jax.storage import checkpoint, trackers
 from farl_jax.storage.files import LEFTOVER
+from farl_jax.storage.metrics import MetricsWriter
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Run:
     console: Console
     verbose: bool = False
     """Whether the terminal gets every number of a stage, and not a line in words."""
+    track: str = "tensorboard"
+    """Viewer that gets a copy of the metrics, of `farl_jax.storage.trackers.TRACKERS`."""
+    transitions: int = 0
+    """So many of the newest online steps are kept, for `farl demos export`."""
 
     def key(self, name: str) -> jax.Array:
         """Random stream of this name, independent of all others and the same for all methods."""
@@ -83,6 +89,14 @@ class Run:
         """Print a line, with `about` before it, indented and dim."""
         lead = [("  "), (about, "dim"), " "] if about else []
         self.console.print(Text.assemble(*lead, text), soft_wrap=True)
+
+    def metrics(self, folder: Path) -> MetricsWriter:
+        """Open the metrics of a folder of this run, with their copy for a viewer."""
+        settings = self.settings
+        group = f"{settings.task}/{settings.preset}"
+        name = "/".join((group, f"seed{settings.seed}", *folder.relative_to(self.path).parts))
+        label = trackers.Label(name, group, settings.to_json(), self.say)
+        return MetricsWriter(folder, partial(trackers.TRACKERS[self.track], label))
 
     def offline_result(self) -> Agent:
         """Restore the offline checkpoint, and check that it was made from these demonstrations."""
@@ -150,15 +164,18 @@ def start_runs(
     console: Console,
     *,
     resume: bool,
-    verbose: bool = False,
+    **told: Any,
 ) -> Iterator[list[Run]]:
-    """Open several runs with `start_run`, and lock their folders until the end."""
+    """Open several runs with `start_run`, and lock their folders until the end.
+
+    `told` are further fields of each `Run`, such as `verbose`.
+    """
     with ExitStack() as held:
         runs = []
         for path, settings in wanted:
             run, folder = start_run(path, settings, console, resume=resume)
             held.enter_context(folder)
-            runs.append(dataclasses.replace(run, verbose=verbose))
+            runs.append(dataclasses.replace(run, **told))
         yield runs
 
 

@@ -190,7 +190,7 @@ class Sweep:
                     _copy(owner.path / method, run.path / method)
                     run.say(f"online {method}: same as in {owner.path}")
                 elif not self._done(cell, method):  # another process may have made it
-                    runs.append(dataclasses.replace(run, resume=True))
+                    runs.append(dataclasses.replace(run, resume=True, track=self.args.track))
             self._train(runs, method)
 
     def _train(self, runs: Sequence[Run], method: str) -> None:
@@ -220,6 +220,7 @@ class Sweep:
         path = self.args.out / base_name(settings)
         if not self._base_done(settings):
             run, folder = start_run(path, settings, self.console, resume=True)
+            run = dataclasses.replace(run, track=self.args.track)
             with folder:
                 run_offline.demos(run)
                 run_offline.fit(run)

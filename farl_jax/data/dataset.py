@@ -54,25 +54,36 @@ def from_rollout(rollout: Transition, keep: np.ndarray | None = None) -> Dataset
     `keep` [T, N] bool selects steps, and a gap starts a new episode. `action` is the executed
     action, clipped to [-1, 1]. `intended` is the controller's own, without noise or gate.
     """
+    chex.assert_equal_shape([rollout.reward, rollout.terminated, rollout.truncated])
+    return cut(fields_of(rollout), keep)
+
+
+def fields_of(rollout: Transition) -> dict[str, np.ndarray]:
+    """FIELDS except `episode`, and the OPTIONAL that are there -> [T, N, ...]."""
+    chex.assert_rank([rollout.reward, rollout.obs], [2, 3])
     steps = jax.tree.map(np.asarray, rollout)
-    keep = np.ones(steps.reward.shape, bool) if keep is None else np.asarray(keep)
+    names = [k for k in FIELDS if k not in ("action", "intended", "episode")]
+    names += [k for k in OPTIONAL if getattr(steps, k) is not None]
+    return {name: getattr(steps, name) for name in names} | {
+        "action": np.clip(steps.decision.action, -1.0, 1.0),
+        "intended": np.clip(steps.decision.task_action, -1.0, 1.0),
+    }
+
+
+def cut(fields: dict[str, np.ndarray], keep: np.ndarray | None = None) -> Dataset:
+    """Cut fields [T, N, ...] into episodes, environment after environment; `keep` as above."""
+    ends = fields["terminated"] | fields["truncated"]
+    keep = np.ones(ends.shape, bool) if keep is None else np.asarray(keep)
     chex.assert_rank(keep, 2)
-    chex.assert_equal_shape([keep, steps.reward, steps.terminated, steps.truncated])
-    ends = steps.terminated | steps.truncated
+    chex.assert_equal_shape([keep, ends])
     starts = np.ones_like(keep)
     starts[1:] = ends[:-1] | ~keep[:-1]
-    kinds = FIELDS | {k: kind for k, kind in OPTIONAL.items() if getattr(steps, k) is not None}
-    values = {
-        name: getattr(steps, name)
-        for name in kinds
-        if name not in ("action", "intended", "episode")
-    }
-    values["action"] = np.clip(steps.decision.action, -1.0, 1.0)
-    values["intended"] = np.clip(steps.decision.task_action, -1.0, 1.0)
     mask = keep.T.reshape(-1)
-    flat = {k: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:])[mask] for k, v in values.items()}
+    flat = {k: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:])[mask] for k, v in fields.items()}
     flat["episode"] = np.cumsum(starts.T.reshape(-1)[mask]) - 1
-    return {k: np.ascontiguousarray(flat[k], kind) for k, kind in kinds.items()}
+    kinds = {name: kind for name, kind in (FIELDS | OPTIONAL).items() if name in flat}
+    kinds |= {name: value.dtype for name, value in flat.items() if name not in kinds}
+    return {name: np.ascontiguousarray(flat[name], kind) for name, kind in kinds.items()}
 
 
 def concatenate(*parts: Dataset) -> Dataset:
@@ -159,7 +170,7 @@ def load_dataset(
     if not path.is_file():
         raise DatasetError(f"no dataset at {path}; make it with `farl demos`")
     try:
-        content = _read(path)
+        content = read_arrays(path, {"metadata", *FIELDS, *OPTIONAL})
         metadata = json.loads(str(content.pop("metadata")))
         fields = metadata.pop("fields", list(content)) if isinstance(metadata, dict) else ()
         if isinstance(metadata, dict) and set(fields) != set(content):
@@ -186,12 +197,15 @@ def load_dataset(
     return content, metadata
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file. Compressed ones are refused, because they may have any size."""
+def read_arrays(path: Path, known: set[str]) -> dict[str, np.ndarray]:
+    """The arrays of a file, all of `known` names.
+
+    Compressed ones are refused, because they may have any size.
+    """
     with np.load(path, allow_pickle=False) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.zip.infolist()):
             raise ValueError("it is compressed")
-        if unknown := sorted(set(archive.files) - {"metadata", *FIELDS, *OPTIONAL}):
+        if unknown := sorted(set(archive.files) - known):
             raise ValueError(f"unknown field {shown(unknown[0])}")
         return {name: archive[name] for name in archive.files}
 

@@ -47,6 +47,16 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Add the file's name to an OSError of the body. Errors of writing lack it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def fault_of(path: Path, root: Path) -> str | None:
     """The reason why `path` is not data of the folder `root`, or None.
 

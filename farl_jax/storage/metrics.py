@@ -1,21 +1,19 @@
-"""A run's metrics as JSON Lines, with a copy for TensorBoard."""
+"""A run's metrics as JSON Lines, with a copy for a viewer."""
 
 import json
 import math
 import os
-import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, NotRequired, Self, TypedDict
 
 from farl_jax.schema import Amount, Name, Natural, Others, SchemaError, Single
 from farl_jax.storage import json_files
-from farl_jax.storage.files import write_text
+from farl_jax.storage.files import named_errors, write_text
+from farl_jax.storage.trackers import Open, Tracker
 
 FILE = "metrics.jsonl"
-TENSORBOARD = "tb"
 
 _RESERVED = ("phase", "step")
 _BEGIN = b'{"phase": '
@@ -43,15 +41,15 @@ OnlineRow = Annotated[_Online, _VALUES]
 
 
 class MetricsWriter:
-    """Appends rows to `<folder>/metrics.jsonl` and scalars to `<folder>/tb/<phase>/`.
+    """Appends rows to `<folder>/metrics.jsonl`, and gives each phase's rows to a tracker.
 
     A row is one JSON object: `phase`, `step` and the values, flushed when `write` returns. NaN and
     infinities become null, because JSON lacks them. An existing file is continued, without the last
     line if that is half written.
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
-        """Open for appending, and create `folder`.
+    def __init__(self, folder: Path, track: Open | None = None) -> None:
+        """Open for appending, and create `folder`. Without `track` there is no copy.
 
         Raises:
             OSError: a disk error.
@@ -59,9 +57,9 @@ class MetricsWriter:
         """
         self._folder = Path(folder)
         self._path = self._folder / FILE
-        self._tensorboard = tensorboard
-        self._boards: dict[str, _Board] = {}
-        self._purge_steps: dict[str, int] = {}
+        self._track = track
+        self._trackers: dict[str, Tracker] = {}
+        self._first_steps: dict[str, int] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._open()
 
@@ -84,11 +82,11 @@ class MetricsWriter:
             )
         scalars = {name: _scalar(name, value) for name, value in values.items()}
         row = {"phase": phase, "step": int(step), **scalars}
-        with _named(self._path):
+        with named_errors(self._path):
             self._file.write(json.dumps(row, allow_nan=False) + "\n")
             self._file.flush()
-        if self._tensorboard:
-            self._board(phase).add(int(step), scalars)
+        if self._track is not None:
+            self._tracker(phase).add(int(step), scalars)
 
     def truncate_after(self, phase: str, step: int) -> int:
         """Drop the rows of `phase` after `step`, and return their number.
@@ -103,19 +101,19 @@ class MetricsWriter:
                 write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         finally:
             self._file = self._open()
-        if board := self._boards.pop(phase, None):
-            board.close()
-        self._purge_steps[phase] = step + 1
+        if tracker := self._trackers.pop(phase, None):
+            tracker.close()
+        self._first_steps[phase] = step + 1
         return len(rows) - len(kept)
 
     def close(self) -> None:
         """Close all files. A second call does nothing."""
         try:
-            with _named(self._path):
+            with named_errors(self._path):
                 self._file.close()
         finally:
-            while self._boards:
-                self._boards.popitem()[1].close()
+            while self._trackers:
+                self._trackers.popitem()[1].close()
 
     def _open(self) -> IO[str]:
         if self._path.exists():
@@ -126,63 +124,16 @@ class MetricsWriter:
                 write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         return open(self._path, "a", encoding="utf-8", opener=_open_itself)
 
-    def _board(self, phase: str) -> "_Board":
-        if phase not in self._boards:
-            folder = self._folder / TENSORBOARD / phase
-            self._boards[phase] = _Board(folder, self._purge_steps.get(phase))
-        return self._boards[phase]
-
-
-class _Board:
-    """A TensorBoard file, written at once.
-
-    tensorboardX's SummaryWriter writes from a thread. A full disk ends the thread, and training
-    would wait for it forever.
-    """
-
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
-        """Open a new file. Viewers drop older data from `purge_step` on."""
-        from tensorboardX import summary
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
-        self._folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
-        folder.mkdir(parents=True, exist_ok=True)
-        with _named(folder):  # absolute, as a leading "s3:" would be a protocol
-            self._events = EventsWriter(str(folder.absolute() / "events"))
-        if purge_step is not None:
-            log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(step=purge_step, session_log=log)
-
-    def add(self, step: int, scalars: Mapping[str, float | int | None]) -> None:
-        """Add the finite values."""
-        for name, value in scalars.items():
-            if value is not None:
-                self._write(step=step, summary=self._scalar(name, value))
-
-    def close(self) -> None:
-        """Close the file."""
-        with _named(self._folder):
-            self._events.close()
-
-    def _write(self, **content: Any) -> None:
-        with _named(self._folder):
-            self._events.write_event(self._event(wall_time=time.time(), **content))
+    def _tracker(self, phase: str) -> Tracker:
+        if phase not in self._trackers:
+            first = self._first_steps.get(phase, 0)
+            self._trackers[phase] = self._track(self._folder, phase, first)
+        return self._trackers[phase]
 
 
 def _open_itself(path: str, flags: int) -> int:
     """Open a file without following a link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Add the file's name to an OSError of the body. Errors of writing lack it."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def read_metrics(path: Path, kind: Any = Row) -> list[dict[str, Any]]:

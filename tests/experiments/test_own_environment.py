@@ -151,6 +151,70 @@ def test_data_that_are_missing_are_named(capsys, tmp_path, monkeypatch, words, t
     assert not (tmp_path / "r" / "seed0" / "demos").exists()
 
 
+def logged(**changes):
+    """Two episodes of ten steps of a cart; the last step of each fails."""
+    count, last = np.arange(20, dtype=np.float32), np.isin(np.arange(20), (9, 19))
+    obs = np.stack([count, -count], 1) / 10
+    return {
+        "observations": obs,
+        "next_observations": obs + 0.1,
+        "actions": np.ones((20, 1), np.float32),
+        "rewards": -count,
+        "timeouts": last,
+        "cost": last.astype(np.float32),
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "told"),
+    [
+        ("failure", {"cost": np.zeros(20)}, "failure.npz holds no failing step"),
+        (
+            "task",
+            {name: np.zeros((20, 3)) for name in ("observations", "next_observations")},
+            "3 features of an observation and 1 of an action; this run's environment has 2 and 1",
+        ),
+        ("recovery", {"observations": np.full((20, 2), np.nan)}, "'obs' has a wrong shape or is"),
+        ("recovery", {"rewards": np.full(20, np.inf)}, "'reward' has a wrong shape or is not"),
+        ("task", {"cost": np.full(20, np.nan)}, "failure or success is not finite"),
+        ("task", {"actions": np.full((20, 1), 9.0)}, "an action of 9 lies beyond"),
+    ],
+)
+def test_data_that_cannot_be_used_leave_the_run_as_it_was(capsys, robot, kind, changes, told):
+    words = ["demos", "import", "--env", robot(), "--out", "r", *TINY]
+    words += ["--env.random-return", "-50", "--env.expert-return", "0"]
+    for name in ("task", "failure", "recovery"):
+        np.savez(f"{name}.npz", **logged())
+        words += [f"--{name}", f"{name}.npz"]
+    assert main(words) == 0
+    seed = pathlib.Path("r/seed0")
+    files = lambda: {p: p.read_bytes() for p in (seed / "demos").iterdir()}
+    before = files()
+    np.savez(f"{kind}.npz", **logged(**changes))
+    assert told in line_of(capsys, *words, "--overwrite")
+    assert files() == before and len(before) == 3 and not (seed / "replaced").exists()
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ("raise", "the arm does not answer"),
+        ("nan", "observation at index 1 is not finite"),
+        ("shape", "observation"),
+        ("reward", "reward is not finite"),
+    ],
+)
+def test_an_environment_that_breaks_while_demonstrating_is_one_line(capsys, robot, bad, told):
+    name = robot(f"bad={bad!r}")
+    assert told in line_of(capsys, "demos", "--env", name, "--out", "r", *TINY)
+    assert not list(pathlib.Path("r/seed0").rglob("*.npz"))
+
+
+def test_there_is_nothing_to_export(capsys, tmp_path):
+    said = line_of(capsys, "demos", "export", str(tmp_path / "nowhere"))
+    assert "no dataset at" in said and "farl demos" in said
+
+
 @struct.dataclass
 class State:
     """What the guard asks of a run's state."""
@@ -193,13 +257,27 @@ def test_a_robot_that_breaks_in_mid_run_is_gone_on_with(capsys, robot):
     importlib.import_module(broken.stem).make = lambda: __import__(
         "tests.envs_gym.cart", fromlist=["Cart"]
     ).Cart(bad="nan", at=90)
-    said = line_of(capsys, "online", "r/seed0", "--env", name)
+    kept = ["--transitions", "1000000"]
+    said = line_of(capsys, "online", "r/seed0", "--env", name, *kept)
     assert "observation at index 1 is not finite; saved at step" in said
     environment.cache_clear()
     importlib.import_module(broken.stem).make = importlib.import_module("tests.envs_gym.cart").Cart
-    assert main(["online", "r/seed0", "--env", name, "--resume"]) == 0
+    assert main(["online", "r/seed0", "--env", name, "--resume", *kept]) == 0
     row = read(pathlib.Path("r/seed0/farl/result.json"), dict)
     assert row["online_steps"] == 1024 and row["diverged"] > 0
+    check_export(row)
+
+
+def check_export(row):
+    """Both sessions' online steps, as Minari reads them, are those that the result counted."""
+    minari = pytest.importorskip("minari")
+    assert main(["demos", "export", "r/seed0", "-o", "sets"]) == 0
+    (found,) = pathlib.Path("sets/farl").glob("*/farl-online-v0")
+    episodes = list(minari.MinariDataset(found / "data").iterate_episodes())
+    total = lambda name: sum(own.infos[name][1:].sum() for own in episodes)
+    steps = sum(len(own.rewards) for own in episodes)
+    assert steps == 1024 - row["diverged"] and total("cost") == row["failing_steps"]
+    assert 0 <= row["recovered_steps"] - total("intervened") <= row["diverged"]
 
 
 @pytest.mark.slow

@@ -23,9 +23,22 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
+    """A run as far as a policy needs it: FARL alone, without baseline, table and film."""
     out = tmp_path_factory.mktemp("real") / "run"
-    assert main(["run", "--task", "bounded_push", "--preset", "smoke", "--out", str(out)]) == 0
+    begun = ["demos", "--task", "bounded_push", "--preset", "smoke", "--out", str(out)]
+    for words in (begun, ["offline", str(out / "seed0")], ["online", str(out / "seed0")]):
+        assert main(words) == 0
     return load_run(out / "seed0")
+
+
+@pytest.fixture(scope="module")
+def seen(trained):
+    """An episode of the newest checkpoint, in closed loop with the training code."""
+    step, learnt, gate = trained.newest()
+    assert step > 0
+    env, config, nets = trained.run.env(1), trained.settings.config, trained.run.networks()
+    case = Case(METHODS["farl"], learnt, gate, trained.decide())
+    return training_steps(case, env, config, nets, env.episode_limit)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +50,7 @@ def policy_folder(trained, tmp_path_factory):
 
 
 @pytest.mark.parametrize("runtime", ["jax", "onnx"])
-def test_a_whole_episode_with_recoveries(trained, policy_folder, runtime):
-    """On the task itself, of the newest checkpoint, in closed loop with the training code."""
-    step, learnt, gate = trained.newest()
-    assert step > 0
-    env, config, nets = trained.run.env(1), trained.settings.config, trained.run.networks()
-    case = Case(METHODS["farl"], learnt, gate, trained.decide())
-    seen = training_steps(case, env, config, nets, env.episode_limit)
+def test_a_whole_episode_with_recoveries(seen, policy_folder, runtime):
     acted = compare(deploy.load(policy_folder, runtime), seen)
     assert acted.any() and not acted.all()
 

@@ -64,7 +64,7 @@ def test_the_time_left(seconds, said):
 def test_all_numbers_are_in_the_file_and_in_verbose_lines(tmp_path, verbose):
     text = io.StringIO()
     run = Run(tmp_path, RunSettings(config=CONFIG), False, Console(file=text, width=200), verbose)
-    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+    with MetricsWriter(tmp_path) as writer:
         report = reporter(run, writer, "offline")
         report("world_model", {"step": 200, "failure": 0.5})
         report("world_model", {"step": 400, "failure": 0.4})

@@ -96,11 +96,11 @@ def test_leftovers_of_killed_processes_go_when_the_run_is_opened_again(tmp_path)
 
 def test_metrics_go_on_in_a_file_of_their_own(tmp_path):
     other = tmp_path / "other.jsonl"
-    with MetricsWriter(tmp_path / "a", tensorboard=False) as writer:
+    with MetricsWriter(tmp_path / "a") as writer:
         writer.write(1, {"x": 1.0}, "online")
     (tmp_path / "a" / "metrics.jsonl").rename(other)
     (tmp_path / "a" / "metrics.jsonl").symlink_to(other)
-    with MetricsWriter(tmp_path / "a", tensorboard=False) as writer:
+    with MetricsWriter(tmp_path / "a") as writer:
         writer.write(2, {"x": 2.0}, "online")
     assert [row["step"] for row in read_metrics(tmp_path / "a" / "metrics.jsonl")] == [1, 2]
     assert len(read_metrics(other)) == 1

@@ -1,7 +1,6 @@
 """Metrics: strict rows, survival of a killed writer, and rows beyond a restore taken back."""
 
 import json
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +12,13 @@ from farl_jax.storage.metrics import MetricsWriter, OnlineRow, read_metrics
 
 
 def fill(folder, steps, phase="online"):
-    with MetricsWriter(folder, tensorboard=False) as writer:
+    with MetricsWriter(folder) as writer:
         for step in steps:
             writer.write(step, {"loss": step / 2}, phase)
 
 
 def test_rows_are_flushed_strict_json_with_plain_numbers(tmp_path):
-    writer = MetricsWriter(tmp_path, tensorboard=False)
+    writer = MetricsWriter(tmp_path)
     values = {
         "a": jnp.float32(0.5),
         "b": np.int64(3),
@@ -105,7 +104,7 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
         with pytest.raises(SchemaError, match=rf"metrics\.jsonl, line 2: .*{said}"):
             read_metrics(path)
         with (
-            MetricsWriter(tmp_path, tensorboard=False) as writer,
+            MetricsWriter(tmp_path) as writer,
             pytest.raises(SchemaError, match="line 2"),
         ):
             writer.truncate_after("online", 1)
@@ -131,7 +130,7 @@ def test_a_row_of_the_online_phase_says_what_resuming_and_figures_need(tmp_path)
 def test_truncate_after_drops_one_phase_beyond_the_step(tmp_path):
     fill(tmp_path, [1, 2, 9], "offline")
     fill(tmp_path, [1, 2, 3])
-    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+    with MetricsWriter(tmp_path) as writer:
         assert writer.truncate_after("online", 1) == 2
         assert writer.truncate_after("online", 1) == 0
         writer.write(2, {"loss": 8.0}, "online")
@@ -148,27 +147,10 @@ def test_a_failed_truncation_keeps_every_row(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+    with MetricsWriter(tmp_path) as writer:
         monkeypatch.setattr(metrics.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             writer.truncate_after("online", 1)
         writer.write(4, {}, "online")
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-def test_tensorboard_gets_the_finite_scalars_of_each_phase(tmp_path):
-    with MetricsWriter(tmp_path) as writer:
-        writer.write(5, {"loss": 0.25, "bad": float("nan")}, "online")
-        writer.write(1, {"loss": 0.5}, "offline")
-    (events,) = (tmp_path / "tb" / "online").iterdir()
-    data = events.read_bytes()
-    assert b"loss" in data and np.float32(0.25).tobytes() in data and b"bad" not in data
-    assert (tmp_path / "tb" / "offline").is_dir()
-
-
-def test_tensorboard_is_imported_only_when_used(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    fill(tmp_path, [1])
-    with MetricsWriter(tmp_path) as writer, pytest.raises(ImportError):
-        writer.write(1, {"loss": 1.0}, "online")

@@ -1,6 +1,7 @@
 """Saves beside training: of the moment, all of them, in order, and no error lost."""
 
 import contextlib
+import functools
 import gc
 import logging
 import resource
@@ -15,6 +16,7 @@ import pytest
 from farl_jax.storage.checkpoint import CheckpointError, best_step, latest_step, restore, save
 from farl_jax.storage.metrics import MetricsWriter, read_metrics
 from farl_jax.storage.saver import Part, Saver
+from farl_jax.storage.trackers import Label, TensorBoard
 
 
 def small(value):
@@ -155,13 +157,18 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_older_step(tmp_path):
 @pytest.mark.timeout(60)
 def test_metrics_on_a_full_disk_name_the_file_and_nothing_hangs(tmp_path):
     row = {f"metric_{i}": float(i) for i in range(30)}
-    with full_disk(3000), pytest.raises(OSError) as error, MetricsWriter(tmp_path) as writer:
+    track = functools.partial(TensorBoard, Label())
+    with (
+        full_disk(3000),
+        pytest.raises(OSError) as error,
+        MetricsWriter(tmp_path, track) as writer,
+    ):
         for step in range(100):
             writer.write(step, row, "online")
     assert str(tmp_path) in error.value.filename
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the half-written line
-        writer = MetricsWriter(tmp_path)
+        writer = MetricsWriter(tmp_path, track)
     writer.truncate_after("online", 1)
     writer.write(2, row, "online")
     writer.close()
