@@ -14,6 +14,10 @@ test: $(VENV)/installed
 kills: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -n 0 -m slow tests/experiments/phases/test_kill_harness.py
 
+# Every program of a run lowers for CUDA, for which no GPU is needed: all tasks, all methods.
+lowering: $(VENV)/installed
+	$(VENV)/bin/python -m pytest --dist worksteal -m slow tests/farl_jax/online/test_lowering.py
+
 # All that only an NVIDIA GPU can tell, in at most 25 minutes a call; a second call does the rest (docs/gpu.md).
 CUDA ?= cuda12
 gpu: $(VENV)/installed
@@ -69,4 +73,4 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.PHONY: run test kills gpu gpu-dry audit lock pages docs types film release
+.PHONY: run test kills lowering gpu gpu-dry audit lock pages docs types film release

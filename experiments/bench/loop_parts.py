@@ -112,8 +112,8 @@ def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str
     taken = {k: usual(*program, seconds=seconds) for k, program in programs(setup, begun).items()}
     updating, adapting = [], []
     for own, spent in ROUNDS * [(None, updating), (demos, adapting)]:
-        (state, _), seconds = timed(phase.update, state, setup.frozen, steps, own)
-        spent.append(seconds)
+        (state, _), once = timed(phase.update, state, setup.frozen, steps, own)
+        spent.append(once)
     update, both = (float(np.median(spent)) for spent in (updating, adapting))
     taken |= {"update": update, "world_model": (both - update) / every}
     whole = loop(setup, 1, demos, seconds)

@@ -24,6 +24,8 @@ from farl_jax.data.rollout import policy_controller, unroll
 from farl_jax.types import Normalizer
 
 ROUNDS = 5
+ENOUGH = 3.0
+"""Seconds of a native rollout of full length on two cores."""
 
 
 def run(
@@ -120,7 +122,7 @@ def measure(task: str, backend: str, num_envs: int, most: float) -> dict[str, An
     reset_seconds = (time.perf_counter() - started) / ROUNDS
     params = nets.policy.init(jax.random.key(1), state.obs)
     identity = Normalizer(0.0 * state.obs[0], 1.0 + 0.0 * state.obs[0])
-    length = _rollout_length(backend, num_envs)
+    length = rollout_length(backend, num_envs, most)
 
     def roll(params: Any, state: Any, key: jax.Array) -> Any:
         controller = policy_controller(nets.policy.apply, params, identity, explore=True)
@@ -154,8 +156,12 @@ def measure(task: str, backend: str, num_envs: int, most: float) -> dict[str, An
     }
 
 
-def _rollout_length(backend: str, num_envs: int) -> int:
-    """Steps of a rollout: few on a CPU, which is slow; on a GPU as many as in training or more."""
+def rollout_length(backend: str, num_envs: int, seconds: float) -> int:
+    """Steps of a rollout: few on a CPU, which is slow; on a GPU as many as in training or more.
+
+    Rows that may take less than `ENOUGH` seconds have shorter ones: two are made in any case.
+    """
     if jax.default_backend() != "cpu" and backend != "native":
         return max(32, 65_536 // num_envs)
-    return max(4, (16_000 if backend == "native" else 4_000) // num_envs)
+    steps = min(1.0, seconds / ENOUGH) * (16_000 if backend == "native" else 4_000)
+    return max(4, int(steps) // num_envs)

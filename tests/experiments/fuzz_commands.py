@@ -20,7 +20,6 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from experiments.arguments import HorizonArgs, PhaseArgs, ReportArgs
 from experiments.cli import COMMANDS, main
 from farl_jax.config import FarlConfig
 from farl_jax.schema import hints_of
@@ -40,6 +39,7 @@ ENDLESS = {
     "demos": ["--out", "a_file"],
     "demos import": ["--out", "a_file"],
     "demos export": ["--out", "a_file"],
+    "export": ["--out", "a_policy"],  # it must be given
     "sweep": ["-o", "a_file"],
     "reproduce": ["--runs", "a_file", "--out", "a_file"],
     "bench": ["--out", "a_folder"],
@@ -50,7 +50,7 @@ ENDLESS = {
     "bench roofline": ["--out", "a_folder"],
     "tasks": ["--out", "a_folder", "--sheet", "a_folder"],
 }
-"""Commands that could work for minutes -> words that stop them before they do."""
+"""Words that end each line of a command, mostly to stop one that could work for minutes."""
 
 
 class TooLong(BaseException):
@@ -68,7 +68,7 @@ def words_of(rng: random.Random, name: str) -> list[str]:
             for field in hints_of(own)
         ]
     words = []
-    if issubclass(kind, PhaseArgs | HorizonArgs | ReportArgs):
+    if any("Positional" in str(hint) for hint in hints_of(kind).values()):
         words.append(rng.choice(["a_run/seed0", "a_run", "nowhere", "a_file", *NASTY[:12]]))
     for _ in range(rng.randint(0, 3)):
         option = rng.choice([*known, "--help", "--nonsense", "-x"])

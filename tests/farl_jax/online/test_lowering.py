@@ -1,4 +1,4 @@
-"""Every program of a run lowers for CUDA, on a machine without a GPU: `pytest -m slow`.
+"""Every program of a run lowers for CUDA, on a machine without a GPU: `make lowering`.
 
 A program that lowers has no host callback, no float64 and no call that only a CPU knows. Its size
 and its loops are stated in `PROGRAMS` (`pytest -s` prints them). What XLA makes of it on a GPU, and
@@ -6,6 +6,7 @@ how fast it is there, only a GPU can tell.
 """
 
 import collections
+import functools
 import re
 from typing import NamedTuple
 
@@ -47,25 +48,57 @@ PROGRAMS = {
     "update": Bounds(700, 17),  # of the learners, and of the gate's model or critic
     "evaluate": Bounds(700, 10),
 }
+STEPPING = ("step", "collect", "evaluate")
+"""Programs with physics."""
 
 
-@pytest.fixture
-def as_on_a_gpu(monkeypatch):
+@pytest.fixture(scope="module")
+def as_on_a_gpu():
     """Programs are built as where a GPU is the default device; lowering needs none."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    backends.cpu_compiler_options.cache_clear()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        backends.cpu_compiler_options.cache_clear()
+        yield
     backends.cpu_compiler_options.cache_clear()
 
 
-def lower(name, function, *args) -> collections.Counter:
-    """Lower the program `name` for CUDA, check what must hold, and count the operations."""
-    exported = export.export(function, platforms=["cuda"])(*args)
+@pytest.fixture(scope="module")
+def batch_of(as_on_a_gpu):
+    """`batch_of(task)`: its environments as in the smoke preset, lowered once for all tests."""
+    return functools.cache(lambda task: Lowered(make(task, "mjx"), preset("smoke", task)))
+
+
+class Lowered(BatchEnv):
+    """Environments whose step is lowered at once. Programs that step them take in its module.
+
+    Physics is most of what there is to trace and lower. All methods have it in common.
+    """
+
+    def __init__(self, env, config):
+        super().__init__(env, config.online.num_envs)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state = jax.eval_shape(self.reset, key)
+        action = jax.ShapeDtypeStruct((self.num_envs, self.action_size), "float32")
+        self.lowered = lower(jax.jit(super().step), state, action, key)
+
+    def step(self, state, action, key):
+        return self.lowered.call(state, action, key)
+
+
+def lower(function, *args) -> export.Exported:
+    """Lower for CUDA; JAX refuses host callbacks, and custom calls that it does not vouch for."""
+    return export.export(function, platforms=["cuda"])(*args)
+
+
+def check(name, exported) -> None:
+    """Check what must hold of the program `name`, and print what it has."""
     text = exported.mlir_module()
     calls = set(re.findall(r"custom_call @(\w+)", text))
     calls |= set(re.findall(r'call_target_name = "([^"]+)"', text))
     assert not {call for call in calls if "callback" in call}
     assert calls <= GPU_CALLS
+    if name in STEPPING:
+        assert "cusolver_potrf_ffi" in calls  # the solver's: physics is a part of it
     assert not re.search(r"tensor<([0-9]+x)*f64>", text)
     found = collections.Counter(re.findall(r"stablehlo\.(\w+)", text))
     kilobytes = len(exported.mlir_module_serialized) // 1000
@@ -73,30 +106,32 @@ def lower(name, function, *args) -> collections.Counter:
     print(f"{name}: {kilobytes} kB, {loops} loops, {moves} gathers and scatters, calls {calls}")
     assert kilobytes <= PROGRAMS[name].kilobytes
     assert loops <= PROGRAMS[name].loops
-    return found
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.usefixtures("as_on_a_gpu")
-def test_reset_and_step_of_a_task(task):
-    env = BatchEnv(make(task, "mjx"), 64)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(env.reset, key)
-    action = jax.ShapeDtypeStruct((64, env.action_size), "float32")
-    lower("reset", jax.jit(env.reset), key)
-    lower("step", jax.jit(env.step), state, action, key)
+def test_reset_and_step_of_a_task(task, batch_of):
+    env = batch_of(task)
+    check("reset", lower(jax.jit(env.reset), jax.eval_shape(lambda: jax.random.key(0))))
+    check("step", env.lowered)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_native_physics_does_not_lower(device, monkeypatch):
+    """It is a custom call of the CPU where that is the default device, and else a callback."""
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    with pytest.raises((ValueError, NotImplementedError), match=r"custom calls|host_callbacks"):
+        Lowered(make("bounded_push", "native"), preset("smoke", "bounded_push"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.usefixtures("as_on_a_gpu")
-def test_all_programs_of_a_method(method):
+def test_all_programs_of_a_method(method, batch_of):
     task, spec = "bounded_push", METHODS[method]
-    config = preset("smoke", task)
-    env = BatchEnv(make(task, "mjx"), config.online.num_envs)
+    config, env = preset("smoke", task), batch_of(task)
     nets = Networks.create(config, env.observation_size, env.action_size)
     phase = make_online(env, nets, config, spec)
     frozen, key = nets.abstract_agent(), jax.eval_shape(lambda: jax.random.key(0))
@@ -105,13 +140,13 @@ def test_all_programs_of_a_method(method):
     values = (frozen.value,) if spec.constrained else ()
     gate = jax.eval_shape(lambda: Gate.create(config.safety.horizon, 0.95, 0.01))
     state = jax.eval_shape(phase.init, frozen, key, *values)
-    lower("init", phase.init, frozen, key, *values)
+    check("init", lower(phase.init, frozen, key, *values))
     _, steps = jax.eval_shape(phase.collect, state, frozen, gate)
-    lower("collect", phase.collect, state, frozen, gate)
+    check("collect", lower(phase.collect, state, frozen, gate))
     demos = _rehearsal(config, spec, steps) if phase.learns_risk else None
-    lower("update", jax.jit(phase.update), state, frozen, steps, demos)
+    check("update", lower(jax.jit(phase.update), state, frozen, steps, demos))
     judge = evaluate.make_evaluate(env, _deployed(nets, config, spec, env))
-    lower("evaluate", judge, key, frozen, gate)
+    check("evaluate", lower(judge, key, frozen, gate))
 
 
 def _rehearsal(config, spec, steps):
