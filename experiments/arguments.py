@@ -24,7 +24,7 @@ class StartArgs(Checked):
     """Your own environment instead of a task: gymnasium:ID, or module:function that returns a
     gymnasium.Env or VectorEnv (docs/tutorials/own-environment.md)."""
     preset: str = "quick"
-    """Budget: smoke, quick or paper. The options below change single settings."""
+    """Budget: smoke, quick, robot or paper. The options below change single settings."""
     seed: Seed = 0
     """First seed."""
     seeds: Count = 1
@@ -99,28 +99,29 @@ class DemosExportArgs(Checked):
 class ReproduceArgs(Checked):
     """Make the runs for the paper's main figures, and draw ours beside the paper's."""
 
-    figure: Literal["failures", "returns", "both"] = "both"
-    """Figure to draw."""
+    figure: Literal["failures", "returns", "both", "robot"] = "both"
+    """Figure to draw: failures and returns of simulated training, or robot, which is fifty
+    episodes on one robot."""
     task: tuple[str, ...] = ()
-    """Tasks. Default: all of FailureBench."""
+    """Tasks. Default: all of FailureBench; robot: the Franka's three."""
     seed: Seed = 0
     """First seed."""
-    seeds: Count = 3
-    """Number of seeds."""
+    seeds: Count | None = None
+    """Number of seeds. Default: 3; robot: 10."""
     method: tuple[str, ...] = ()
-    """Further methods, besides uni_o4 and farl."""
+    """Further methods, besides uni_o4 and farl; robot also has simple_critic."""
     all: bool = False
     """All methods: also the safe-RL baselines and the ablations."""
     together: bool = False
     """Train all seeds of a method online together, as one compiled program."""
-    preset: str = "paper"
-    """Budget of each run."""
+    preset: str | None = None
+    """Budget of each run. Default: paper; robot: robot."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""
     runs: Path = Path("runs")
     """Folder of the runs, <task>/<preset>/seed<N>. Missing ones are made there."""
-    out: Path = Path("results")
-    """Folder of main.jsonl and the figures."""
+    out: Path | None = None
+    """Folder of main.jsonl and the figures. Default: results; robot: results/robot."""
     stored: bool = False
     """Run nothing. Print tables and draw figures of the rows in --out."""
     insist: bool = False
@@ -235,7 +236,7 @@ class SweepArgs(Checked):
     task: str = "bounded_push"
     """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
     preset: str = "quick"
-    """Preset of all other settings: smoke, quick or paper."""
+    """Preset of all other settings: smoke, quick, robot or paper."""
     method: Annotated[tuple[str, ...], Length(1)] = MAIN
     """Methods of each run."""
     seed: Seed = 0

@@ -161,17 +161,19 @@ def _say(found: Difference | None, theirs: float | None) -> str:
     return f"{said}, {'as in' if agrees else 'unlike'} the paper" if found.interval else said
 
 
-def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
-    """Reduction of failure episodes and difference of final return, paired by seed.
+def paired(
+    base: list[dict[str, Any]], ours: list[dict[str, Any]], count: str = "failure_episodes"
+) -> dict[str, Any]:
+    """Reduction of a count and difference of final return, paired by seed.
 
     The reduction compares totals over seeds, and its 95 % interval resamples seeds 10,000 times.
-    Both are None if the baseline never failed.
+    Both are None if the baseline has none to reduce.
     """
     by_seed = {row["seed"]: row for row in base}
     pairs = [(by_seed[row["seed"]], row) for row in ours if row["seed"] in by_seed]
     if not pairs:
         raise UserError("the two methods share no seed; run both with the same --seed and --seeds")
-    failures = np.array([[b["failure_episodes"], o["failure_episodes"]] for b, o in pairs], float)
+    failures = np.array([[b[count], o[count]] for b, o in pairs], float)
     returns = np.array([o["final_return"] - b["final_return"] for b, o in pairs])
     reduction = lambda f: 100.0 * (1.0 - f[..., 1].sum(-1) / np.maximum(f[..., 0].sum(-1), 1.0))
     failed = failures[:, 0].any()  # otherwise there is no share
@@ -188,17 +190,19 @@ def paired(base: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, 
 DRAWS = 10_000
 
 
-def mean_reduction(by_task: dict[str, dict[str, list[Row]]]) -> tuple[float, float, float] | None:
-    """(low, mean, high): reduction of failure episodes in percent, averaged over tasks.
+def mean_reduction(
+    by_task: dict[str, dict[str, list[Row]]], count: str = "failure_episodes"
+) -> tuple[float, float, float] | None:
+    """(low, mean, high): reduction of a count by FARL in percent, averaged over tasks.
 
-    Tasks without a failure of the baseline do not count. None if no task counts.
+    Tasks where the baseline has none do not count. None if no task counts.
 
     A task's reduction compares totals over its seeds. The 95 % interval is a stratified bootstrap:
     each draw resamples every task's seeds, both methods of a seed together.
     """
     rng, parts = np.random.default_rng(0), []
     for methods in by_task.values():
-        counts = np.array([[r["failure_episodes"] for r in methods[m]] for m in MAIN], float)
+        counts = np.array([[r[count] for r in methods[m]] for m in MAIN], float)
         index = rng.integers(0, counts.shape[1], (DRAWS, counts.shape[1]))
         index[0] = np.arange(counts.shape[1])  # the first draw is the sample itself
         base, ours = counts[:, index].sum(-1)

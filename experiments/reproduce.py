@@ -9,17 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from envs_mjx import TASKS
-from experiments.comparison import mean_reduction, paired, ranks
+from experiments import main_table, robot_table
 from experiments.errors import UserError
 from experiments.figures.decoration import decoration
-from experiments.figures.paper import failures_figure, read_paper, returns_figure
+from experiments.figures.paper import failures_figure, read_paper, returns_figure, robot_figure
 from experiments.figures.style import save
-from experiments.known import shown
 from experiments.phases.judge import Judge
 from experiments.phases.online import all_phases
 from experiments.process.outputs import check_output_folder, write_json, write_rows
@@ -37,6 +34,26 @@ FIELDS = (
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
     *("causes", "max_risk", "wall_seconds", "backend"),
 )
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What figures are made of, unless told otherwise."""
+
+    preset: str
+    suite: str
+    seeds: int
+    methods: tuple[str, ...]  # others come on top
+    out: Path
+
+
+SIMULATED = Usual("paper", "failurebench", 3, MAIN, Path("results"))
+ROBOT = Usual("robot", "franka", 10, (*MAIN, "simple_critic"), Path("results", "robot"))
+
+
+def usual(figure: str) -> Usual:
+    """The usual runs of a figure of `farl reproduce`."""
+    return ROBOT if figure == "robot" else SIMULATED
 
 
 @dataclass(frozen=True)
@@ -85,13 +102,15 @@ def redraw(out: Path, name: str, figures: Sequence[str], command: str, console: 
     show(sorted(rows, key=_order), figures, out, command, console)
 
 
-def bring_stored(out: Path, console: Console) -> None:
+def bring_stored(out: Path, console: Console, of: Usual = SIMULATED) -> None:
     """Copy the rows that come with this package into `out`, unless it has rows of its own.
 
-    A wheel has them in `experiments/stored`, a checkout in `results`.
+    The rows are those of the figures `of`. A wheel has them in `experiments/stored`, a checkout in
+    `results`.
     """
     own = Path(__file__).with_name("stored")
     own = own if own.is_dir() else Path(__file__).parents[1] / "results"
+    own = own / of.out.relative_to(SIMULATED.out)
     if (out / "main.jsonl").exists() or not (own / "main.jsonl").is_file():
         return
     check_output_folder("--out", out)
@@ -209,7 +228,8 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
 def _row(run: Run, result: Row, name: str) -> Row:
     """The figures' fields of a result, and the command that makes it again."""
     task, method, seed = (result[k] for k in ("task", "method", "seed"))
-    words = "run" if method in MAIN else f"reproduce --method {method} --seeds 1"
+    figure = "--figure robot" if name == ROBOT.preset else f"--method {method}"
+    words = "run" if method in MAIN else f"reproduce {figure} --seeds 1"
     git = result.get("git")  # older versions wrote it in the folder only
     git = git or json_files.read(run.path / ENVIRONMENT, Environment).get("git") or {}
     return {k: result.get(k) for k in FIELDS} | {
@@ -234,19 +254,12 @@ def show(
             f"{stored} has no seed of both {' and '.join(MAIN)} with the present settings; run "
             "farl reproduce without --stored, or choose another --out or --preset"
         )
-    for task, methods in by_task.items():
-        console.print(_table(task, methods))
-        for line in _rank_lines(methods, paper["normalized_return"].get(task, {})):
-            console.print(line, highlight=False, soft_wrap=True)
-    low, mean, high = (shown(x, ".1f") for x in mean_reduction(by_task) or (None,) * 3)
-    console.print(
-        f"failure episodes: {mean} % fewer (95 % over seeds: {low} to {high}), mean over "
-        f"{len(by_task)} task(s)",
-        highlight=False,
-        soft_wrap=True,
-    )
+    shown = robot_table if "robot" in figures else main_table
+    for line in shown.tables(by_task, paper):
+        console.print(line, highlight=False, soft_wrap=isinstance(line, str))
+    drawn = {"failures": failures_figure, "returns": returns_figure, "robot": robot_figure}
     for name in figures:
-        draw = {"failures": failures_figure, "returns": returns_figure}[name]
+        draw = drawn[name]
         with decoration(f"figure {name}", f"farl reproduce --stored --out {out} draws it"):
             figure = draw(by_task, paper, f"{command}; command of each run: {stored}")
             console.print(f"figure: {save(figure, out, name)}", highlight=False, soft_wrap=True)
@@ -269,41 +282,3 @@ def group(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
         by_task.setdefault(row["task"], {m: [] for m in MAIN})
         by_task[row["task"]].setdefault(row["method"], []).append(row)
     return by_task
-
-
-def _rank_lines(methods: dict[str, list[Row]], paper: dict[str, Any]) -> list[str]:
-    """Final return of FARL against the paper's ablations, paired by seed, if measured."""
-    lines = []
-    for rank in ranks(methods, paper):
-        if found := rank["ours"]:
-            limits = "{:+.1f} to {:+.1f}".format(*found.interval) if found.interval else "none"
-            value = f"{found.mean:+.1f} (95 % over seeds: {limits})"
-            lines.append(f"final return, {MAIN[1]} - {rank['rival']}: {value}; {rank['text']}")
-    return lines
-
-
-def _table(task: str, methods: dict[str, list[Row]]) -> Table:
-    table = Table(title=f"{task}, means over seeds", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    names = ("seeds", "episodes", "failures", "rate", "gate\nacts")
-    for name in (*names, "success", "return", "fewer\nfailures", "return\ndiff."):
-        table.add_column(name, justify="right")
-    for method, rows in methods.items():
-        pair = paired(methods[MAIN[0]], rows)
-        mean = lambda name, rows=rows: float(np.mean([r[name] for r in rows]))
-        fewer, limits = pair["reduction_percent"], pair["reduction_interval"]
-        fewer = "{:.0f} % [{:.0f}, {:.0f}]".format(fewer, *limits) if limits else "-"
-        ours = method != MAIN[0]
-        table.add_row(
-            method,
-            str(len(rows)),
-            f"{mean('episodes'):.0f}",
-            f"{mean('failure_episodes'):.0f}",
-            f"{mean('failure_episodes') / max(mean('episodes'), 1.0):.1%}",
-            f"{mean('recovered_steps') / max(mean('online_steps'), 1.0):.1%}",
-            f"{mean('initial_success'):.2f} -> {mean('final_success'):.2f}",
-            f"{mean('initial_return'):.1f} -> {mean('final_return'):.1f}",
-            fewer if ours else "",
-            f"{pair['return_difference']:+.1f}" if ours else "",
-        )
-    return table

@@ -17,6 +17,7 @@ from farl_jax.schema import (
 )
 
 Treatment = Literal["executed", "masked", "relabelled"]
+Dynamics = Literal["nominal", "shifted"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,16 @@ class OnlineConfig(Checked):
 
     env_steps: Count = 1_000_000
     """Env steps of training, over all environments."""
+    episodes: Count | None = None
+    """Training ends with this many finished episodes, over all environments, if it has not ended
+    before. Later steps of the last rollout do not count. None: `env_steps` alone decides."""
+    whole_episodes: Natural = 0
+    """Episodes that each environment plays between two updates, the first one from a new start.
+    Later steps of the rollout do not count. 0: an update comes every `rollout` steps, also in the
+    middle of an episode."""
+    dynamics: Dynamics = "nominal"
+    """shifted: train and evaluate in dynamics drawn from the run's seed, a stand-in for a real
+    robot. Demonstrations and the offline phase keep the nominal ones."""
     num_envs: Count = 128
     """Environments that train at once."""
     rollout: Count = 32

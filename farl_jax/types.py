@@ -74,6 +74,12 @@ class Transition:
     episode_return: jax.Array  # [...] sum of the episode's rewards, this step included
     failing_steps: jax.Array  # [...] failing steps of the episode up to this step
     step_count: jax.Array  # [...] steps of the episode up to this step
+    counted: jax.Array | None = None  # [...] bool, `online.budget`; None: every step counts
+
+    @property
+    def usable(self) -> jax.Array:
+        """Whether a step is learnt from: it counts, and the simulation did not diverge."""
+        return ~self.diverged if self.counted is None else self.counted & ~self.diverged
 
     @property
     def done(self) -> jax.Array:

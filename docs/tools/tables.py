@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from experiments import robot_table
 from experiments.comparison import mean_reduction, paired
 from experiments.figures.paper import read_paper
-from experiments.reproduce import group
+from experiments.reproduce import ROBOT, SIMULATED, group
 from farl_jax.methods import BASELINE, MAIN, METHODS, OURS
 
 ROOT = pathlib.Path(__file__).parents[2]
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "franka.md")
 
 Row = Mapping[str, Any]
 ByMethod = Mapping[str, Sequence[Row]]
@@ -28,6 +29,7 @@ ByMethod = Mapping[str, Sequence[Row]]
 def rendered(text: str) -> str:
     """A page with every marked table computed anew."""
     made = {"main": main_table, "paper": paper_table, "methods": methods_table}
+    made["robot"] = robot_table_of_franka
     return MARK.sub(lambda found: f"{found[1]}\n{made[found[2]]()}\n{found[3]}", text)
 
 
@@ -94,6 +96,20 @@ def methods_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def robot_table_of_franka() -> str:
+    """Every method in fifty episodes on one robot, beside the paper's real robot."""
+    if not (ROOT / ROBOT.out / "main.jsonl").is_file():
+        return f"No rows are stored yet; `farl reproduce --figure robot` makes `{ROBOT.out}`.\n"
+    lines = [f"| task | {' | '.join(robot_table.HEADS)} |"]
+    lines.append(f"|{'---|' * (1 + len(robot_table.HEADS))}")
+    paper, by_task = read_paper(), _by_task(ROBOT.out)
+    for task, methods in by_task.items():
+        for line in robot_table.lines(methods, paper["failing_pairs"].get(task, {})):
+            method, *rest = robot_table.cells(line)
+            lines.append(f"| `{task}` | `{method}` | {' | '.join(rest)} |")
+    return "\n".join([*lines, "", robot_table.conclusion(by_task, paper)]) + "\n"
+
+
 def _cell(rows: Sequence[Row]) -> str:
     if not rows:
         return "-"
@@ -102,9 +118,9 @@ def _cell(rows: Sequence[Row]) -> str:
     return f"{_total(rows, 'failure_episodes'):,} ({share}), {final}"
 
 
-def _by_task() -> dict[str, dict[str, list[Row]]]:
+def _by_task(folder: pathlib.Path = SIMULATED.out) -> dict[str, dict[str, list[Row]]]:
     """The stored rows of seeds that both main methods have: task -> method -> rows by seed."""
-    text = (ROOT / "results" / "main.jsonl").read_text(encoding="utf-8")
+    text = (ROOT / folder / "main.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     known = {(row["task"], row["method"], row["seed"]) for row in rows}
     return group([r for r in rows if all((r["task"], m, r["seed"]) in known for m in MAIN)])

@@ -8,8 +8,9 @@ from experiments.arguments import (
 from experiments.errors import UserError
 from experiments.process.console import command_typed, plain_console
 from experiments.runs import estimate
+from experiments.runs.environment import check_sharing
 from experiments.runs.presets import RunSettings, check_run, preset
-from farl_jax.methods import MAIN, METHODS, find_method
+from farl_jax.methods import METHODS, find_method
 from farl_jax.storage.trackers import TRACKERS
 
 
@@ -19,29 +20,29 @@ def command_reproduce(args: ReproduceArgs) -> None:
     from experiments import reproduce
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
-    command = command_typed()
+    usual, command = reproduce.usual(args.figure), command_typed()
+    name, out = args.preset or usual.preset, args.out or usual.out
     if args.stored:
         own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
         if args != own:
             raise UserError(
                 "--stored draws all stored rows; give only --figure, --preset and --out with it"
             )
-        if args.out == ReproduceArgs.out:
-            reproduce.bring_stored(args.out, plain_console())
-        return reproduce.redraw(args.out, args.preset, figures, command, plain_console())
-    for name in args.method:
-        find_method(name)
-    methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
-    tasks = args.task or SUITES["failurebench"]
+        if out == usual.out:
+            reproduce.bring_stored(out, plain_console(), usual)
+        return reproduce.redraw(out, name, figures, command, plain_console())
+    for method in args.method:
+        find_method(method)
+    methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*usual.methods, *args.method)))
+    tasks, number = args.task or SUITES[usual.suite], args.seeds or usual.seeds
     for task in tasks:
-        config = preset(args.preset, task)
-        estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
-        check_run(RunSettings(task, args.preset, args.seed, args.backend, config))
-    seeds = tuple(range(args.seed, args.seed + args.seeds))
-    plan = reproduce.Plan(
-        tasks, methods, seeds, args.preset, args.backend, args.runs, args.together
-    )
-    reproduce.reproduce(plan, figures, args.out, command, plain_console())
+        config = preset(name, task)
+        estimate.check_fits(config, len(tasks) * number, len(methods), insist=args.insist)
+        check_run(RunSettings(task, name, args.seed, args.backend, config))
+        check_sharing(task, config.online, number if args.together else 1, 1)
+    seeds = tuple(range(args.seed, args.seed + number))
+    plan = reproduce.Plan(tasks, methods, seeds, name, args.backend, args.runs, args.together)
+    reproduce.reproduce(plan, figures, out, command, plain_console())
 
 
 def command_sweep(args: SweepArgs) -> int:

@@ -35,7 +35,7 @@ def command_run(args: RunArgs) -> None:
     for _, settings in runs:
         check_run(settings)
     together = len(runs) if args.together else 1
-    check_sharing(runs[0][1].task, together, args.devices)
+    check_sharing(runs[0][1].task, args.config.online, together, args.devices)
     devices.check(args.devices, together, args.config.online.num_envs)
     console = plain_console()
     again = {n: getattr(args, n) for n in ("resume", "verbose", "track", "transitions")}

@@ -25,18 +25,38 @@ def read_paper() -> dict[str, Any]:
     return json_files.read(PAPER, Paper)
 
 
+SIMULATED, REAL = "3 seeds, 1M steps", "real robot, 50 episodes"
+"""Budgets of the paper's runs."""
+
+
 @own_defaults()
 def failures_figure(by_task: ByTask, paper: Mapping[str, Any], command: str) -> Any:
     """Bars of failure episodes per task and method."""
-    theirs = paper["failure_episodes"]
+    figure, panels = _bars(by_task, paper["failure_episodes"], "failure_episodes")
+    label = "failure episodes in training (mean over seeds)"
+    heading = "Failures during fine-tuning"
+    return _finish(figure, panels, by_task, (heading, label, SIMULATED), command)
+
+
+@own_defaults()
+def robot_figure(by_task: ByTask, paper: Mapping[str, Any], command: str) -> Any:
+    """Bars of failing state-action pairs per task and method, beside the paper's real robot."""
+    figure, panels = _bars(by_task, paper["failing_pairs"], "failing_steps")
+    label = "failing state-action pairs in training (mean over seeds)"
+    heading = "Failing steps of fifty episodes on one robot"
+    return _finish(figure, panels, by_task, (heading, label, REAL), command)
+
+
+def _bars(by_task: ByTask, theirs: Mapping[str, Any], count: str) -> tuple[Any, dict[str, Any]]:
+    """The figure and panels (`_panels`) with bars of a count in the rows."""
     figure, panels = _panels(by_task, theirs)
     for task, (left, right, keys) in panels.items():
-        base = {row["seed"]: row["failure_episodes"] for row in by_task[task].get(BASELINE, ())}
+        base = {row["seed"]: row[count] for row in by_task[task].get(BASELINE, ())}
         for y, key in enumerate(keys):
             if key in theirs.get(task, {}):
                 _bar(left, y, key, [theirs[task][key]], theirs[task].get(BASELINE))
             if rows := by_task[task].get(key):
-                seeds = {row["seed"]: row["failure_episodes"] for row in rows}
+                seeds = {row["seed"]: row[count] for row in rows}
                 same = (
                     np.mean(list(base.values())) if base and seeds.keys() == base.keys() else None
                 )
@@ -45,8 +65,7 @@ def failures_figure(by_task: ByTask, paper: Mapping[str, Any], command: str) -> 
         for axis in (left, right):
             axis.margins(x=0.25)
             axis.set_xlim(left=0.0)
-    label = "failure episodes in training (mean over seeds)"
-    return _finish(figure, panels, by_task, "Failures during fine-tuning", label, command)
+    return figure, panels
 
 
 @own_defaults()
@@ -74,7 +93,7 @@ def returns_figure(
             right.sharex(left)
             left.autoscale_view()
     label = "normalised return (0 random, 100 expert; mean over seeds)"
-    return _finish(figure, panels, by_task, heading, label, command)
+    return _finish(figure, panels, by_task, (heading, label, SIMULATED), command)
 
 
 def _panels(by_task: ByTask, theirs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -123,12 +142,18 @@ def _bar(axis: Any, y: float, key: str, seeds: Sequence[float], base: float | No
 
 
 def _finish(
-    figure: Any, panels: Mapping[str, Any], by_task: ByTask, heading: str, xlabel: str, command: str
+    figure: Any,
+    panels: Mapping[str, Any],
+    by_task: ByTask,
+    words: tuple[str, str, str],
+    command: str,
 ) -> Any:
+    """Write titles and labels. `words` are the heading, the label of x, the paper's budget."""
+    heading, xlabel, budget = words
     for task, (left, right, keys) in panels.items():
         left.set_yticks(range(len(keys)), [title_of(key) for key in keys], fontsize=8)
         left.set_ylim(len(keys) - 0.4, -0.6)
-        paper = "paper, 3 seeds, 1M steps" if left.has_data() else "not in the paper"
+        paper = f"paper, {budget}" if left.has_data() else "not in the paper"
         left.set_title(f"{task}: {paper}", fontsize=9, loc="left")
         right.set_title(f"ours, {_budget(by_task[task])}", fontsize=9, loc="left")
         right.tick_params(axis="y", length=0)
@@ -141,8 +166,12 @@ def _finish(
 
 
 def _budget(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Numbers of seeds and steps of our bars."""
+    """Numbers of seeds and steps of our bars; of episodes if all runs have as many."""
     seeds = sorted({len(rows) for rows in methods.values() if rows})
-    steps = sorted({row["online_steps"] for rows in methods.values() for row in rows})
+    each = lambda name: sorted({row[name] for rows in methods.values() for row in rows})
+    steps, episodes = each("online_steps"), each("episodes")
+    alike = len(episodes) == 1 < len(steps)
+    numbers = "/".join(f"{n:,}" for n in (episodes if alike else steps))
     count = "/".join(str(n) for n in seeds)
-    return f"{count} seed{'' if seeds == [1] else 's'}, {'/'.join(f'{n:,}' for n in steps)} steps"
+    unit = "episodes" if alike else "steps"
+    return f"{count} seed{'' if seeds == [1] else 's'}, {numbers} {unit}"

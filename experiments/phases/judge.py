@@ -1,7 +1,7 @@
 """Evaluation during and after the online phase, of policies as they would be deployed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -28,15 +28,19 @@ class Judge:
 
     run: Run
     config: FarlConfig
-    programs: dict[tuple[str, str], Any] = field(default_factory=dict)
+    programs: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def on(self, run: Run) -> "Judge":
+        """The judge of another run that differs in seed only. They share compiled programs."""
+        return replace(self, run=run)
 
     def program(self, method: Method) -> Any:
         """Return `evaluate(key, learnt, gate)` of one seed, compiled at its first call."""
         if not method.gated:
             method = METHODS["farl"]
-        kind = method.gate, method.recovery
+        kind = method.gate, method.recovery, self.run.shift  # another robot, another program
         if kind not in self.programs:
-            env, nets = self.run.env(self.config.online.eval_episodes), self.run.networks()
+            env, nets = self.run.online_env(self.config.online.eval_episodes), self.run.networks()
             controller = behaviour.make_controller(nets, self.config, method, explore=False)
 
             def controller_of(learnt, gate):

@@ -18,7 +18,7 @@ def newest(run: Run, method: str, frozen: Agent) -> tuple[int, Agent, Gate]:
     gate = make_gate(run.settings.config, frozen, spec)
     if checkpoint.latest_step(folder) is None:
         return 0, frozen, gate
-    env = run.env(run.settings.config.online.num_envs)
+    env = run.online_env(run.settings.config.online.num_envs)
     phase = loop.make_online(env, run.networks(), run.settings.config, spec)
     # V_C has V's network
     abstract = {"state": jax.eval_shape(phase.init, frozen, run.key("online"), frozen.value)}

@@ -15,6 +15,7 @@ from experiments.phases.together import groups
 from experiments.phases.training import Training, final_rows, recorded, restore, train
 from experiments.process import signals
 from experiments.process.outputs import write_json
+from experiments.runs import words
 from experiments.runs.begin import begin
 from experiments.runs.begin import online as begin_online
 from experiments.runs.environment import check_sharing
@@ -45,7 +46,7 @@ def fine_tune(
     """
     spec = find_method(method)
     check_method(runs[0].settings.config, spec)
-    check_sharing(runs[0].settings.task, len(runs), num_devices)
+    check_sharing(runs[0].settings.task, runs[0].settings.config.online, len(runs), num_devices)
     runs = [begin(run, begin_online(method)) for run in runs]
     todo = [run for run in runs if not (run.path / method / RESULT).exists()]
     for run in runs:
@@ -53,9 +54,9 @@ def fine_tune(
             _check_found(run, method)
             run.say(f"online {method}: found")
     if todo:
-        judge = judge or Judge(runs[0], runs[0].settings.config)
         config = runs[0].settings.config
-        env = runs[0].env(config.online.num_envs)
+        judge = (judge or Judge(runs[0], config)).on(runs[0])
+        env = runs[0].online_env(config.online.num_envs)
         phase = loop.make_online(env, runs[0].networks(), config, spec)
         for group in groups(todo, spec, phase, judge, num_devices):
             devices.check(num_devices, len(group), config.online.num_envs)
@@ -76,7 +77,7 @@ def _fine_tune_group(runs: list[Run], method: str, phase: loop.OnlinePhase, judg
     config, spec, seeds = runs[0].settings.config, METHODS[method], Seeds(len(runs))
     frozen = [offline.start_of(run, spec) for run in runs]
     sources = [sources_of(own, spec) for own in frozen]
-    runs[0].say(f"online {method}: {config.online.env_steps:,} steps")
+    runs[0].say(f"online {method}: {words.budget_words(config.online)}")
     each = list(zip(runs, frozen, strict=True))
     gates = [make_gate(run.settings.config, own, spec) for run, own in each]
     every, demos, cost_value = 0, None, None

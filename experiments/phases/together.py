@@ -28,7 +28,7 @@ def groups(
     if len(runs) == 1:
         return [runs]
     resident, rollout, programs = _one_seed(runs[0], spec, phase, judge)
-    env = runs[0].env(judge.config.online.eval_episodes)
+    env = runs[0].online_env(judge.config.online.eval_episodes)
     evaluation = env.episode_limit * env.num_envs / phase.steps_per_update
     line = memory.Line(0.0, seed_bytes(resident, rollout, max(1.0, evaluation)))
     free, known = free_memory(num_devices), "about"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.errors import UserError
 from experiments.phases import faults, offline
@@ -170,11 +169,12 @@ def _train(
     continue. Every checkpoint ends a row of metrics, so a resumed run writes the same rows.
     """
     config, phase, seeds, runs = training.config, training.phase, training.seeds, training.runs
+    budget = phase.budget
     every = lambda steps: max(1, steps // phase.steps_per_update)
     before, updates = seeds.split(devices.fetch(state.counters)), []
     rows, trouble = [{} for _ in runs], {}
-    number = int(np.max(state.env_steps)) // phase.steps_per_update
-    if number == 0:
+    done = budget.progress(state)
+    if done.updates == 0:
         rows = _judged(training, state)
         for writer, row in zip(writers, rows, strict=True):
             writer.write(0, row | {"failure_episodes": 0, "wall_seconds": 0.0}, "online")
@@ -184,10 +184,10 @@ def _train(
     given = training.frozen, training.gate, config.env_steps, training.rehearsal
     run_on = guard.watch(loop.train(phase, state, *given))
     for state, metrics in run_on:
-        number += 1
         updates.append(metrics)
-        step = number * phase.steps_per_update
-        last, stop = step >= config.env_steps, signals.requested()
+        done = budget.after(done, state)
+        number, step = done.updates, done.steps
+        last, stop = budget.spent(done, config.env_steps), signals.requested()
         due = number % every(config.eval_every) == 0 or last
         saving = number % every(config.checkpoint_every) == 0 or last or stop
         if due or saving or number % LOG_UPDATES == 0:
@@ -204,7 +204,7 @@ def _train(
                 values[i] |= (rows[i] if due else {}) | {"wall_seconds": round(seconds[i], 2)}
                 writers[i].write(step, values[i], "online")
                 which = f" {_short(runs[i])}" if len(runs) > 1 else ""
-                told = _progress(step, values[i], rows[i], config.env_steps)
+                told = _progress(step, values[i], rows[i], config)
                 runs[i].say(told, about=training.method + which)
             before, updates = [counters for counters, _ in now], []
         if saving:
@@ -276,8 +276,11 @@ def _short(run: Run) -> str:
     return f"{run.path.parent.name}/{run.path.name}"
 
 
-def _progress(step: int, values: dict, row: dict, last: int) -> str:
+def _progress(step: int, values: dict, row: dict, config: OnlineConfig) -> str:
     share, rate = values["recovered_steps"] / step, step / max(values["wall_seconds"], 1e-9)
+    each = step / max(values["episodes"], 1.0)
+    last = config.env_steps
+    last = last if config.episodes is None else min(last, config.episodes * each)
     diverged = f"  diverged {values['diverged']:.0f}" if values["diverged"] else ""
     return (
         f"step {step:>9,}  {rate:>6,.0f}/s"

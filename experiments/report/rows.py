@@ -194,18 +194,25 @@ def _without_repeats(entries: Sequence[Entry], findings: Findings) -> list[Entry
 
 
 def _of_one_budget(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
-    """Keep runs with the most frequent number of online steps of their task."""
-    steps = lambda e: e.row["online_steps"]
-    usual, kept = _split(entries, lambda e: e.row["task"], steps), []
+    """Keep runs with the most frequent budget of their task."""
+    budget = lambda e: budget_of(e.row, e.settings.get("online.episodes"))
+    usual, kept = _split(entries, lambda e: e.row["task"], budget), []
     for entry in entries:
-        if steps(entry) == (most := usual[entry.row["task"]]):
+        (number, unit), most = budget(entry), usual[entry.row["task"]]
+        if (number, unit) == most:
             kept.append(entry)
         else:
-            text = (
-                f"another budget: {steps(entry):,} online steps, but most of its task have {most:,}"
-            )
+            told = f"{most[0]:,}" if unit == most[1] else f"{most[0]:,} {most[1]}"
+            text = f"another budget: {number:,} {unit}, but most of its task have {told}"
             findings.left_out.append((entry.name, text))
     return kept
+
+
+def budget_of(row: Row, episodes: int | None) -> tuple[int, str]:
+    """(number, unit) of a run's budget: its episodes, if `online.episodes` set them, or steps."""
+    if episodes is not None:
+        return row["episodes"], "episodes"
+    return row["online_steps"], "online steps"
 
 
 def _of_one_setting(entries: Sequence[Entry], findings: Findings) -> list[Entry]:

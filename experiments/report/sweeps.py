@@ -9,8 +9,8 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.report.files import HORIZONS, SWEEP, check_found, find
-from experiments.report.rows import Findings, Row
-from experiments.runs.presets import text_of
+from experiments.report.rows import Findings, Row, budget_of
+from experiments.runs.presets import PRESETS, text_of
 from experiments.runs.records import FailedRow, Study, SweepRow
 from farl_jax.methods import METHODS
 from farl_jax.schema import SchemaError
@@ -122,18 +122,25 @@ def _read_sweep(path: Path, findings: Findings) -> SweepTable:
 
 
 def _of_one_budget(path: Path, rows: Sequence[Row], findings: Findings) -> SweepTable:
-    """Keep the rows with the most frequent number of online steps."""
-    steps = [row["online_steps"] for row in rows]
-    usual = max(sorted(set(steps), key=str), key=steps.count) if steps else None
-    for row in rows:
-        if row["online_steps"] != usual:
+    """Keep the rows with the most frequent budget."""
+    budgets = [_budget(row) for row in rows]
+    usual = max(sorted(set(budgets), key=str), key=budgets.count) if budgets else None
+    for row, (number, unit) in zip(rows, budgets, strict=True):
+        if (number, unit) != usual:
             name = f"{path}, {row['method']}, seed {row['seed']}, {dict(_swept(row))}"
-            text = f"another budget: {row['online_steps']} online steps, but most have {usual}"
+            most = usual[0] if unit == usual[1] else f"{usual[0]} {usual[1]}"
+            text = f"another budget: {number} {unit}, but most have {most}"
             findings.left_out.append((name, text))
-    kept = tuple(row for row in rows if row["online_steps"] == usual)
+    kept = tuple(row for row, own in zip(rows, budgets, strict=True) if own == usual)
     names = dict.fromkeys(name for row in kept for name, _ in _swept(row))
     several = [n for n in names if len({json.dumps(row.get(n)) for row in kept}) > 1]
     return SweepTable(str(path.parent), tuple(several), kept)
+
+
+def _budget(row: Row) -> tuple[int, str]:
+    """`rows.budget_of` a row, which has its preset's settings but for those that were swept."""
+    known = PRESETS.get(row["preset"])
+    return budget_of(row, row.get("online.episodes", known and known.online.episodes))
 
 
 def _swept(row: Row) -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from experiments.errors import UserError
-from farl_jax.config import EnvConfig
+from farl_jax.config import EnvConfig, OnlineConfig
 from farl_jax.schema import shown
 
 REGISTERED, FUNCTION = "gymnasium:", "env:"
@@ -40,8 +40,10 @@ def named(task: str) -> str:
 
 
 @cache
-def environment(task: str, backend: str | None, config: EnvConfig) -> Any:
-    """One environment for the whole process: `SawyerEnv`, or `envs_gym.HostTask`.
+def environment(task: str, backend: str | None, config: EnvConfig, shift: int | None = None) -> Any:
+    """One environment for the whole process: `RobotEnv`, or `envs_gym.HostTask`.
+
+    `shift` is the seed of shifted dynamics (`envs_mjx.shift`); None keeps the nominal ones.
 
     Raises:
         EnvError, HostError: there is none, or it cannot be learnt on; one line.
@@ -49,7 +51,9 @@ def environment(task: str, backend: str | None, config: EnvConfig) -> Any:
     from envs_mjx import load_function, make
 
     if not is_own_environment(task):
-        return make(task, backend)
+        return make(task, backend, shift=shift)
+    if shift is not None:
+        raise UserError(f"{named(task)}: online.dynamics varies a simulator of ours: leave it out")
     if backend is not None:
         raise UserError(f"--backend {backend} goes with --task alone: leave it out")
     try:
@@ -70,17 +74,50 @@ def environment(task: str, backend: str | None, config: EnvConfig) -> Any:
         raise UserError(f"{named(task)}: {error}") from error
 
 
-def check_sharing(task: str, seeds: int, num_devices: int) -> None:
-    """Refuse seeds that train in step, or devices that share environments, on a user's own.
+def check_sharing(task: str, online: OnlineConfig, seeds: int, num_devices: int) -> None:
+    """Refuse seeds that cannot train in step, or devices that cannot share environments.
 
     Raises:
-        UserError: its steps happen on the host, once each and in order.
+        UserError: a user's own steps happen on the host, once each and in order; or each seed has
+            a robot or a number of steps of its own.
     """
     if is_own_environment(task) and (seeds > 1 or num_devices > 1):
         way = "--together" if seeds > 1 else "--devices"
         raise UserError(
             f"{named(task)}: its steps happen once, on the host, so that neither seeds nor devices "
             f"can share them: leave {way} out"
+        )
+    own = {
+        "online.episodes": online.episodes is not None,
+        "online.whole_episodes": online.whole_episodes > 0,
+        "online.dynamics": online.dynamics == "shifted",
+    }
+    if seeds > 1 and (name := next((n for n, given in own.items() if given), None)):
+        raise UserError(
+            f"{name} gives each seed a robot or a number of steps of its own, so that seeds cannot "
+            "train in step: leave --together out"
+        )
+
+
+def check_budget(online: OnlineConfig, limit: int) -> None:
+    """Refuse a budget of episodes that rollouts, or `env_steps`, cannot hold.
+
+    `limit` is the steps of the longest episode.
+
+    Raises:
+        UserError: `online.rollout` or `online.env_steps` is too small.
+    """
+    whole, least = online.whole_episodes, online.whole_episodes * limit
+    if online.rollout < least:
+        raise UserError(
+            f"online.rollout must be at least online.whole_episodes ({whole}) x the episode's "
+            f"{limit} steps ({least:,}); got {online.rollout}"
+        )
+    rounds = -(-(online.episodes or 0) // online.num_envs)
+    if online.env_steps < (least := rounds * online.num_envs * limit):
+        raise UserError(
+            f"online.env_steps must be at least {least:,}, so that online.episodes "
+            f"({online.episodes}) of {limit} steps fit; got {online.env_steps:,}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The three presets, and settings as JSON (a run folder's config.json) and as text."""
+"""The presets, and settings as JSON (a run folder's config.json) and as text."""
 
 import dataclasses
 import difflib
@@ -10,6 +10,7 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.options import parse_text
 from farl_jax.config import (
+    AdaptationConfig,
     BCConfig,
     DemosConfig,
     FarlConfig,
@@ -71,6 +72,25 @@ PRESETS: dict[str, FarlConfig] = {
     ),
     "paper": FarlConfig(),
 }
+PRESETS["robot"] = dataclasses.replace(
+    PRESETS["quick"],  # its offline phase
+    adaptation=AdaptationConfig(every=1, windows_per_rollout=250),
+    risk_critic=RiskCriticConfig(steps=2500, every=1),
+    online=OnlineConfig(
+        env_steps=12_500,  # what 50 episodes can take
+        episodes=50,
+        whole_episodes=1,
+        dynamics="shifted",
+        num_envs=1,
+        rollout=250,
+        epochs=10,
+        minibatches=4,
+        critic_warmup=0,
+        eval_every=2500,
+        checkpoint_every=2500,
+    ),
+)
+"""Budgets. `robot` is that of a real robot: one environment, 50 episodes, updates in between."""
 
 
 TASKS: dict[str, dict[str, dict[str, Any]]] = {
@@ -207,11 +227,14 @@ def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) ->
 
     Single settings are already checked (`farl_jax.schema`).
     """
-    from experiments.runs.environment import environment, is_own_environment, named
+    from experiments.runs.environment import check_budget, environment, is_own_environment, named
 
     config = settings.config
     env = environment(settings.task, settings.backend, config.env)
     limit = env.episode_limit
+    check_budget(config.online, limit)
+    if config.online.dynamics == "shifted":
+        environment(settings.task, settings.backend, config.env, settings.seed)
     asked = is_own_environment(settings.task) and config.demos.dagger_rounds > 0
     if asked and not env.has("recovery"):
         raise UserError(

@@ -172,10 +172,15 @@ class MainRow(Outcome):
 
 
 class Paper(TypedDict):
-    """paper_numbers.json: task -> method -> number, or return before and after."""
+    """paper_numbers.json: task -> method -> number, or return before and after.
+
+    Failing pairs are of 50 episodes of its real robot, and so is the mean performance gain.
+    """
 
     source: str
     failure_episodes: dict[str, dict[str, Amount]]
+    failing_pairs: dict[str, dict[str, Amount]]
+    performance_gain_percent: Single
     normalized_return: dict[str, dict[str, tuple[Single, Single]]]
 
 

@@ -57,6 +57,22 @@ class Run:
         own = environment(self.settings.task, self.settings.backend, self.settings.config.env)
         return batch(own, num_envs, self._references() if self.on_host else None)
 
+    def online_env(self, num_envs: int) -> Any:
+        """The environment of the online phase and of all that is measured after it.
+
+        It is the run's own, or its variation by shifted dynamics.
+        """
+        if self.shift is None:
+            return self.env(num_envs)
+        settings = self.settings
+        own = environment(settings.task, settings.backend, settings.config.env, self.shift)
+        return batch(own, num_envs)
+
+    @property
+    def shift(self) -> int | None:
+        """Seed of the online phase's shifted dynamics; None: they are nominal."""
+        return self.settings.seed if self.settings.config.online.dynamics == "shifted" else None
+
     @property
     def on_host(self) -> bool:
         """Whether the environment is a user's own, whose steps are calls of the host."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from experiments.known import shown
-from farl_jax.config import FarlConfig
+from farl_jax.config import FarlConfig, OnlineConfig
 
 Metrics = Mapping[str, float]
 
@@ -59,6 +59,13 @@ def counts_words(kind: str, counts: Metrics) -> str:
         f"{kind}: {counts['episodes']:,} episodes, {counts['successes']:,} succeed, "
         f"{counts['failure_episodes']:,} fail ({counts['steps']:,} steps)"
     )
+
+
+def budget_words(online: OnlineConfig) -> str:
+    """How long an online phase lasts."""
+    if online.episodes is None:
+        return f"{online.env_steps:,} steps"
+    return f"{online.episodes:,} episodes, at most {online.env_steps:,} steps"
 
 
 def time_left(seconds: float) -> str:

@@ -71,9 +71,9 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
 def make_roll(run: Run, config: FarlConfig, method: Method, length: int) -> Any:
     """Build a jitted roll(learnt, key) -> Transition [length, N] of `method` with the gate off.
 
-    N is the run's number of training environments.
+    N is the run's number of training environments, or of evaluation's if those are more.
     """
-    env = run.env(config.online.num_envs)
+    env = run.online_env(max(config.online.num_envs, config.online.eval_episodes))
     controller = behaviour.make_controller(run.networks(), config, method, explore=True)
     never = Gate.create(config.safety.horizon, config.safety.gamma_risk, jnp.inf)
 

@@ -121,7 +121,7 @@ def _roll(run: Run, method: str) -> Rollout:
     """Roll out the newest policy of a method. All methods have the same starts."""
     config, spec = run.settings.config, find_method(method)
     frozen = offline.start_of(run, spec)
-    env = run.env(config.online.num_envs)
+    env = run.online_env(max(config.online.num_envs, config.online.eval_episodes))
     controller = behaviour.make_controller(run.networks(), config, spec, explore=True)
 
     def roll(learnt: Any, gate: Any, key: jax.Array):

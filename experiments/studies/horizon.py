@@ -157,7 +157,7 @@ def act(
     gates: Gate,
 ) -> list[dict[str, Any]]:
     """Run all gates on the frozen policy: one row per gate, and last one without a gate."""
-    env = run.env(config.num_envs)
+    env = run.online_env(config.num_envs)
     controller_of = behaviour.make_controller(
         run.networks(), settings, METHODS[method], explore=True
     )

@@ -19,6 +19,7 @@ from farl_jax.config import FarlConfig
 from farl_jax.data.rollout import unroll
 from farl_jax.methods import Method
 from farl_jax.nn.distributions import draw_rows
+from farl_jax.online.budget import Budget
 from farl_jax.online.side_by_side import SideBySide, possible
 from farl_jax.online.state import PER_ENV, OnlineState, current
 from farl_jax.safety.behaviour import make_controller
@@ -34,7 +35,7 @@ def make_collect(
 ) -> Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]:
     """Build `collect(state, frozen, gate) -> (state, steps [T, N])`; the state is donated."""
     whole, options = _make_roll(env, nets, config, method), dict(env.compiler_options)
-    finish = _make_finish(config, method)
+    finish = _make_finish(config, method, Budget(config.online, env.num_envs))
     at_once = jax.jit(
         lambda state, frozen, gate: finish(state, gate, [whole(state, frozen, gate, 0)]),
         compiler_options=options,
@@ -80,13 +81,16 @@ def _make_roll(
             part, controller = env.at_row(first), controller_of(*behave, draw_rows(of, first))
             cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, env.num_envs)
             rows = jax.tree.map(cut, rows)
+        if config.online.whole_episodes:
+            key, key_start = jax.random.split(key)
+            rows = (rows[0], part.reset(key_start))
         return unroll(part, controller, *rows, key, config.online.rollout)[:3]
 
     return roll
 
 
 def _make_finish(
-    config: FarlConfig, method: Method
+    config: FarlConfig, method: Method, budget: Budget
 ) -> Callable[..., tuple[OnlineState, Transition]]:
     """Build `finish(state, gate, shares' rollouts) -> (state, steps [T, N])`."""
 
@@ -97,7 +101,9 @@ def _make_finish(
         memory, env_state, steps = (
             jax.tree.map(along(axis), *part) for axis, part in zip(axes, parts, strict=True)
         )
-        slack, ends = state.slack, (steps.first_failure.sum(), steps.done.sum())
+        steps = steps.replace(counted=budget.counted(steps.done, state.counters.episodes))
+        count = lambda mask: jnp.sum(mask, where=steps.counted)
+        slack, ends = state.slack, (count(steps.first_failure), count(steps.done))
         if method.gated:
             slack = adjust(slack, *ends, gate.max_risk, config.safety)
         state = state.replace(
@@ -106,7 +112,7 @@ def _make_finish(
             key=jax.random.split(state.key)[0],
             slack=slack,
             counters=state.counters.add(steps),
-            env_steps=state.env_steps + steps.reward.size,
+            env_steps=state.env_steps + count(jnp.ones_like(steps.done)),
         )
         return devices.settle(state, PER_ENV), steps
 

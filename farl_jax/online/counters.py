@@ -35,9 +35,10 @@ class Counters:
         return cls(**zeros | {"return_sum": jnp.zeros(())})
 
     def add(self, steps: Transition) -> "Counters":
-        """Add a rollout [T, N], or [T] of one environment."""
+        """Add the counted steps of a rollout [T, N], or [T] of one environment."""
         chex.assert_equal_shape([steps.done, steps.success, steps.failure, steps.episode_return])
-        count = lambda mask: jnp.sum(mask, dtype=jnp.int32)
+        count = lambda mask: jnp.sum(mask, where=steps.counted, dtype=jnp.int32)
+        ended = jnp.where(steps.done, steps.episode_return, 0.0)
         return Counters(
             episodes=self.episodes + count(steps.done),
             successes=self.successes + count(steps.success & steps.done),
@@ -45,7 +46,7 @@ class Counters:
             failing_steps=self.failing_steps + count(steps.failure),
             recovered_steps=self.recovered_steps + count(steps.decision.intervened),
             diverged=self.diverged + count(steps.diverged),
-            return_sum=self.return_sum + jnp.sum(jnp.where(steps.done, steps.episode_return, 0.0)),
+            return_sum=self.return_sum + jnp.sum(ended, where=steps.counted),
             **{
                 name: getattr(self, name) + count(steps.first_failure & (steps.decision.alarm == i))
                 for i, name in enumerate(ALARMS)

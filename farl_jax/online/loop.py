@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.methods import Method
 from farl_jax.nn.training import OnlineLearning, finite
+from farl_jax.online.budget import Budget
 from farl_jax.online.collect import make_collect
 from farl_jax.online.counters import Counters
 from farl_jax.online.side_by_side import SideBySide, pays, possible
@@ -47,7 +47,12 @@ class OnlinePhase:
     gate's model or critic takes a chunk of gradient steps, too."""
     learns_risk: bool
     """Whether the gate's model or critic learns online; else `update` needs no demonstrations."""
-    steps_per_update: int
+    budget: Budget
+
+    @property
+    def steps_per_update(self) -> int:
+        """Steps of a rollout, over all environments."""
+        return self.budget.steps_per_update
 
 
 @jax.jit
@@ -107,7 +112,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         learners, metrics, adaptation = update_learners(
             (state.learners, frozen.normalizer, steps, key_update, warmup), learn_risk
         )
-        metrics["horizon_cost"] = steps.decision.risk.mean()
+        metrics["horizon_cost"] = steps.decision.risk.mean(where=steps.counted)
         metrics["slack"] = jnp.copy(state.slack)  # the next step donates the state
         return state.replace(learners=learners, key=key, adaptation=adaptation), metrics
 
@@ -116,7 +121,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
         collect=make_collect(env, nets, config, method),
         update=update,
         learns_risk=learning is not None,
-        steps_per_update=env.num_envs * config.online.rollout,
+        budget=Budget(config.online, env.num_envs),
     )
 
 
@@ -165,7 +170,7 @@ def train(
     env_steps: int,
     rehearsal: tuple[int, Windows | RiskData | None] = (0, None),
 ) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
-    """Collect and update until `env_steps`, yielding after every update.
+    """Collect and update until `env_steps` or the budget's episodes; yield after every update.
 
     `rehearsal` is (updates between two chunks of the gate's learning, demonstrations for them). A
     phase whose gate does not learn ignores it.
@@ -173,11 +178,11 @@ def train(
     The caller logs, evaluates and saves, and may stop at any time. The next step donates the
     buffers of the yielded state: save it, or copy what you need, before that.
     """
-    done = int(np.max(state.env_steps))  # equal in all seeds
-    while done < env_steps:
+    done = phase.budget.progress(state)
+    while not phase.budget.spent(done, env_steps):
         state, steps = phase.collect(state, frozen, gate)
-        done += phase.steps_per_update
+        done = phase.budget.after(done, state)
         every, demos = rehearsal
-        due = phase.learns_risk and (done // phase.steps_per_update) % every == 0
+        due = phase.learns_risk and done.updates % every == 0
         state, metrics = phase.update(state, frozen, steps, demos if due else None)
         yield state, metrics

@@ -229,10 +229,11 @@ def make_risk_learning(
         key_safe, key_failing = jax.random.split(key)
         fields = window_fields(steps, normalizer, reward_scale=1.0)
         most = min(config.transitions_per_rollout, steps.failure.size)
-        good = ~steps.diverged
         return learning.replace(
-            safe=store(learning.safe, fields, good & ~steps.failure, key_safe, most),
-            failing=store(learning.failing, fields, good & steps.failure, key_failing, most),
+            safe=store(learning.safe, fields, steps.usable & ~steps.failure, key_safe, most),
+            failing=store(
+                learning.failing, fields, steps.usable & steps.failure, key_failing, most
+            ),
         )
 
     @jax.jit

@@ -76,7 +76,7 @@ def lagrangian_loss(
     price = cost.live * ppo.standardize(cost.advantage, batch.weight * cost.live)
     gain = (gain - multiplier * price) / (1.0 + multiplier)
     surrogate = weighted_mean(ppo.clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
-    metrics = ppo.departure(log_ratio, log_std, batch.weight) | {"multiplier": multiplier}
+    metrics = ppo.departure(log_ratio, log_std, batch) | {"multiplier": multiplier}
     return -surrogate - config.entropy * metrics["entropy"], metrics
 
 
@@ -101,7 +101,7 @@ def p3o_loss(
     surrogate = weighted_mean(ppo.clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
     saved = ppo.clipped_surrogate(log_ratio, -centered_cost(batch, cost), config.clip)
     over = excess - weighted_mean(saved, batch.weight)
-    metrics = ppo.departure(log_ratio, log_std, batch.weight)
+    metrics = ppo.departure(log_ratio, log_std, batch)
     metrics |= {"multiplier": jnp.where(over > 0.0, penalty, 0.0)}
     loss = -surrogate - config.entropy * metrics["entropy"]
     return loss + penalty * jax.nn.relu(over), metrics
@@ -159,8 +159,9 @@ def _make_fit_values(value_net: Value, optimizer: optax.GradientTransformation) 
 
     def fit_values(learners: ConstrainedLearners, data: Batch):
         (batch, cost), costs = data, learners.costs
+        everywhere = ppo.average_over(batch.counted)
         critic, loss = ppo.fit_value(
-            value_net, learners.critic, optimizer, batch.obs, batch.value_target
+            value_net, learners.critic, optimizer, batch.obs, batch.value_target, everywhere
         )
         live_mean = lambda error: weighted_mean(error, cost.live)
         cost_critic, cost_loss = ppo.fit_value(

@@ -30,7 +30,7 @@ class CostBatch:
 
     advantage: jax.Array  # [...] A_C, 0 after the episode's first failure
     value_target: jax.Array  # [...]
-    live: jax.Array  # [...] 1 until the episode's first failure, which is included, then 0
+    live: jax.Array  # [...] 1 until the episode's first failure, which is included, then 0; counted
 
 
 def make_cost_batch(
@@ -66,7 +66,8 @@ def make_cost_batch(
         discount=config.discount,
         trace=config.trace,
     )
-    batch = CostBatch(gain, gain + now, jnp.where(failed_before, 0.0, 1.0))
+    live = ~failed_before if steps.counted is None else steps.counted & ~failed_before
+    batch = CostBatch(gain, gain + now, jnp.where(live, 1.0, 0.0))
     return jax.tree.map(lambda x: x.reshape(-1), batch)
 
 
@@ -90,8 +91,9 @@ class CostRate:
         """Add a rollout [T, N]."""
         chex.assert_rank(steps.done, 2)
         chex.assert_equal_shape([steps.done, steps.failing_steps])
-        ended = self.ended + jnp.sum(steps.done)
-        failed = self.failed + jnp.sum(steps.done & (steps.failing_steps > 0))
+        count = lambda mask: jnp.sum(mask, where=steps.counted)
+        ended = self.ended + count(steps.done)
+        failed = self.failed + count(steps.done & (steps.failing_steps > 0))
         keep = jnp.minimum(1.0, window / jnp.maximum(ended, 1.0))
         return CostRate(keep * failed, keep * ended)
 

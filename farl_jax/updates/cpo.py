@@ -188,7 +188,7 @@ def improve(
     end, share = search_line(measure, start, step, dual.case, excess, config)
 
     log_ratio, log_std = ppo.likelihood(policy, params, batch, online)
-    metrics = ppo.departure(log_ratio, log_std, batch.weight) | {
+    metrics = ppo.departure(log_ratio, log_std, batch) | {
         "kl": measure(end)[2],
         "multiplier": dual.multiplier,
         "recovery_step": (dual.case == RECOVERY).astype(jnp.float32),

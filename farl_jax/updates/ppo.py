@@ -37,6 +37,7 @@ class PPOBatch:
     weight: jax.Array  # [...] 0 excludes the step from the policy loss
     advantage: jax.Array  # [...]
     value_target: jax.Array  # [...]
+    counted: jax.Array | None = None  # [...] 0 excludes the step from the value loss; None: no step
 
 
 def treat_recovered(
@@ -84,8 +85,9 @@ def make_batch(
         trace=config.trace,
     )
     action, log_prob, weight = treat_recovered(steps, config.treatment, config.log_prob_floor)
-    weight = jnp.where(steps.diverged, 0.0, weight)
-    batch = PPOBatch(obs, action, log_prob, weight, gain, gain + now)
+    weight = jnp.where(steps.usable, weight, 0.0)
+    counted = None if steps.counted is None else steps.counted.astype(jnp.float32)
+    batch = PPOBatch(obs, action, log_prob, weight, gain, gain + now, counted)
     chex.assert_equal_shape([batch.log_prob, batch.weight, batch.advantage, batch.value_target])
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
@@ -94,6 +96,11 @@ def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
     """sum(w x) / max(sum(w), 1): [B] -> []. Weights are 0 or 1; 0 without any."""
     chex.assert_equal_shape([x, weight])
     return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def average_over(counted: jax.Array | None) -> Callable[[jax.Array], jax.Array]:
+    """The mean over the counted rows of a batch: [B] -> []. With None all rows count."""
+    return jnp.mean if counted is None else lambda x: weighted_mean(x, counted)
 
 
 def likelihood(
@@ -106,18 +113,19 @@ def likelihood(
     return jnp.clip(log_ratio, -config.max_log_ratio, config.max_log_ratio), log_std
 
 
-def departure(log_ratio: jax.Array, log_std: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
+def departure(log_ratio: jax.Array, log_std: jax.Array, batch: PPOBatch) -> dict[str, jax.Array]:
     """Metrics of the policy's change since collection.
 
     The KL estimate mean((r - 1) - log r) is non-negative and has low variance.
     """
+    weight, average = batch.weight, average_over(batch.counted)
     chex.assert_rank([log_ratio, log_std], [1, 2])
     chex.assert_equal_shape([log_ratio, weight])
     return {
-        "entropy": distributions.entropy(log_std).mean(),
+        "entropy": average(distributions.entropy(log_std)),
         "kl": weighted_mean(jnp.expm1(log_ratio) - log_ratio, weight),
         "ratio_error": jnp.max(jnp.where(weight > 0, jnp.abs(jnp.expm1(log_ratio)), 0.0)),
-        "used": weight.mean(),
+        "used": average(weight),
     }
 
 
@@ -139,7 +147,7 @@ def policy_loss(
     log_ratio, log_std = likelihood(policy, params, batch, config)
     gain = standardize(batch.advantage, batch.weight)
     surrogate = weighted_mean(clipped_surrogate(log_ratio, gain, config.clip), batch.weight)
-    metrics = departure(log_ratio, log_std, batch.weight)
+    metrics = departure(log_ratio, log_std, batch)
     return -surrogate - config.entropy * metrics["entropy"], metrics
 
 
@@ -255,11 +263,12 @@ def make_parts(policy: GaussianPolicy, value_net: Value, config: OnlineConfig) -
         first = metrics["ratio_error"][0, 0]  # 0 unless collection and update disagree
         return learner, jax.tree.map(jnp.mean, metrics) | {"first_ratio_error": first}
 
-    def critic_step(learner: Learner, rows: tuple[jax.Array, jax.Array]):
-        return fit_value(value_net, learner, critic_optimizer, *rows)
+    def critic_step(learner: Learner, rows: tuple[jax.Array, jax.Array, jax.Array | None]):
+        obs, target, counted = rows
+        return fit_value(value_net, learner, critic_optimizer, obs, target, average_over(counted))
 
     def critic(learner: Learner, batch: PPOBatch, key: jax.Array):
-        rows = (batch.obs, batch.value_target)
+        rows = (batch.obs, batch.value_target, batch.counted)
         learner, losses = scan_minibatches(critic_step, learner, rows, key, config)
         return learner, {"value_loss": losses.mean()}
 

@@ -104,7 +104,7 @@ def seen_steps(
     return window_fields(steps, normalizer, reward_scale) | {
         "done": steps.done,
         "failing_steps": steps.failing_steps,
-        "unusable": steps.diverged,
+        "unusable": ~steps.usable,
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import comparison, reproduce
+from experiments import comparison, main_table
 from experiments.bench import tasks
 from experiments.cli import main
 from experiments.comparison import summary
@@ -113,7 +113,7 @@ def test_a_baseline_that_never_failed_leaves_nothing_to_reduce():
     assert found["reduction_percent"] is None and found["reduction_interval"] is None
     by_task = {"t": {"uni_o4": base, "farl": ours}}
     assert comparison.mean_reduction(by_task) is None
-    *_, line = text_of(reproduce._table("t", by_task["t"])).splitlines()
+    *_, line = text_of(main_table._table("t", by_task["t"])).splitlines()
     assert line.split()[-2:] == ["-", "+0.0"]
     other = {m: [result("u", m, 0, n, 9.0)] for m, n in (("uni_o4", 10), ("farl", 4))}
     assert comparison.mean_reduction(by_task | {"u": other}) == pytest.approx((60.0,) * 3)

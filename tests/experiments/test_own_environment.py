@@ -115,6 +115,11 @@ def test_seeds_and_devices_cannot_share_one_environment(capsys, robot):
     assert "leave --together out" in said
 
 
+def test_an_environment_of_ones_own_has_no_shifted_dynamics(capsys, robot):
+    said = line_of(capsys, "run", "--env", robot(), "--online.dynamics", "shifted", *TINY)
+    assert "online.dynamics varies a simulator of ours: leave it out" in said
+
+
 def test_dagger_needs_somebody_to_ask(capsys, robot):
     text = "import tests.envs_gym.cart as cart\ndef make():\n    return cart.Cart({how})\n"
     said = line_of(capsys, "run", "--env", robot(text=text), *TINY)

@@ -2,13 +2,15 @@
 
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import comparison, reproduce
+from experiments import comparison, main_table, reproduce, robot_table
+from experiments.cli import main
 from experiments.errors import UserError
 from experiments.figures.paper import read_paper
 from farl_jax.measure.intervals import bootstrap_interval
@@ -146,6 +148,51 @@ def test_figures_and_table_come_from_rows_alone(tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
+ROBOT_ROWS = [  # ten failing pairs in each failing episode
+    row("franka_fragile_push_wall", "uni_o4", 40, 10, 50.0),
+    row("franka_fragile_push_wall", "uni_o4", 41, 30, 70.0),
+    row("franka_fragile_push_wall", "farl", 40, 4, 60.0),
+    row("franka_fragile_push_wall", "farl", 41, 6, 80.0),
+    row("franka_fragile_push_wall", "simple_critic", 41, 60, 5.0),
+]
+
+
+def test_the_robots_table_counts_failing_pairs_beside_the_papers():
+    paper = read_paper()
+    methods = reproduce.group(ROBOT_ROWS)["franka_fragile_push_wall"]
+    base, ours, critic = robot_table.lines(
+        methods, paper["failing_pairs"]["franka_fragile_push_wall"]
+    )
+    assert (base.pairs, base.paper_pairs, base.fewer, base.gain) == (200.0, 186, None, 50.0)
+    assert (ours.pairs, ours.paper_pairs, ours.fewer) == (50.0, 36, 75.0)
+    assert ours.fewer_interval == pytest.approx((60.0, 80.0))  # of either seed alone
+    assert ours.gain == 60.0 and ours.gain_interval == (50.0, 70.0)
+    assert (critic.seeds, critic.fewer, critic.fewer_interval) == (1, -100.0, None)
+    assert robot_table.cells(ours) == (
+        *("farl", "2", "50.0", "75 % (60 to 80)", "36", "5.0 of 100", "5.0% of 1,000 steps"),
+        *("10.0 -> 70.0", "+60.0 (+50.0 to +70.0)"),
+    )
+    assert robot_table.cells(critic)[3:5] == ("-100 %", "-")
+    said = robot_table.conclusion({"a": methods}, paper)
+    assert said.startswith("failing pairs: 75.0 % fewer (95 % over seeds: 60.0 to 80.0)")
+    assert "paper, on its robot: 73.1 %" in said and "Return: +60.0 points; paper: 11.3 %" in said
+
+
+def test_the_robots_figure_has_a_table_and_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
+    text = io.StringIO()
+    reproduce.show(ROBOT_ROWS[:4], ("robot",), tmp_path, "", Console(file=text, width=140))
+    assert "75 % (60 to 80)" in text.getvalue() and "failure episodes" not in text.getvalue()
+    assert (tmp_path / "robot.png").read_bytes()[:4] == b"\x89PNG"
+    assert reproduce.usual("both") == reproduce.SIMULATED
+    usual = reproduce.usual("robot")
+    assert (usual.preset, usual.seeds, usual.out) == ("robot", 10, Path("results/robot"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "--figure", "robot", "--stored", "--out", "empty"]) == 2
+    assert "empty/main.jsonl has no seed of both uni_o4 and farl" in capsys.readouterr().err
+    made = reproduce._row(SimpleNamespace(path=tmp_path), ROBOT_ROWS[4] | {"git": None}, "robot")
+    assert made["command"].startswith("farl reproduce --figure robot --seeds 1 --task franka_fra")
+
+
 def test_rows_without_their_counterpart_are_named_and_not_drawn(tmp_path):
     text = io.StringIO()
     alone = [row("bounded_soccer", "farl", 0, 1, 1.0), row("bounded_push", "uni_o4", 7, 900, 1.0)]
@@ -161,7 +208,7 @@ def test_the_ablations_are_ranked_as_the_paper_ranks_them():
     methods = {"farl": rival("farl", 90.0, 80.0), "mppi": rival("mppi", 60.0, 70.0)}
     methods["simple_critic"] = rival("simple_critic", 95.0)
     paper = read_paper()["normalized_return"]["bounded_soccer"]
-    critic, planner = reproduce._rank_lines(methods, paper)
+    critic, planner = main_table._rank_lines(methods, paper)
     assert planner.startswith("final return, farl - mppi: +20.0 (95 % over seeds: +10.0 to +30.0)")
     assert planner.endswith("ranks below FARL, as in the paper")
     assert critic.startswith("final return, farl - simple_critic: -5.0 (95 % over seeds: none)")
@@ -204,6 +251,9 @@ def test_the_papers_numbers_are_those_of_the_paper():
     pairs = paper["failure_episodes"].values()
     reductions = [100 * (1 - p["farl"] / p["uni_o4"]) for p in pairs]
     np.testing.assert_allclose(reductions, [37.4, 49.6, 21.5, 65.8], atol=0.05)
+    pairs = paper["failing_pairs"].values()
+    reductions = [100 * (1 - p["farl"] / p["uni_o4"]) for p in pairs]
+    np.testing.assert_allclose(reductions, [59.7, 78.9, 80.6], atol=0.05)
 
 
 def test_stored_rows_come_with_the_package(tmp_path, monkeypatch, capsys):

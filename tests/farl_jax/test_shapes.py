@@ -97,7 +97,7 @@ CALLS = {
     "clipped_surrogate": lambda: ppo.clipped_surrogate(FLAT, FLAT[:1], 0.2),
     "weighted_mean": lambda: ppo.weighted_mean(FLAT, COLUMN),
     "standardize": lambda: ppo.standardize(FLAT, COLUMN),
-    "departure": lambda: ppo.departure(FLAT, TABLE, FLAT[:1]),
+    "departure": lambda: ppo.departure(FLAT, TABLE, SimpleNamespace(weight=FLAT[:1], counted=None)),
     "policy_loss": lambda: ppo.policy_loss(None, None, UNEVEN, OnlineConfig()),
     "descend": lambda: ppo.descend(None, None, None, FLAT > 0, 0.1),
     "fit_value": lambda: ppo.fit_value(None, None, None, TABLE, COLUMN),

@@ -22,8 +22,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,18 @@ def toyed(run: Run) -> Run:
     return kind(run.path, run.settings, run.resume, run.console)
 
 
-def prepare(path: Path, toy: bool) -> None:
+def prepare(
+    path: Path,
+    toy: bool,
+    task: str = "bounded_push",
+    name: str = "smoke",
+    changes: Mapping[str, Any] = MappingProxyType(CHANGES),
+) -> None:
     """A run with everything but its online phase: random networks, and demonstrations of noise."""
     import jax
 
-    config = with_settings(preset("smoke", "bounded_push"), CHANGES)
-    settings = RunSettings(TOY if toy else "bounded_push", "smoke", 0, "native", config)
+    config = with_settings(preset(name, task), changes)
+    settings = RunSettings(TOY if toy else task, name, 0, "native", config)
     run, folder = start_run(path, settings, Console(), resume=False)
     run = toyed(run)
     draw, rows = np.random.default_rng(0), 200

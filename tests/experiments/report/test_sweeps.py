@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.report.figures import pareto_figure, sweep_figure
-from experiments.report.sweeps import SweepTable
+from experiments.report.sweeps import SweepTable, _budget
 from tests.experiments.finished_runs import result
 
 TASK = "bounded_push"
@@ -110,3 +110,12 @@ def test_limits_are_points_of_one_legend_entry():
     assert len(figure.legends[0].get_texts()) == len(methods)
     beside = [text.get_text() for text in figure.axes[0].texts]
     assert sorted(beside) == sorted(3 * ["0.02", "0.05", "0.1"])
+
+
+def test_a_budget_in_episodes_is_one_budget_whatever_its_steps():
+    known = {"preset": "robot", "episodes": 50, "online_steps": 4321}
+    assert _budget(known) == (50, "episodes")
+    assert _budget(known | {"preset": "quick"}) == (4321, "online steps")
+    assert _budget(known | {"preset": "quick", "online.episodes": 50}) == (50, "episodes")
+    assert _budget(known | {"online.episodes": None}) == (4321, "online steps")
+    assert _budget(known | {"preset": "of another version"}) == (4321, "online steps")
