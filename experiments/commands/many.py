@@ -33,7 +33,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*MAIN, *args.method)))
     tasks = args.task or SUITES["failurebench"]
     for task in tasks:
-        config = preset(args.preset, task)
+        config = preset(args.preset)
         estimate.check_fits(config, len(tasks) * args.seeds, len(methods), insist=args.insist)
         check_run(RunSettings(task, args.preset, args.seed, args.backend, config))
     seeds = tuple(range(args.seed, args.seed + args.seeds))

@@ -72,7 +72,8 @@ def _transition(state: Any, decision: Decision, outcome: Any) -> Transition:
 def plain_decision(action: jax.Array) -> Decision:
     """A decision without a policy: action [..., A]."""
     zero = jnp.zeros(action.shape[:-1])
-    return Decision(action, zero, action, zero, zero.astype(bool), zero, zero.astype(jnp.int32))
+    no = zero.astype(bool)
+    return Decision(action, zero, action, zero, no, no, zero, zero.astype(jnp.int32))
 
 
 def policy_controller(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np

@@ -95,7 +95,7 @@ def prepare(path: Path, toy: bool) -> None:
     """A run with everything but its online phase: random networks, and demonstrations of noise."""
     import jax
 
-    config = with_settings(preset("smoke", "bounded_push"), CHANGES)
+    config = with_settings(preset("smoke"), CHANGES)
     settings = RunSettings(TOY if toy else "bounded_push", "smoke", 0, "native", config)
     run, folder = start_run(path, settings, Console(), resume=False)
     run = toyed(run)

@@ -95,7 +95,7 @@ def test_reset_and_step_of_a_task(task):
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_all_programs_of_a_method(method):
     task, spec = "bounded_push", METHODS[method]
-    config = preset("smoke", task)
+    config = preset("smoke")
     env = BatchEnv(make(task, "mjx"), config.online.num_envs)
     nets = Networks.create(config, env.observation_size, env.action_size)
     phase = make_online(env, nets, config, spec)
