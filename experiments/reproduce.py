@@ -35,7 +35,8 @@ from farl_jax.storage.files import fault_of
 FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
-    *("causes", "max_risk", "wall_seconds", "backend"),
+    *("causes", "control_episodes", "control_failure_episodes", "max_risk"),
+    *("wall_seconds", "backend"),
     *("offline_steps", "offline_episodes", "offline_failure_episodes"),
     *("final_failure_rate", "final_return_without_gate", "final_success_without_gate"),
 )

@@ -59,6 +59,10 @@ class SafetyConfig(Checked):
     hold: Count = 1
     """Imagined steps for which each action is held. Asking the policy is most of R's cost. The
     paper has 1."""
+    control_share: Share = 0.05
+    """Share of training episodes that have no gate, drawn at random: the control group. What the
+    gate blocks cannot show that it was safe, and only these episodes do. They also tell what the
+    gate prevents."""
     max_risk: Annotated[float, Range(0, 1)] | None = 0.25
     """eps_safe. None takes the value calibrated on held-out episodes."""
     failure_limit: Fraction | None = None

@@ -56,6 +56,7 @@ class Decision:
     risky: jax.Array  # [...] bool, the gate's rule holds for `task_action`
     risk: jax.Array  # [...] R or Q_risk that the gate compared with eps; 0 without a gate
     alarm: jax.Array  # [...] i32 the gate's recent state, an index of `gate.ALARMS`
+    control: jax.Array  # [...] bool, an episode of the control group, which has no gate
 
 
 @struct.dataclass

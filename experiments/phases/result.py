@@ -28,6 +28,8 @@ def result_row(
         "online_steps": int(state.env_steps),
         **{name: int(totals[name]) for name in (*names, "diverged")},
         "causes": {name: int(totals[name]) for name in ALARMS} if gated else None,
+        "control_episodes": int(totals["control_episodes"]) if gated else None,
+        "control_failure_episodes": int(totals["control_failure_episodes"]) if gated else None,
         "initial_return": first["normalized_return"],
         "final_return": last["normalized_return"],
         "final_return_se": known(last["normalized_return_se"]),

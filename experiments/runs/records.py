@@ -86,6 +86,8 @@ class Outcome(TypedDict):
     failing_steps: Natural
     recovered_steps: Natural
     causes: NotRequired[dict[str, Natural] | None]
+    control_episodes: NotRequired[Natural | None]
+    control_failure_episodes: NotRequired[Natural | None]
     offline_steps: NotRequired[Natural | None]
     offline_episodes: NotRequired[Natural | None]
     offline_failure_episodes: NotRequired[Natural | None]

@@ -73,7 +73,7 @@ def plain_decision(action: jax.Array) -> Decision:
     """A decision without a policy: action [..., A]."""
     zero = jnp.zeros(action.shape[:-1])
     no = zero.astype(bool)
-    return Decision(action, zero, action, zero, no, no, zero, zero.astype(jnp.int32))
+    return Decision(action, zero, action, zero, no, no, zero, zero.astype(jnp.int32), no)
 
 
 def policy_controller(

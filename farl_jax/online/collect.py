@@ -67,7 +67,8 @@ def _make_roll(
 
     `of` is the number of rows of all shares; None: `env` has them all.
     """
-    controller_of = make_controller(nets, config, method, explore=True)
+    share = config.safety.control_share
+    controller_of = make_controller(nets, config, method, explore=True, control_share=share)
 
     def roll(state: OnlineState, frozen: Agent, gate: Gate, share: jax.Array) -> Rollout:
         _, key = jax.random.split(state.key)

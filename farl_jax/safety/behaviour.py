@@ -43,11 +43,17 @@ def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMem
 
 
 def make_controller(
-    nets: Networks, config: FarlConfig, method: Method, *, explore: bool
+    nets: Networks,
+    config: FarlConfig,
+    method: Method,
+    *,
+    explore: bool,
+    control_share: float = 0.0,
 ) -> Callable[..., Controller]:
     """Build `behave(learnt, gate, draw)`: the task policy, behind the method's gate if it has one.
 
-    `draw` is where the noise of exploration comes from.
+    `draw` is where the noise of exploration comes from. `control_share` of the episodes have no
+    gate.
     """
 
     def risk_of(learnt: Agent, gate: Gate) -> Risk:
@@ -75,6 +81,7 @@ def make_controller(
             gate.max_risk,
             config.safety,
             explore=explore,
+            control_share=control_share,
             draw=draw,
         )
 

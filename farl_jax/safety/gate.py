@@ -91,13 +91,14 @@ class GateMemory:
     recovering: jax.Array  # steps of the current recovery, 0 while the task policy acts
     rested: jax.Array  # steps since recovery last acted, at most QUIET
     alarmed: jax.Array  # steps since the alarm began; a pause under QUIET steps does not end it
+    control: jax.Array  # bool, an episode of the control group: the gate never acts
     plan: Any = None  # [N, ...] MPPI's last plans, None for other recoveries
 
     @classmethod
     def create(cls, num_envs: int) -> "GateMemory":
         """Memory before the first step."""
         none = jnp.zeros(num_envs, jnp.int32)
-        return cls(none, jnp.full_like(none, QUIET), none)
+        return cls(none, jnp.full_like(none, QUIET), none, none > 0)
 
 
 def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> GateMemory:
@@ -111,14 +112,15 @@ def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> Gate
     return memory.replace(recovering=recovering, rested=rested, alarmed=alarmed)
 
 
-def forget(memory: GateMemory, fresh: jax.Array) -> GateMemory:
+def forget(memory: GateMemory, fresh: jax.Array, control: jax.Array) -> GateMemory:
     """Reset the memory where an episode begins, `fresh` [N] bool.
 
-    The plan stays: a recovery that begins ignores it.
+    `control` [N] bool says which new episodes the gate leaves alone. The plan stays: a recovery
+    that begins ignores it.
     """
     chex.assert_rank(fresh, 1)
-    chex.assert_equal_shape([memory.recovering, fresh])
-    begun = GateMemory.create(len(fresh))
+    chex.assert_equal_shape([memory.recovering, fresh, control])
+    begun = GateMemory.create(len(fresh)).replace(control=control)
     kept = jax.tree.map(
         lambda new, old: jnp.where(fresh, new, old), begun, memory.replace(plan=None)
     )
@@ -157,13 +159,21 @@ def recover(
 
     A recovery lasts from `min_recovery_steps` to `max_recovery_steps`. After the maximum the task
     policy acts once. After `patience` steps of one alarm the task policy acts until the alarm ends.
+    In an episode of the control group recovery never acts.
     """
     recovering = memory.recovering
     chex.assert_rank(risky, 1)
     chex.assert_equal_shape([recovering, risky])
     due = risky | ((recovering > 0) & (recovering < config.min_recovery_steps))
     acts = due & (recovering < config.max_recovery_steps) & (memory.alarmed < config.patience)
+    acts &= ~memory.control
     return acts, jnp.where(acts, recovering + 1, 0)
+
+
+def in_control(draw: Draw, key: jax.Array, number: int, share: float) -> jax.Array:
+    """Draw which of `number` new episodes belong to the control group: [number] bool."""
+    below = jax.scipy.special.ndtri(jnp.float32(share))
+    return draw(key, (number,)) < below
 
 
 def failing_share(
@@ -203,6 +213,7 @@ def gated_controller(
     config: SafetyConfig,
     *,
     explore: bool,
+    control_share: float = 0.0,
     draw: Draw = jax.random.normal,
 ) -> Controller:
     """Controller that executes the task action where the gate allows it, else the recovery's.
@@ -215,6 +226,7 @@ def gated_controller(
         max_risk: [] eps_safe, traced.
         config: the rule's numbers, and lengths of recoveries and alarms.
         explore: sample the task action (training), or take its mean.
+        control_share: share of episodes that have no gate, the control group.
         draw: source of the sample's noise.
     """
 
@@ -226,7 +238,9 @@ def gated_controller(
         wanted = distributions.sample(key, mean, log_std, draw) if explore else mean
         judged = risk(obs, wanted)
         chex.assert_shape(judged.risk, wanted.shape[:-1])
-        memory = forget(memory, state.step_count == 0)
+        fresh = state.step_count == 0
+        control = in_control(draw, jax.random.fold_in(key, 1), len(fresh), control_share)
+        memory = forget(memory, fresh, control)
         risky = too_risky(judged, max_risk, memory.recovering, config)
         acts, recovering = recover(risky, memory, config)
         memory = remember(memory, acts, recovering)
@@ -242,6 +256,7 @@ def gated_controller(
             risky=risky,
             risk=judged.risk,
             alarm=alarm(memory),
+            control=memory.control,
         )
         return memory, decision
 

@@ -180,7 +180,7 @@ def test_outcomes_by_hand():
         return_sum=whole([40.0, 40.0], [100.0, 300.0]),
     )
     calm, alarms = whole([90, 100], [100, 100]), whole([19, 19], [0, 0])
-    memory = GateMemory(none, none, none)
+    memory = GateMemory(none, none, none, none)
     gate, base = horizon.outcomes(
         horizon.Trial(memory, None, counters, calm, alarms), make_toy(2), draws=400
     )

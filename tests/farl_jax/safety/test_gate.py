@@ -8,6 +8,7 @@ import pytest
 from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.nn import distributions
+from farl_jax.nn.distributions import draw_rows
 from farl_jax.safety.calibration import calibrate_max_risk, foreseen_peaks
 from farl_jax.safety.gate import (
     ALARMS,
@@ -17,7 +18,9 @@ from farl_jax.safety.gate import (
     Judgement,
     alarm,
     failing_share,
+    forget,
     gated_controller,
+    in_control,
     policy_recovery,
     recover,
     remember,
@@ -142,6 +145,26 @@ def test_recovery_lasts_and_ends():
     acts, length = recover(risky, memory, SafetyConfig(min_recovery_steps=3, max_recovery_steps=5))
     np.testing.assert_array_equal(acts, [True, True, False, False, False])
     np.testing.assert_array_equal(length, [1, 3, 0, 0, 0])
+
+
+def test_in_the_control_group_recovery_never_acts_until_the_episode_ends():
+    no = jnp.zeros(3, bool)
+    memory = forget(GateMemory.create(3), ~no, jnp.array([True, False, True]))
+    memory = forget(memory, no, ~no)  # drawn in mid-episode: without effect
+    for _ in range(5):
+        acts, recovering = recover(~no, memory, SafetyConfig())
+        np.testing.assert_array_equal(acts, [False, True, False])
+        memory = remember(memory, acts, recovering)
+    memory = forget(memory, jnp.array([True, False, False]), no)
+    np.testing.assert_array_equal(recover(~no, memory, SafetyConfig())[0], [True, True, False])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_the_control_group_has_its_share_of_the_episodes(share):
+    drawn = in_control(jax.random.normal, jax.random.key(0), 20_000, share)
+    assert abs(float(drawn.mean()) - share) <= 4 * (share * (1 - share) / 20_000) ** 0.5
+    some = in_control(draw_rows(20_000, jnp.asarray(300)), jax.random.key(0), 50, share)
+    np.testing.assert_array_equal(some, drawn[300:350])
 
 
 def test_a_failure_is_blamed_on_what_the_gate_had_done():
