@@ -55,7 +55,8 @@ class DemosConfig(Checked):
     failure_episodes: Count = 512
     """Episodes of careless and noisy controllers, which often fail."""
     policy_episodes: Natural = 384
-    """Episodes of the cloned task policy, with exploration noise, added to the failure demos."""
+    """Episodes of learnt policies, with exploration noise, added to the failure demos. The clones
+    take half. The improved policy takes half, and recovery takes over at a random step of those."""
     recovery_episodes: Annotated[int, Range(2)] = 1500
     """Episodes of the recovery controller."""
     recovery_noise: NonNegative = 0.6
@@ -142,9 +143,9 @@ class OfflinePPOConfig(Checked):
 class WorldModelConfig(Checked):
     """Latent world model: TD-MPC2's losses, a failure head and a decoder."""
 
-    encoder: Encoder = "mlp"
-    """mlp learns a latent. identity takes the normalised observation as latent, without SimNorm or
-    decoder, and the dynamics predict its change."""
+    encoder: Encoder = "identity"
+    """identity takes the normalised observation as latent, without SimNorm or decoder, and the
+    dynamics predict its change. mlp learns a latent, as the paper does."""
     latent: Count = 64
     """Latent size of encoder mlp, a multiple of `simnorm_group`."""
     simnorm_group: Count = 8

@@ -24,7 +24,7 @@ Treatment = Literal["executed", "masked", "relabelled"]
 class AdaptationConfig(Checked):
     """The world model's learning during the online phase."""
 
-    every: Natural = 8
+    every: Natural = 1
     """Policy updates between two chunks of world model updates. 0 freezes it, as in the paper."""
     learning_rate: Positive = 3e-4
     windows: Count = 8192
@@ -43,18 +43,18 @@ class AdaptationConfig(Checked):
 class SafetyConfig(Checked):
     """The gate: the recovery policy acts when a rule on the risk R holds. R lies in [0, 1]."""
 
-    rule: Rule = "helps"
+    rule: Rule = "shield"
     """paper: R_task(s, a_task) > eps_safe (will the task policy fail?). helps: also, the recovery
     policy's risk is lower by more than `delta`. shield: R_rec(s, a_task) > eps_safe (could recovery
-    fail after this action?)."""
-    delta: Share = 0.05
-    """helps: least difference of both risks."""
+    fail after this action?), and it is lower by more than `delta` if recovery begins now."""
+    delta: Share = 0.02
+    """helps, shield: what recovery must lower the risk by. What it cannot save is left alone."""
     release: Share = 0.5
     """A recovery goes on until the risk is at most `release` times eps_safe."""
     tail: bool = True
     """Whether the risk beyond the horizon counts, by the world model's risk heads. The paper has no
     tail."""
-    horizon: Annotated[int, Range(-1, "world_model.train_horizon", high_open=True)] = 4
+    horizon: Annotated[int, Range(-1, "world_model.train_horizon", high_open=True)] = 1
     """H, imagined steps of R. -1 leaves the tail alone, a critic on latents."""
     hold: Count = 1
     """Imagined steps for which each action is held. Asking the policy is most of R's cost. The
@@ -63,7 +63,7 @@ class SafetyConfig(Checked):
     """Share of training episodes that have no gate, drawn at random: the control group. What the
     gate blocks cannot show that it was safe, and only these episodes do. They also tell what the
     gate prevents."""
-    max_risk: Annotated[float, Range(0, 1)] | None = 0.25
+    max_risk: Annotated[float, Range(0, 1)] | None = 0.05
     """eps_safe. None takes the value calibrated on held-out episodes."""
     failure_limit: Fraction | None = None
     """Share of episodes that may fail. If n times as many fail, eps_safe is `max_risk` / n, but at
@@ -104,7 +104,7 @@ class RiskCriticConfig(Checked):
     """Share of each batch drawn from failing steps."""
     learning_rate: Positive = 3e-4
     target_rate: Rate = 0.01
-    every: Natural = 2
+    every: Natural = 1
     """Policy updates between two chunks of critic updates online. 0 freezes the critic."""
     chunk: Count = 4
     """Updates in one compiled call."""

@@ -1,6 +1,6 @@
 """The offline phase, in the paper's order: clone, improve, recover, model, calibrate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,13 +14,13 @@ from farl_jax.data.dataset import Dataset, normalize_rows, to_normalized
 from farl_jax.data.margins import foreseen_margin, resolve_margins
 from farl_jax.data.practice import Practice
 from farl_jax.data.rewards import rewarded
-from farl_jax.data.rollout import policy_controller, unroll
+from farl_jax.data.rollout import handing_over, policy_controller, unroll
 from farl_jax.nn.normalize import fit_normalizer
 from farl_jax.offline import bc, dagger, iql, ope
 from farl_jax.offline.improve import make_improve_offline
 from farl_jax.safety import risk_critic
 from farl_jax.safety.calibration import calibrate
-from farl_jax.types import BatchedEnv, Normalizer, Params
+from farl_jax.types import BatchedEnv, Controller, Normalizer, Params, Transition
 from farl_jax.world_model import learning, scores
 from farl_jax.world_model.windows import to_windows, window_starts
 
@@ -65,11 +65,13 @@ def run_offline(
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
+    key_before, key_after = jax.random.split(key_roll)
     normalizer = fit_normalizer(np.concatenate([part["obs"] for part in demos.values()]))
     clones, nll = bc.make_clone(nets.policy, config.bc)(key_bc, demos["task"], normalizer)
     report("clone", {"nll": nll})
-
-    own, practice = practise(env, nets, clones, normalizer, config, key_roll, report)
+    members = [jax.tree.map(lambda leaf, i=i: leaf[i], clones) for i in range(config.bc.members)]
+    half, behave = config.demos.policy_episodes // 2, exploring(nets, normalizer)
+    own, practice = practise(env, behave, members, half, config, key_before, report)
     scripted = dataset.concatenate(demos["task"], demos["failure"])
     scaled = dataset.concatenate(scripted, *own)
     scaled["reward"] = _scaled_reward(env, scaled, config, config.iql.discount)
@@ -82,16 +84,11 @@ def run_offline(
     improve = _make_improve(nets, config, ensemble, normalizer, rows=len(scaled["episode"]))
     policy, critics, metrics = improve(nets.policy, key_task, clones, scaled)
     report("task_policy", metrics)
-    key_clone, key_improve = jax.random.split(key_recovery)
-    actors = nets.policy, nets.recovery
-    clones, nll, answered = dagger.clone_recovery(
-        env, actors, policy, demos["recovery"], normalizer, config, key_clone
-    )
-    margins = resolve_margins(config.demos, env)
-    rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
-    recovery, _, metrics = improve(nets.recovery, key_improve, clones, rewarded)
-    report("recovery_policy", metrics | {"nll": nll})
-    known = (policy, recovery), (scripted, *own), demos["recovery"], normalizer
+    given = policy, demos["recovery"], normalizer, config, key_recovery, report
+    recovery, answered = _learn_recovery(env, nets, improve, *given)
+    behave = rescued(env, nets, normalizer)
+    more, after = practise(env, behave, [(policy, recovery)], half, config, key_after, report)
+    known = (policy, recovery), (scripted, *own, *more), demos["recovery"], normalizer
     model_params, max_risk = fit_world_model(env, nets, *known, config, key_model, report)
     learnt = Agent(
         policy=policy,
@@ -101,7 +98,31 @@ def run_offline(
         normalizer=normalizer,
         max_risk=max_risk,
     )
-    return learnt, practice + answered
+    return learnt, practice + after + answered
+
+
+def _learn_recovery(
+    env: BatchedEnv,
+    nets: Networks,
+    improve: Callable[..., Any],
+    policy: Params,
+    demonstrations: Dataset,
+    normalizer: Normalizer,
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> tuple[Params, Practice]:
+    """The recovery policy, and counts of the steps that DAgger took for it."""
+    key_clone, key_improve = jax.random.split(key)
+    actors = nets.policy, nets.recovery
+    clones, nll, answered = dagger.clone_recovery(
+        env, actors, policy, demonstrations, normalizer, config, key_clone
+    )
+    margins = resolve_margins(config.demos, env)
+    rewarded = recovery_rewards(demonstrations, margins.safe_margin, margins.danger_lead)
+    recovery, _, metrics = improve(nets.recovery, key_improve, clones, rewarded)
+    report("recovery_policy", metrics | {"nll": nll})
+    return recovery, answered
 
 
 def _make_improve(
@@ -132,47 +153,66 @@ def _scaled_reward(
     return rewarded(data, env.success_reward, discount) * np.float32(config.iql.reward_scale)
 
 
+Behave = Callable[[Params, jax.Array], tuple[Controller, Any]]
+"""(parameters, key) -> (controller, its memory of N environments) of practice."""
+
+
 def practise(
     env: BatchedEnv,
-    nets: Networks,
-    clones: Params,
-    normalizer: Normalizer,
+    behave: Behave,
+    members: Sequence[Params],
+    episodes: int,
     config: FarlConfig,
     key: jax.Array,
     report: Report,
 ) -> tuple[tuple[Dataset, ...], Practice]:
-    """Episodes of the clones [E, ...], and counts of them. No episodes without interaction."""
+    """About `episodes` of learnt policies, the `members` in turn, and counts of them.
+
+    Without interaction there are none.
+    """
     if config.demos.interaction == "none":
         return (), Practice()
-    own = collect_own_failures(env, nets, clones, normalizer, config, key)
+
+    def roll(params: Params, key: jax.Array) -> Transition:
+        key_reset, key_roll, key_behave = jax.random.split(key, 3)
+        controller, memory = behave(params, key_behave)
+        return unroll(env, controller, memory, env.reset(key_reset), key_roll, env.episode_limit)[2]
+
+    roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
+    batches = max(1, episodes // env.num_envs)
+    parts = [
+        dataset.from_rollout(roll(members[i % len(members)], key_batch))
+        for i, key_batch in enumerate(jax.random.split(key, batches))
+    ]
+    own = dataset.concatenate(*parts)
     practice = Practice.of(own)
     report("own_failures", {k: float(v) for k, v in vars(practice).items()})
     return (own,), practice
 
 
-def collect_own_failures(
-    env: BatchedEnv,
-    nets: Networks,
-    clones: Params,
-    normalizer: Normalizer,
-    config: FarlConfig,
-    key: jax.Array,
-) -> Dataset:
-    """Roll out the exploring clones [E, ...] in turn, in `policy_episodes` environments."""
+def exploring(nets: Networks, normalizer: Normalizer) -> Behave:
+    """The exploring task policy alone."""
+    return lambda params, key: (
+        policy_controller(nets.policy.apply, params, normalizer, explore=True),
+        None,
+    )
 
-    def roll(params: Params, normalizer: Normalizer, key: jax.Array):
-        key_reset, key_roll = jax.random.split(key)
-        controller = policy_controller(nets.policy.apply, params, normalizer, explore=True)
-        state = env.reset(key_reset)
-        return unroll(env, controller, None, state, key_roll, env.episode_limit)[2]
 
-    roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
-    batches = max(1, config.demos.policy_episodes // env.num_envs)
-    members, parts = len(jax.tree.leaves(clones)[0]), []
-    for i, key_batch in enumerate(jax.random.split(key, batches)):
-        member = jax.tree.map(lambda leaf, i=i: leaf[i % members], clones)
-        parts.append(dataset.from_rollout(roll(member, normalizer, key_batch)))
-    return dataset.concatenate(*parts)
+def rescued(env: BatchedEnv, nets: Networks, normalizer: Normalizer) -> Behave:
+    """The exploring task policy, and the recovery policy from a random step on.
+
+    Parameters are (task, recovery). In half of the environments recovery never acts. So the steps
+    show what each policy risks if it goes on, at states in which the gate will ask.
+    """
+
+    def behave(params: tuple[Params, Params], key: jax.Array) -> tuple[Controller, jax.Array]:
+        task, recovery = params
+        first, _ = exploring(nets, normalizer)(task, key)
+        then = policy_controller(nets.recovery.apply, recovery, normalizer, explore=False)
+        steps = jax.random.randint(key, (env.num_envs,), 0, 2 * env.episode_limit)
+        return handing_over(first, then), steps
+
+    return behave
 
 
 def fit_world_model(
@@ -217,13 +257,15 @@ def fit_risk_critic(
 ) -> tuple[Params, Practice]:
     """Fit the risk critic of `simple_critic`, on data like the world model's.
 
-    It uses the task and failure demonstrations, and `policy_episodes` episodes of the exploring
-    offline policy, because the clones' episodes are not stored.
+    It uses the task and failure demonstrations, and `policy_episodes` of the exploring offline
+    policy, which recovery may take over, because the offline phase's episodes are not stored.
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_roll, key_fit = jax.random.split(key)
-    only = jax.tree.map(lambda leaf: leaf[None], frozen.policy)
-    own, practice = practise(env, nets, only, frozen.normalizer, config, key_roll, report)
+    both = rescued(env, nets, frozen.normalizer)
+    members = [(frozen.policy, frozen.recovery)]
+    episodes = config.demos.policy_episodes
+    own, practice = practise(env, both, members, episodes, config, key_roll, report)
     data = dataset.concatenate(demos["task"], demos["failure"], *own)
     fit = risk_critic.make_fit_offline(nets.critic, nets.policy, config.risk_critic)
     rows = risk_critic.to_risk_data(normalize_rows(data, frozen.normalizer))

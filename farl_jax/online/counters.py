@@ -51,7 +51,8 @@ class Counters:
             diverged=self.diverged + count(steps.diverged),
             return_sum=self.return_sum + jnp.sum(jnp.where(steps.done, steps.episode_return, 0.0)),
             control_episodes=self.control_episodes + count(steps.done & control),
-            control_failure_episodes=self.control_failure_episodes + count(steps.first_failure & control),
+            control_failure_episodes=self.control_failure_episodes
+            + count(steps.first_failure & control),
             **{
                 name: getattr(self, name) + count(gated & (steps.decision.alarm == i))
                 for i, name in enumerate(ALARMS)

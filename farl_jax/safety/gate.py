@@ -2,9 +2,11 @@
 
     paper    R_task(s, a_task) > eps_safe
     helps    R_task(s, a_task) > eps_safe  and  R_rec(s, a_rec) < R_task(s, a_task) - delta
-    shield   R_rec(s, a_task) > eps_safe
+    shield   R_rec(s, a_task) > eps_safe  and  R_rec(s, a_rec) < R_rec(s, a_task) - delta
 
-R_pi(s, a) is the risk of doing `a` now and acting by pi after it, see `imagination`. Methods differ
+R_pi(s, a) is the risk of doing `a` now and acting by pi after it, see `imagination`. The paper's
+rule asks whether the task policy will fail. `shield` asks whether this is the last moment: could
+recovery still prevent the failure one step later, and does it help to begin now? Methods differ
 in their `Risk` (R or a risk critic) and their `Recovery` (the recovery policy, MPPI or a zero
 action).
 """

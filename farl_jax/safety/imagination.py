@@ -157,15 +157,15 @@ def make_policy_risk(
 def make_imagined_risk(nets: Networks, learnt: Agent, gate: Gate, config: SafetyConfig) -> Risk:
     """Build the risk of the world model, as the configured rule needs it; see `gate`.
 
-    The risk is R_rec(s, a) under the rule `shield`, else R_task(s, a). `helps` adds R_rec(s, a_rec)
-    as the remedy.
+    The risk is R_rec(s, a) under the rule `shield`, else R_task(s, a). Both rules that are not the
+    paper's add R_rec(s, a_rec) as the remedy.
     """
     of = lambda policy: make_policy_risk(nets, learnt, gate, config, policy)
     risk = of("recovery" if config.rule == "shield" else "task")
     recovered, rescue = of("recovery"), mean_of(nets, learnt, "recovery")
 
     def judge(obs: jax.Array, action: jax.Array) -> Judgement:
-        remedy = recovered(obs, rescue(obs)) if config.rule == "helps" else None
+        remedy = None if config.rule == "paper" else recovered(obs, rescue(obs))
         return Judgement(risk(obs, action), remedy)
 
     return judge

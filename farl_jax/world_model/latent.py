@@ -4,8 +4,7 @@ encoder h: s -> z;  dynamics d: (z, a) -> z';  reward R(z, a);  values Q_k(z, a)
 decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1);  risk Q^pi_k(z, a) -> logit of the
 discounted probability that the first failure is still to come under pi, task or recovery policy.
 
-With `encoder = "identity"` z is s itself and d(z, a) = z + a network's output. This ablation has no
-learnt latent.
+With `encoder = "identity"`, the default, z is s itself and d(z, a) = z + a network's output.
 """
 
 import flax.linen as nn

@@ -2,7 +2,6 @@
 
 import io
 import json
-import pathlib
 from types import SimpleNamespace
 
 import numpy as np
