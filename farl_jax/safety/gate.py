@@ -93,14 +93,14 @@ class GateMemory:
     recovering: jax.Array  # steps of the current recovery, 0 while the task policy acts
     rested: jax.Array  # steps since recovery last acted, at most QUIET
     alarmed: jax.Array  # steps since the alarm began; a pause under QUIET steps does not end it
-    control: jax.Array  # bool, an episode of the control group: the gate never acts
+    control: jax.Array  # 1 in an episode of the control group: the gate never acts
     plan: Any = None  # [N, ...] MPPI's last plans, None for other recoveries
 
     @classmethod
     def create(cls, num_envs: int) -> "GateMemory":
         """Memory before the first step."""
         none = jnp.zeros(num_envs, jnp.int32)
-        return cls(none, jnp.full_like(none, QUIET), none, none > 0)
+        return cls(none, jnp.full_like(none, QUIET), none, none)
 
 
 def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> GateMemory:
@@ -122,7 +122,7 @@ def forget(memory: GateMemory, fresh: jax.Array, control: jax.Array) -> GateMemo
     """
     chex.assert_rank(fresh, 1)
     chex.assert_equal_shape([memory.recovering, fresh, control])
-    begun = GateMemory.create(len(fresh)).replace(control=control)
+    begun = GateMemory.create(len(fresh)).replace(control=control.astype(jnp.int32))
     kept = jax.tree.map(
         lambda new, old: jnp.where(fresh, new, old), begun, memory.replace(plan=None)
     )
@@ -168,7 +168,7 @@ def recover(
     chex.assert_equal_shape([recovering, risky])
     due = risky | ((recovering > 0) & (recovering < config.min_recovery_steps))
     acts = due & (recovering < config.max_recovery_steps) & (memory.alarmed < config.patience)
-    acts &= ~memory.control
+    acts &= memory.control == 0
     return acts, jnp.where(acts, recovering + 1, 0)
 
 
@@ -258,7 +258,7 @@ def gated_controller(
             risky=risky,
             risk=judged.risk,
             alarm=alarm(memory),
-            control=memory.control,
+            control=memory.control > 0,
         )
         return memory, decision
 
