@@ -182,7 +182,7 @@ def gate_flop(setup: Setup) -> int:
 
     2 for each weight of each matrix product. One risk: h once, F H + 1 times, d K times, decoder
     and policy once for each held action, and all risk heads once if there is a tail. K is H, and
-    H + 1 with a tail. The rules but the paper's imagine two futures, and ask for the recovery action.
+    H + 1 with a tail. All rules but the paper's imagine two futures, and need recovery's action.
     """
     abstract, safety = setup.frozen, setup.config.safety
     model = abstract.world_model["params"]
