@@ -46,7 +46,7 @@ class Case(NamedTuple):
 def make_case(name: str) -> Case:
     """One for all tests."""
     method, learnt = METHODS[name], random_agent(NETS, seed=3)
-    gate = Gate.create(CONFIG.safety.horizon, CONFIG.safety.gamma_risk, np.inf)
+    gate = Gate.create(CONFIG.safety.horizon, CONFIG.world_model.gamma_risk, np.inf)
     if method.gated:
         walk = np.linspace(0.0, 1.2, 50, dtype=np.float32)
         state = SimpleNamespace(

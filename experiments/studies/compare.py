@@ -21,6 +21,7 @@ from farl_jax.methods import MAIN, METHODS
 COLUMNS = (
     ("episodes", "episodes", "{:.0f}"),
     ("failure\nepisodes", "failure_episodes", "{:.0f}"),
+    ("offline\nfailures", "offline_failure_episodes", "{:.0f}"),
     ("failing\nsteps", "failing_steps", "{:.0f}"),
     ("recovered\nsteps", "recovered_steps", "{:.0f}"),
     ("return\nfirst", "initial_return", "{:.1f}"),
@@ -88,8 +89,8 @@ def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
     for method, rows in results.items():
         cells = []
         for _, name, shape in COLUMNS:
-            values = np.array([row[name] for row in rows], float)
+            values = np.array([row.get(name) for row in rows], float)
             spread = f" ({shape.format(values.std(ddof=1))})" if len(values) > 1 else ""
-            cells.append(shape.format(values.mean()) + spread)
+            cells.append("-" if np.isnan(values).any() else shape.format(values.mean()) + spread)
         table.add_row(METHODS[method].title, *cells)
     return table

@@ -34,18 +34,13 @@ def flop(jaxpr: jax.extend.core.Jaxpr) -> int:
 @pytest.mark.parametrize("task", ["bounded_push", "bounded_soccer"])  # holds; sees motion
 def test_the_gates_arithmetic_is_that_of_its_program(task):
     setup, rows = Setup(task, "native", 3), 3
-    horizon, hold = setup.config.safety.horizon, setup.config.safety.hold
-    assert horizon % hold == 0
+    safety = setup.config.safety
+    horizon = safety.horizon
+    assert (horizon + safety.tail) % safety.hold == 0
 
     def gate(obs: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        risk = make_imagined_risk(
-            (setup.nets.policy, setup.nets.latent),
-            setup.frozen,
-            setup.gate,
-            max_horizon=horizon,
-            hold=hold,
-        )
-        return risk(obs, action), setup.nets.recovery.apply(setup.frozen.recovery, obs)
+        risk = make_imagined_risk(setup.nets, setup.frozen, setup.gate, setup.config.safety)
+        return risk(obs, action).risk, setup.nets.recovery.apply(setup.frozen.recovery, obs)
 
     sizes = setup.nets.sizes
     traced = jax.make_jaxpr(gate)(jnp.zeros((rows, sizes[0])), jnp.zeros((rows, sizes[1])))
