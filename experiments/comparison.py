@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from experiments.errors import UserError
 from farl_jax.measure.intervals import bootstrap_interval
@@ -92,6 +93,52 @@ def difference(ours: Sequence[Row], other: Sequence[Row]) -> Difference | None:
         half = 1.96 * float(np.hypot(*errors))
         limits = (mean - half, mean + half)
     return Difference(mean, limits, tuple(a["seed"] for a, _ in pairs))
+
+
+@dataclass(frozen=True)
+class RateRatio:
+    """Failure episodes per episode, ours over the baseline's, a geometric mean over seeds."""
+
+    ratio: float
+    interval: Interval | None
+    """95 %, by Student's t over seeds. None with one seed."""
+
+    @property
+    def fewer(self) -> tuple[float, Interval | None]:
+        """Reduction per episode in percent, and its interval."""
+        share = lambda ratio: 100.0 * (1.0 - ratio)
+        limits = self.interval and (share(self.interval[1]), share(self.interval[0]))
+        return share(self.ratio), limits
+
+
+def log_rate_ratios(base: Sequence[Row], ours: Sequence[Row]) -> np.ndarray:
+    """log((f' + 1/2) / (n' + 1)) - log((f + 1/2) / (n + 1)) of each common seed, [S].
+
+    f of n episodes fail, f' of n' ours. Counts hide that a method has fewer episodes; rates do not.
+    The halves keep the logarithm finite where nothing failed.
+    """
+    rate = lambda row: (row["failure_episodes"] + 0.5) / (row["episodes"] + 1.0)
+    return np.array([np.log(rate(own) / rate(other)) for own, other in _pairs(ours, base)])
+
+
+def rate_ratio(logs: Sequence[np.ndarray]) -> RateRatio | None:
+    """The geometric mean over tasks of their seeds' rate ratios; None without a common seed.
+
+    `logs` has the `log_rate_ratios` of each task. Seeds are the units of sampling, because the
+    episodes of one run are not independent. Degrees of freedom are Welch and Satterthwaite's.
+    """
+    if not logs or any(len(seeds) == 0 for seeds in logs):
+        return None
+    mean = float(np.mean([seeds.mean() for seeds in logs]))
+    if any(len(seeds) < 2 for seeds in logs):
+        return RateRatio(float(np.exp(mean)), None)
+    parts = np.array([seeds.var(ddof=1) / len(seeds) for seeds in logs])
+    free = np.array([len(seeds) - 1 for seeds in logs])
+    total = parts.sum()
+    degrees = total**2 / np.sum(parts**2 / free) if total > 0 else float(free.sum())
+    half = stats.t.ppf(0.975, degrees) * np.sqrt(total) / len(logs)
+    low, high = np.exp([mean - half, mean + half])
+    return RateRatio(float(np.exp(mean)), (float(low), float(high)))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

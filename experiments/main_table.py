@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from experiments.comparison import mean_reduction, paired, ranks
+from experiments.comparison import log_rate_ratios, mean_reduction, paired, ranks, rate_ratio
 from experiments.known import shown
 from farl_jax.methods import MAIN
 
@@ -25,6 +25,11 @@ def tables(
         f"failure episodes: {mean} % fewer (95 % over seeds: {low} to {high}), mean over "
         f"{len(by_task)} task(s)"
     )
+    base, ours = MAIN
+    if found := rate_ratio([log_rate_ratios(rows[base], rows[ours]) for rows in by_task.values()]):
+        fewer, limits = found.fewer
+        interval = "{:.1f} to {:.1f}".format(*limits) if limits else "none"
+        yield f"failure episodes per episode: {fewer:.1f} % fewer (95 % over seeds: {interval})"
 
 
 def _rank_lines(methods: dict[str, list[Row]], paper: dict[str, Any]) -> list[str]:

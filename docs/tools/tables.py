@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments import robot_table
-from experiments.comparison import mean_reduction, paired
+from experiments.comparison import log_rate_ratios, mean_reduction, paired, rate_ratio
 from experiments.figures.paper import read_paper
 from experiments.reproduce import ROBOT, SIMULATED, group
 from farl_jax.methods import BASELINE, MAIN, METHODS, OURS
@@ -36,23 +36,26 @@ def rendered(text: str) -> str:
 def main_table() -> str:
     """Both main methods on every task, all seeds together."""
     lines = [
-        "| task | method | failure episodes | rate | fewer (95 %) | final return | success |",
-        "|---|---|---|---|---|---|---|",
+        "| task | method | failure episodes | rate | fewer (95 %) | per episode (95 %) "
+        "| final return | success |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     by_task = _by_task()
     for task, methods in by_task.items():
         for method in MAIN:
             rows = methods[method]
             fewer = "" if method == BASELINE else _reduction(methods)
+            rate = "" if method == BASELINE else _per_episode([methods])
             lines.append(
                 f"| `{task}` | {'**FARL**' if method == OURS else 'Uni-O4'} "
                 f"| {_total(rows, 'failure_episodes'):,} of {_total(rows, 'episodes'):,} "
-                f"| {_percent(100.0 * _rate(rows), '.1f')} | {fewer} "
+                f"| {_percent(100.0 * _rate(rows), '.1f')} | {fewer} | {rate} "
                 f"| {_mean(rows, 'final_return'):.1f} ({_span(rows, 'final_return')}) "
                 f"| {_mean(rows, 'final_success'):.2f} |"
             )
     low, mean, high = mean_reduction(by_task)
-    lines.append(f"| mean | | | | **{mean:.1f} %** ({low:.1f} to {high:.1f}) | | |")
+    rate = _per_episode(list(by_task.values()))
+    lines.append(f"| mean | | | | **{mean:.1f} %** ({low:.1f} to {high:.1f}) | {rate} | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -130,6 +133,13 @@ def _reduction(methods: ByMethod) -> str:
     found = paired(list(methods[BASELINE]), list(methods[OURS]))
     low, high = found["reduction_interval"]
     return f"{found['reduction_percent']:.0f} % ({low:.0f} to {high:.0f})"
+
+
+def _per_episode(tasks: Sequence[ByMethod]) -> str:
+    """Reduction of failure episodes per episode, the mean of log rate ratios over tasks."""
+    found = rate_ratio([log_rate_ratios(methods[BASELINE], methods[OURS]) for methods in tasks])
+    fewer, limits = found.fewer
+    return f"{fewer:.0f} %" + (f" ({limits[0]:.0f} to {limits[1]:.0f})" if limits else "")
 
 
 def _by_seed(methods: ByMethod) -> list[str]:

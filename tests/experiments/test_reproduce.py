@@ -264,3 +264,47 @@ def test_stored_rows_come_with_the_package(tmp_path, monkeypatch, capsys):
     (tmp_path / "results" / "main.jsonl").write_text("mine")
     reproduce.bring_stored(tmp_path / "results", Console(width=200))
     assert (tmp_path / "results" / "main.jsonl").read_text() == "mine"
+
+
+def outcome(seed, failed, episodes):
+    return {"seed": seed, "failure_episodes": failed, "episodes": episodes}
+
+
+def test_rate_ratios_by_hand():
+    base = [outcome(0, 20, 100), outcome(1, 20, 100), outcome(7, 3, 10)]
+    ours = [outcome(0, 10, 100), outcome(1, 5, 200)]  # seed 7 has no pair
+    logs = comparison.log_rate_ratios(base, ours)
+    first, second = np.log(10.5 / 20.5), np.log((5.5 / 201) / (20.5 / 101))
+    np.testing.assert_allclose(logs, [first, second])
+    found, mean = comparison.rate_ratio([logs]), (first + second) / 2
+    half = 12.706 * abs(first - second) / 2  # t of one degree of freedom, s / sqrt(2)
+    assert found.ratio == pytest.approx(np.exp(mean))
+    np.testing.assert_allclose(found.interval, np.exp([mean - half, mean + half]), rtol=1e-3)
+    fewer, (low, high) = found.fewer
+    assert low < fewer < high < 100.0 and fewer == pytest.approx(100 * (1 - np.exp(mean)))
+
+
+def test_fewer_episodes_do_not_count_as_fewer_failures():
+    base, half = [outcome(s, 40, 399) for s in range(3)], [outcome(s, 20, 199) for s in range(3)]
+    found = comparison.rate_ratio([comparison.log_rate_ratios(base, half)])
+    assert found.ratio == pytest.approx((20.5 / 200) / (40.5 / 400)) and found.ratio > 1.0
+    assert found.interval == pytest.approx((found.ratio, found.ratio))  # the seeds agree exactly
+
+
+def test_the_rate_ratio_of_several_tasks():
+    one, two = np.log([0.5, 0.5]), np.log([0.125, 0.125])
+    assert comparison.rate_ratio([one, two]).ratio == pytest.approx(0.25)
+    assert comparison.rate_ratio([one, two[:1]]).interval is None
+    assert comparison.rate_ratio([one, two[:0]]) is None and comparison.rate_ratio([]) is None
+    noisy = np.log([0.1, 1.0])
+    alone, both = (comparison.rate_ratio(tasks).interval for tasks in ([noisy], [noisy, noisy]))
+    assert np.log(both[1] / both[0]) < np.log(alone[1] / alone[0]) / 2  # more seeds say more
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        tasks = [rng.normal(-1.0, spread, 5) for spread in (0.1, 0.5, 1.0)]
+        low, high = comparison.rate_ratio(tasks).interval
+        hits += low < np.exp(-1.0) < high
+    assert 0.91 <= hits / 400 <= 0.985
