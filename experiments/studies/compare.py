@@ -83,7 +83,7 @@ def _paired_line(summary: dict[str, Any], seeds: int) -> str:
 
 def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
     table = Table(title="mean over seeds (standard deviation)")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for title, _, _ in COLUMNS:
         table.add_column(title, justify="right")
     for method, rows in results.items():

@@ -80,7 +80,7 @@ def finished(root):
     write(root / "sweep/failed.jsonl", lines(failed | {"safety.horizon": 9, "traceback": "..."}))
     settings = reproduce.settings_of(TASK, "quick")
     write(root / "stored/settings.json", {"a": settings})
-    main_row = lambda row: {k: row[k] for k in reproduce.FIELDS} | {"settings": "a", "git": COMMIT}
+    main_row = lambda row: {k: row.get(k) for k in reproduce.FIELDS} | {"settings": "a", "git": COMMIT}
     rows = [result(TASK, m, s, 9, 50.0) for m in ("uni_o4", "farl") for s in (0, 1)]
     write(root / "stored/main.jsonl", lines(*map(main_row, rows)))
     return root
