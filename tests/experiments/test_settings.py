@@ -125,7 +125,10 @@ def test_every_door_lets_the_edge_itself_in(group, name, hint):
         ({"safety": {"min_recovery_steps": 61}}, "safety.max_recovery_steps must be at least"),
         ({"online": {"minibatches": 5000}}, "(4096); got 5000"),
         ({"online": {"rollout": 4}}, "online.rollout must be at least"),
-        ({"world_model": {"encoder": "mlp", "latent": 60}}, "of world_model.simnorm_group (8); got 60"),
+        (
+            {"world_model": {"encoder": "mlp", "latent": 60}},
+            "a multiple of world_model.simnorm_group (8); got 60",
+        ),
         ({"adaptation": {"failing_windows": 10}}, "adaptation.failing_windows (10); got 160"),
         ({"safety": {"failure_limit": 0.1, "min_risk": 0.5}}, "at least safety.min_risk (0.5)"),
     ],
