@@ -195,7 +195,7 @@ def test_two_methods_are_filmed_side_by_side(smoke, capsys):
 @pytest.mark.timeout(900)
 def test_a_diagnosis_names_its_pairs_and_an_ungated_method_is_refused(smoke, capsys):
     seed = smoke / "seed0"
-    assert "no gate" in fails(capsys, "diagnose", str(seed), "--method", "uni_o4")
+    assert "does not gate" in fails(capsys, "diagnose", str(seed), "--method", "uni_o4")
     assert main(["diagnose", str(seed)]) == 0
     found = json.loads((seed / "farl" / "diagnosis.json").read_text())
     assert list(found["pairs"]) == [
