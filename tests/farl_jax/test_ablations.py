@@ -135,4 +135,4 @@ def test_other_methods_store_nothing_of_it(offline, name):
     phase = make_online(make_toy(ENVS), NETS, CONFIG, METHODS[name])
     state = jax.eval_shape(phase.init, offline, jax.random.key(0))
     assert state.memory.plan is None and state.adaptation is None
-    assert len(jax.tree.leaves(state.memory)) == 3
+    assert len(jax.tree.leaves(state.memory)) == 4

@@ -36,6 +36,7 @@ from tests.toy import make_toy
 SETTINGS = dataclasses.replace(
     CONFIG,
     adaptation=ADAPT,
+    safety=dataclasses.replace(CONFIG.safety, control_share=0.2),
     online=dataclasses.replace(CONFIG.online, treatment="relabelled"),
 )
 UPDATE = ENVS * ROLLOUT
@@ -61,7 +62,7 @@ def inputs_of(method, start, demos, steps, number):
     """Every seed has another policy, key, threshold and, of another length, rehearsal."""
     policies = [random_parameters(NETS.policy, np.zeros((1, 2)), seed=s) for s in range(number)]
     gated, constrained = METHODS[method].gate, METHODS[method].constrained
-    usual = 0.5 if gated == "critic" else 1.62  # in the middle of what random networks predict
+    usual = 0.5 if gated == "critic" else 0.945  # in the middle of what random networks predict
     rehearsal = risk_critic.to_risk_data(from_rollout(steps)) if gated == "critic" else demos
     longer = jax.tree.map(lambda x: jnp.concatenate([x, x]) if x.ndim else x, rehearsal)
     return Inputs(
