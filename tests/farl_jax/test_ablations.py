@@ -89,7 +89,7 @@ def test_what_acts_behind_a_threshold_below_zero(phases, start, name):
         mean = NETS.policy.apply(start.recovery, obs)[0]
         np.testing.assert_allclose(action, mean, rtol=1e-5, atol=1e-6)
         critic = risk_critic.make_critic_risk(NETS.critic, start.risk_critic)
-        risk = critic(obs, steps.decision.task_action)
+        risk = critic(obs, steps.decision.task_action).risk
         np.testing.assert_allclose(steps.decision.risk, risk, rtol=1e-4)
 
 

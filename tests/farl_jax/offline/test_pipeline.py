@@ -67,8 +67,9 @@ def test_practice_takes_the_members_in_turn_and_counts_what_they_do():
     noise = np.stack([_noise(params, own) for params in POLICIES])
     for member, rows in enumerate(halves):
         bound = 4 / len(rows) ** 0.5
-        assert abs(noise[member, rows].mean()) < bound and abs(noise[member, rows].std() - 1) < bound
-        assert np.abs(noise[1 - member, rows].mean()) > 3 * bound
+        own_noise, others = noise[member, rows], noise[1 - member, rows]
+        assert abs(own_noise.mean()) < bound and abs(own_noise.std() - 1) < bound
+        assert abs(others.mean()) > 3 * bound
 
 
 def _noise(params, data):
