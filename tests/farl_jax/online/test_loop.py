@@ -126,6 +126,19 @@ def assert_identical(left, right):
     assert not unequal
 
 
+def assert_alike(left, right, tolerance=2e-4):
+    """Whole numbers equal exactly, real ones up to rounding."""
+    left, right = raw(left), raw(right)
+    assert left.keys() == right.keys()
+    for name, value in right.items():
+        if np.issubdtype(value.dtype, np.floating):
+            np.testing.assert_allclose(
+                left[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+            )
+        else:
+            np.testing.assert_array_equal(left[name], value, err_msg=name)
+
+
 def recount(steps):
     """The counters again, one environment and one step at a time."""
     count = dict.fromkeys([f.name for f in dataclasses.fields(Counters)], 0)
