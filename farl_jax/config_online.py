@@ -99,7 +99,7 @@ class RiskCriticConfig(Checked):
     gamma_risk: Discount = 0.97
     max_risk: Share = 0.25
     """eps_risk: the recovery policy acts when Q_risk exceeds it."""
-    steps: Count = 12_000
+    steps: Count = 8000
     batch: Count = 320
     failure_share: Share = 0.3
     """Share of each batch drawn from failing steps."""

@@ -24,9 +24,14 @@ from tests.toy import CliffWalker, make_toy
 
 CONFIG = settings.FarlConfig(
     network=settings.NetworkConfig(width=16, depth=2),
-    world_model=settings.WorldModelConfig(width=16, latent=16, train_horizon=6),
+    world_model=settings.WorldModelConfig(width=16, train_horizon=6),
     safety=settings.SafetyConfig(
-        horizon=4, hold=2, min_recovery_steps=2, max_recovery_steps=4, patience=20
+        delta=0.0,  # random networks' risks are alike
+        horizon=4,
+        hold=2,
+        min_recovery_steps=2,
+        max_recovery_steps=4,
+        patience=20,
     ),
     mppi=settings.MPPIConfig(samples=8, elites=2, horizon=4),
 )

@@ -1,6 +1,5 @@
 """`farl card`: a model card of a trained policy, from the files of its run. No code of it runs."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from experiments.known import shown
 from experiments.runs.environment import is_own_environment
 from experiments.runs.files import RESULT, read_settings
 from experiments.runs.folder import ENVIRONMENT, check_data
-from experiments.runs.presets import PRESETS, RunSettings, preset, text_of
+from experiments.runs.presets import PRESETS, RunSettings, differences, preset, text_of
 from experiments.runs.provenance import read_result
 from experiments.runs.records import Environment
 from farl_jax.methods import BASELINE, METHODS, find_method
@@ -140,8 +139,5 @@ def _changes(settings: RunSettings) -> Iterator[tuple[str, str]]:
     if settings.preset not in PRESETS:
         return
     usual = preset(settings.preset)
-    for group in dataclasses.fields(usual):
-        ours, theirs = getattr(settings.config, group.name), getattr(usual, group.name)
-        for field in dataclasses.fields(ours):
-            if (value := getattr(ours, field.name)) != getattr(theirs, field.name):
-                yield f"{group.name}.{field.name}", text_of(value)
+    for name, value, _ in differences(settings.config, usual):
+        yield name, text_of(value)

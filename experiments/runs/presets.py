@@ -42,7 +42,7 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=50),
         offline_ppo=OfflinePPOConfig(rounds=1, steps_per_round=5, model_steps=50),
         world_model=WorldModelConfig(steps=50, batch=32),
-        risk_critic=RiskCriticConfig(steps=200, batch=40),
+        risk_critic=RiskCriticConfig(steps=100, batch=80),
         online=OnlineConfig(
             env_steps=4096,
             critic_warmup=1000,
@@ -62,7 +62,7 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
         world_model=WorldModelConfig(steps=1200, batch=128),
-        risk_critic=RiskCriticConfig(steps=4800, batch=160),
+        risk_critic=RiskCriticConfig(steps=2400),
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,
@@ -100,7 +100,12 @@ RETIRED = {
     "world_model.failure_window": None,
 }
 """Settings of older versions -> what replaces them; None: nothing does."""
-FORMER = {"safety.rule": "paper", "safety.tail": False, "safety.release": 1.0}
+FORMER = {
+    "safety.rule": "paper",
+    "safety.tail": False,
+    "safety.release": 1.0,
+    "safety.control_share": 0.0,
+}
 """What versions with a retired setting did where this version has a setting."""
 
 

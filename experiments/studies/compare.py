@@ -82,8 +82,9 @@ def _paired_line(summary: dict[str, Any], seeds: int) -> str:
 
 
 def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
-    table = Table(title="mean over seeds (standard deviation)")
-    table.add_column("method")
+    title = "mean over seeds (standard deviation)"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
     for title, _, _ in COLUMNS:
         table.add_column(title, justify="right")
     for method, rows in results.items():

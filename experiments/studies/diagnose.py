@@ -61,8 +61,8 @@ def diagnose(run: Run, method: str) -> dict[str, Any]:
             f"{report['failure_episodes']} failure episodes"
         )
     folder: Path = run.path / method
-    rows = {"max_risk": max_risk, "pairs": jax.tree.map(known, reports)}
-    write_json(folder / "diagnosis.json", rows)
+    saved = {name: jax.tree.map(known, report) for name, report in reports.items()}  # in order
+    write_json(folder / "diagnosis.json", {"max_risk": max_risk, "pairs": saved})
     title = f"{run.task_name}: what the world model foresees of the exploring policy, no gate"
     command = command_typed()
     with decoration("figure", f"farl report {run.path} draws it from diagnosis.json"):

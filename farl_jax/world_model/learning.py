@@ -3,8 +3,8 @@
     z_0 = h(s_0),  z_{i+1} = d(z_i, a_i)
     L = sum_i   2 rho^i |z_{i+1} - sg h(s_{i+1})|^2 + 0.1 rho'^i CE(R(z_i, a_i), r_i)
              + 0.1 rho'^i CE(Q(z_i, a_i), y_i) + w rho^i BCE(F(z_i, a_i), c_i)
-             + 10 |dec(z_i) - s_i|^2 + w sum_k BCE(Q^pi_k(h(s_i), a_i), y_i)
-    y_i = c_i + (1 - c_i) (1 - terminated_i) gamma_risk max_k Q^pi_k(h(s_{i+1}), pi(s_{i+1}))
+             + 10 |dec(z_i) - s_i|^2 + 0.1 w sum_k BCE(Q^pi_k(h(s_i), a_i), y_i)
+    y_i = c_i + (1 - c_i) (1 - terminated_i) gamma_risk mean_k Q^pi_k(h(s_{i+1}), pi(s_{i+1}))
 
 The failure head learns on predicted latents z_i, because the gate's risk evaluates it there. c_i
 is C(s_i, a_i). The risk heads Q^pi_k are the risk's tail, for pi the task and the recovery policy.

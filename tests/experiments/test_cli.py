@@ -165,8 +165,11 @@ def test_smoke_run_is_whole(smoke):
         assert rows[-1]["step"] == 4096
         assert rows[-1]["failure_episodes"] == result["failure_episodes"]
         assert {name for row in rows for name in row} <= GLOSSARY
+        known = [result[f"control_{name}"] is not None for name in ("episodes", "failure_episodes")]
+        assert known == [method == "farl"] * 2
     assert {_numbered(n) for row in read_metrics(seed / "metrics.jsonl") for n in row} <= GLOSSARY
-    assert sum(result["causes"].values()) == result["failure_episodes"]
+    gated = result["failure_episodes"] - result["control_failure_episodes"]
+    assert sum(result["causes"].values()) == gated
     assert json.loads((smoke / "comparison.json").read_text())["methods"].keys() == {
         "uni_o4",
         "farl",
@@ -192,7 +195,7 @@ def test_two_methods_are_filmed_side_by_side(smoke, capsys):
 @pytest.mark.timeout(900)
 def test_a_diagnosis_names_its_pairs_and_an_ungated_method_is_refused(smoke, capsys):
     seed = smoke / "seed0"
-    assert "no gate" in fails(capsys, "diagnose", str(seed), "--method", "uni_o4")
+    assert "does not gate" in fails(capsys, "diagnose", str(seed), "--method", "uni_o4")
     assert main(["diagnose", str(seed)]) == 0
     found = json.loads((seed / "farl" / "diagnosis.json").read_text())
     assert list(found["pairs"]) == [

@@ -242,7 +242,7 @@ def test_without_rows_of_the_present_settings_older_ones_are_shown_and_the_diffe
     console = Console(file=io.StringIO(), width=110)
     assert reproduce.of_other_settings(tmp_path, "paper", console) == []
     assert len(reproduce.of_other_settings(tmp_path, "quick", console)) == 4
-    told = "showing those 4, made with adaptation.every 7 (now 8)"
+    told = "showing those 4, made with adaptation.every 7 (now 1)"
     assert console.file.getvalue().strip() == told
 
 

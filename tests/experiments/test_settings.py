@@ -119,13 +119,16 @@ def test_every_door_lets_the_edge_itself_in(group, name, hint):
     ("changes", "said"),
     [
         ({"safety": {"horizon": 5}}, "safety.horizon must be"),
-        ({"world_model": {"train_horizon": 4}}, "below world_model.train_horizon (4); got 4"),
+        ({"world_model": {"train_horizon": 1}}, "below world_model.train_horizon (1); got 1"),
         ({"mppi": {"samples": 4}}, "mppi.elites must be between 1 and mppi.samples (4); got 8"),
         ({"mppi": {"max_std": 0.01}}, "mppi.max_std must be at least mppi.min_std (0.05)"),
         ({"safety": {"min_recovery_steps": 61}}, "safety.max_recovery_steps must be at least"),
         ({"online": {"minibatches": 5000}}, "(4096); got 5000"),
         ({"online": {"rollout": 4}}, "online.rollout must be at least"),
-        ({"world_model": {"latent": 60}}, "a multiple of world_model.simnorm_group (8); got 60"),
+        (
+            {"world_model": {"encoder": "mlp", "latent": 60}},
+            "a multiple of world_model.simnorm_group (8); got 60",
+        ),
         ({"adaptation": {"failing_windows": 10}}, "adaptation.failing_windows (10); got 160"),
         ({"safety": {"failure_limit": 0.1, "min_risk": 0.5}}, "at least safety.min_risk (0.5)"),
     ],
@@ -157,9 +160,9 @@ def test_settings_of_an_older_version_are_read_in_this_ones_terms():
     before = json.dumps(saved)
     read = RunSettings.from_json(saved).config
     assert json.dumps(saved) == before  # the file's content is not changed
-    safety = {"rule": "paper", "tail": False, "release": 1.0, "horizon": 4, "patience": 9}
+    safety = {"rule": "paper", "tail": False, "release": 1.0, "control_share": 0.0}
     changes = {
-        "safety": safety | {"max_risk": 1.0},
+        "safety": safety | {"horizon": 4, "patience": 9, "max_risk": 1.0},
         "online": {"rollout": 64},
         "world_model": {"gamma_risk": 0.9, "train_horizon": 5},
     }
@@ -202,9 +205,9 @@ def test_critic_and_world_model_have_equal_budgets(name):
 
 
 def test_env_steps_per_sample_by_hand():
-    """25 updates of 256 windows of 5 steps after 8 rollouts of 32 x 128; a frozen one has none."""
+    """2 updates of 128 windows of 5 steps after a rollout of 32 x 128; a frozen one has none."""
     steps = config.steps_per_sample(FarlConfig())
-    assert steps["world_model"] == pytest.approx(8 * 32 * 128 / (25 * 256 * 5))
+    assert steps["world_model"] == pytest.approx(32 * 128 / (2 * 128 * 5))
     frozen = config.replace(FarlConfig(), {"adaptation": {"every": 0}})
     assert config.steps_per_sample(frozen)["world_model"] == math.inf
 

@@ -38,7 +38,7 @@ from tests.parameters import random_parameters
 from tests.toy import make_toy
 
 _ = (demos, steps, frozen, judge, offline)  # fixtures of theirs
-GATE = Gate.create(2, 0.95, 1.62)
+GATE = Gate.create(2, 0.95, 0.95)
 
 
 def local(tree):

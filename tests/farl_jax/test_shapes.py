@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from farl_jax.config import ConstraintConfig, MPPIConfig, OnlineConfig, SafetyConfig
-from farl_jax.data import dataset, margins, rewards, ring
+from farl_jax.data import dataset, margins, rewards, ring, rollout
 from farl_jax.measure import diagnosis, evaluate, horizon, intervals
 from farl_jax.nn import distributions, normalize, training
 from farl_jax.offline import bc, iql, ope
@@ -101,7 +101,9 @@ CALLS = {
         np.ones(6), np.ones(6, bool), np.zeros(6), np.ones(1, bool), SafetyConfig()
     ),
     "remember": lambda: gate.remember(MEMORY, FLAT > 0, FLAT[:1]),
-    "forget": lambda: gate.forget(MEMORY, FLAT[:1] > 0),
+    "forget": lambda: gate.forget(MEMORY, FLAT[:1] > 0, FLAT[:1] > 0),
+    "forget for another control group": lambda: gate.forget(MEMORY, FLAT > 0, FLAT[:1] > 0),
+    "handing_over": lambda: rollout.handing_over(None, None)(COLUMN, None, KEY),
     "recover": lambda: gate.recover(FLAT[:1] > 0, MEMORY, SafetyConfig()),
     "too_risky": lambda: gate.too_risky(JUDGED, ONE, jnp.ones(1, int), SafetyConfig()),
     "failing_share": lambda: gate.failing_share(ONE, FLAT, FLAT, 100),

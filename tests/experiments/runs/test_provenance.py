@@ -68,7 +68,7 @@ def test_a_setting_counts_where_it_is_read():
             "seed": settings(1),
         },
         "risk_critic": {"own": settings(risk_critic__steps=150), "bc": settings(bc__steps=51)},
-        "farl": {"online": settings(online__epochs=3), "gate": settings(safety__release=0.5)},
+        "farl": {"online": settings(online__epochs=3), "gate": settings(safety__release=0.7)},
         "uni_o4": {"online": settings(online__epochs=3)},
     }
     passed = {
@@ -76,7 +76,7 @@ def test_a_setting_counts_where_it_is_read():
         "offline": settings(online__epochs=3, mppi__samples=16, adaptation__every=0),
         "risk_critic": settings(online__epochs=3),
         "farl": settings(mppi__samples=16, constraint__limit=0.5),
-        "uni_o4": settings(safety__release=0.5, adaptation__every=0),
+        "uni_o4": settings(safety__release=0.7, adaptation__every=0),
     }
     for kind, others in changed.items():
         own = read_by(settings(), kind)

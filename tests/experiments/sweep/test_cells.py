@@ -135,10 +135,10 @@ def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
 
 
 def test_the_base_of_a_short_training_horizon_is_one_that_can_be_trained():
-    short = {"world_model__train_horizon": 4, "safety__hold": 2}
-    based = base_settings(settings(**short, safety__horizon=3))
-    assert based == base_settings(settings(**short, safety__horizon=2)) == base_settings(based)
-    assert based.config.safety.horizon == 3
+    short = {"world_model__train_horizon": 1, "safety__hold": 2}
+    based = base_settings(settings(**short, safety__horizon=0))
+    assert based == base_settings(settings(**short, safety__horizon=-1)) == base_settings(based)
+    assert based.config.safety.horizon == 0
     long = {"world_model__train_horizon": 40, "online__rollout": 64}
     assert base_settings(settings(**long)).config.adaptation.every == 0
 

@@ -24,7 +24,7 @@ from tests.toy import make_toy
 HORIZONS, TOP, ENVS, CHUNK = (1, 2, 3, 5, 8, 10, 15, 20), 20, 8, 25
 CONFIG = FarlConfig(
     network=NetworkConfig(width=8, depth=1),
-    world_model=WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5, train_horizon=TOP + 1),
+    world_model=WorldModelConfig(width=8, bins=5, train_horizon=TOP + 1),
     safety=SafetyConfig(rule="paper", tail=False, release=1.0, horizon=TOP, hold=3),
 )
 TOY = make_toy(ENVS)

@@ -1,4 +1,6 @@
-"""C_H and the gate on a model whose answers are known by hand."""
+"""The risk R and the gate on a model whose answers are known by hand."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -196,7 +198,7 @@ TOY = make_toy(4)
 NETS = Networks.create(
     FarlConfig(
         network=NetworkConfig(width=16, depth=1),
-        world_model=WorldModelConfig(latent=16, width=16),
+        world_model=WorldModelConfig(width=16),
     ),
     TOY.observation_size,
     TOY.action_size,
@@ -269,18 +271,49 @@ def test_each_rule_imagines_its_own_policies(rule, learnt_toy):
     def by_hand(policy, action):
         seen = imagine(model, params, mean[policy], obs, action, 4, 2)
         q = model.apply(params, seen.latent[4], seen.action[4], method="risk")
-        tail = jax.nn.sigmoid(q[["task", "recovery"].index(policy)].max(0))
+        tail = jax.nn.sigmoid(q[["task", "recovery"].index(policy)]).mean(0)
         return first_passage(seen.failures(model, params, 4), tail, gate.horizon, gate.gamma_risk)
 
     got = jax.jit(make_imagined_risk(NETS, learnt_toy, gate, config))(obs, action)
     cost = by_hand("recovery" if rule == "shield" else "task", action)
     np.testing.assert_allclose(got.risk, cost, rtol=1e-4)
     assert np.abs(by_hand("task", action) - by_hand("recovery", action)).min() > 1e-4
-    if rule == "helps":
+    if rule == "paper":
+        assert got.remedy is None
+    else:
         remedy = by_hand("recovery", mean["recovery"](obs))
         np.testing.assert_allclose(got.remedy, remedy, rtol=1e-4)
-    else:
-        assert got.remedy is None
+
+
+class Walks:
+    """A policy that always walks at the speed that is its parameter."""
+
+    @staticmethod
+    def apply(speed, obs):
+        return jnp.full_like(obs, speed), jnp.full_like(obs, -5.0)
+
+
+def shielded(x, recovery, **settings):
+    """Whether the gate acts on a step to the right at x, on the perfect model, H = 1."""
+    config = SafetyConfig(**{"rule": "shield", "tail": False, "horizon": 1} | settings)
+    nets = dataclasses.replace(NETS, policy=Walks, recovery=Walks, latent=CliffModel)
+    learnt = Agent(1.0, None, recovery, None, Normalizer(jnp.zeros(1), jnp.ones(1)), jnp.zeros(()))
+    gate = Gate.create(1, 0.97, 0.05)
+    judged = make_imagined_risk(nets, learnt, gate, config)(jnp.full((1, 1), x), jnp.ones((1, 1)))
+    return bool(too_risky(judged, gate.max_risk, jnp.zeros(1, jnp.int32), config)[0])
+
+
+def test_a_shield_acts_at_the_last_moment_and_only_if_that_helps():
+    """A step leads from x to x + 0.1 and recovery walks back, where it can. The cliff is at 0.9."""
+    assert shielded(0.75, -1.0, rule="paper") and not shielded(0.75, -1.0)  # it can wait one step
+    assert shielded(0.85, -1.0)
+    assert shielded(1.05, -1.0, rule="paper") and not shielded(1.05, -1.0)  # nothing saves it
+
+
+def test_a_shield_is_worth_more_than_delta():
+    """At 0.85 recovery at 0.4 to the right fails one step later than the task: 1 against 0.97."""
+    assert shielded(0.85, 0.4, delta=0.02) and not shielded(0.85, 0.4, delta=0.04)
+    assert shielded(0.85, 0.4)  # by default
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +417,7 @@ def test_no_recovery_holds_the_hand_still():
 
 
 def _held_out():
-    """40 episodes of 50 steps; even ones fail at step 30, foreseen 3 steps ahead by C_H 1..2."""
+    """40 episodes of 50 steps; even ones fail at step 30, foreseen 3 steps ahead by risks 1..2."""
     rng = np.random.default_rng(0)
     episode = np.repeat(np.arange(40), 50)
     cost, failure = rng.random(2000) * 0.5, np.zeros(2000, bool)

@@ -94,7 +94,7 @@ def test_plans_are_made_where_needed_and_in_no_more_passes_than_that_takes(neede
     assert len(passes) == -(-len(list(needed)) // 2)
 
 
-WORLD = WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5, train_horizon=4)
+WORLD = WorldModelConfig(encoder="mlp", latent=8, simnorm_group=4, width=8, bins=5, train_horizon=4)
 MODEL = LatentModel(WORLD, 2, 1)
 SMALL = MPPIConfig(samples=8, elites=2, iterations=2, horizon=3, slots=4)
 

@@ -56,6 +56,7 @@ def rollout(actor, intervened):
             risky=intervened,
             risk=number,
             alarm=number.astype(int),
+            control=none,
         ),
         reward=100.0 * jax.random.normal(keys[2], (T, N)),
         failure=none,
@@ -197,6 +198,7 @@ def decided(intervened, log_prob):
             risky=column(intervened),
             risk=jnp.zeros(shape),
             alarm=jnp.zeros(shape, int),
+            control=jnp.zeros(shape, bool),
         )
     )
 

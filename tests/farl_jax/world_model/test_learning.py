@@ -150,7 +150,9 @@ def test_without_failures_batches_are_still_windows():
 
 # ---- which loss moves which component
 
-TINY = WorldModelConfig(latent=8, simnorm_group=4, width=8, train_horizon=3, bins=11, batch=4)
+TINY = WorldModelConfig(
+    encoder="mlp", latent=8, simnorm_group=4, width=8, train_horizon=3, bins=11, batch=4
+)
 MODEL = LatentModel(TINY, 2, 1)
 
 
@@ -348,7 +350,14 @@ def test_the_identity_model_learns_the_toy(drunkards):
 
 
 CLIFF = WorldModelConfig(
-    latent=16, simnorm_group=4, width=32, train_horizon=3, batch=64, learning_rate=2e-3, bins=21
+    encoder="mlp",
+    latent=16,
+    simnorm_group=4,
+    width=32,
+    train_horizon=3,
+    batch=64,
+    learning_rate=2e-3,
+    bins=21,
 )
 
 
