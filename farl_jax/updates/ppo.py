@@ -102,7 +102,10 @@ def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 def average_over(counted: jax.Array | None) -> Callable[[jax.Array], jax.Array]:
     """The mean over the counted rows of a batch: [B] -> []. With None all rows count."""
-    return jnp.mean if counted is None else lambda x: weighted_mean(x, counted)
+    if counted is None:
+        return jnp.mean
+    chex.assert_rank(counted, 1)
+    return lambda x: weighted_mean(x, counted)
 
 
 def likelihood(

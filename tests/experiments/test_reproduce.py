@@ -189,7 +189,8 @@ def test_the_robots_figure_has_a_table_and_a_folder_of_its_own(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", "--figure", "robot", "--stored", "--out", "empty"]) == 2
     assert "empty/main.jsonl has no seed of both uni_o4 and farl" in capsys.readouterr().err
-    made = reproduce._row(SimpleNamespace(path=tmp_path), ROBOT_ROWS[4] | {"git": None}, "robot")
+    result = ROBOT_ROWS[4] | {"git": {"commit": "c0ffee"}}
+    made = reproduce._row(SimpleNamespace(path=tmp_path), result, "robot")
     assert made["command"].startswith("farl reproduce --figure robot --seeds 1 --task franka_fra")
 
 

@@ -78,7 +78,7 @@ def drawn(monkeypatch):
 def test_names_are_printed_as_they_are(tmp_path, drawn):
     path = tmp_path / "$x_{" / "a.png"
     comparison_figure(path, {NASTY: ROWS["FARL"]}, title=f"{NASTY} \udcff", command=NASTY)
-    rows = [{"method": NASTY, "failure_episodes": 1, "seed": 0, "online_steps": 1}]
+    rows = [{"method": NASTY, "failure_episodes": 1, "episodes": 1, "seed": 0, "online_steps": 1}]
     paper = {"failure_episodes": {}}
     figure = paper_figures.failures_figure({NASTY: {NASTY: rows}}, paper, NASTY)
     style.save(figure, tmp_path, "failures")
