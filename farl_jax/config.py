@@ -128,11 +128,11 @@ class FarlConfig(Checked):
             raise SchemaError(
                 f"safety.horizon must be at least 0 without safety.tail; got {safety.horizon}"
             )
-        limited = safety.failure_limit is not None and safety.max_risk is not None
-        if limited and safety.max_risk < safety.min_risk:
+        followed = safety.trigger_rate is not None and safety.max_risk is not None
+        if followed and safety.max_risk < safety.min_risk:
             raise SchemaError(
                 f"safety.max_risk must be at least safety.min_risk ({safety.min_risk}) when "
-                f"safety.failure_limit is set; got {safety.max_risk}"
+                f"safety.trigger_rate is set; got {safety.max_risk}"
             )
 
 

@@ -44,7 +44,7 @@ class AdaptationConfig(Checked):
 class SafetyConfig(Checked):
     """The gate: the recovery policy acts when a rule on the risk R holds. R lies in [0, 1]."""
 
-    rule: Rule = "shield"
+    rule: Rule = "paper"
     """paper: R_task(s, a_task) > eps_safe (will the task policy fail?). helps: also, the recovery
     policy's risk is lower by more than `delta`. shield: R_rec(s, a_task) > eps_safe (could recovery
     fail after this action?), and it is lower by more than `delta` if recovery begins now."""
@@ -64,15 +64,13 @@ class SafetyConfig(Checked):
     """Share of training episodes that have no gate, drawn at random: the control group. What the
     gate blocks cannot show that it was safe, and only these episodes do. They also tell what the
     gate prevents."""
-    max_risk: Annotated[float, Range(0, 1)] | None = 0.05
+    max_risk: Annotated[float, Range(0, 1)] | None = 0.1
     """eps_safe. None takes the value calibrated on held-out episodes."""
-    failure_limit: Fraction | None = None
-    """Share of episodes that may fail. If n times as many fail, eps_safe is `max_risk` / n, but at
-    least `min_risk`. None keeps it at `max_risk`."""
-    limit_memory: Annotated[int, Range(2)] = 1000
-    """Number of episodes after which an episode's weight in the share that fails is 1/e."""
-    min_risk: Positive = 1e-2
-    """Lower bound of eps_safe under `failure_limit`."""
+    trigger_rate: Fraction | None = 0.05
+    """Share of training steps at which recovery acts. eps_safe follows it, from `max_risk` on. None
+    keeps eps_safe there."""
+    min_risk: Positive = 1e-3
+    """Lower bound of eps_safe under `trigger_rate`."""
     min_recovery_steps: Count = 1
     """A recovery lasts at least this many steps."""
     max_recovery_steps: Annotated[int, Range("safety.min_recovery_steps")] = 60

@@ -265,8 +265,8 @@ def _judged(training: Training, state: loop.OnlineState) -> list[dict[str, float
 def _gate_now(training: Training, state: loop.OnlineState) -> Gate:
     """The gates of all seeds with their current eps_safe."""
     safety = training.runs[0].settings.config.safety
-    tightened = training.seeds.lift(lambda gate, failing: gate.tightened(failing, safety))
-    return tightened(training.gate, state.failing)
+    adapted = training.seeds.lift(lambda gate, drift: gate.adapted(drift, safety))
+    return adapted(training.gate, state.drift)
 
 
 def _since(before: list[Any], now: list[Any]) -> Iterator[tuple[Any, Any, Any]]:

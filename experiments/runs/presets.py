@@ -96,6 +96,8 @@ PRESETS["robot"] = dataclasses.replace(
 RETIRED = {
     "safety.gamma_risk": "world_model.gamma_risk",
     "safety.limit_rate": None,
+    "safety.failure_limit": None,
+    "safety.limit_memory": None,
     "online.success_bonus": None,
     "world_model.failure_window": None,
 }

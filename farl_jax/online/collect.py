@@ -23,7 +23,7 @@ from farl_jax.online.budget import Budget
 from farl_jax.online.side_by_side import SideBySide, possible
 from farl_jax.online.state import PER_ENV, OnlineState, current
 from farl_jax.safety.behaviour import make_controller
-from farl_jax.safety.gate import Gate, GateMemory, failing_share
+from farl_jax.safety.gate import Gate, GateMemory, follow
 from farl_jax.types import BatchedEnv, Transition
 
 Rollout = tuple[GateMemory, Any, Transition]
@@ -37,7 +37,7 @@ def make_collect(
     whole, options = _make_roll(env, nets, config, method), dict(env.compiler_options)
     finish = _make_finish(config, Budget(config.online, env.num_envs))
     at_once = jax.jit(
-        lambda state, frozen, gate: finish(state, [whole(state, frozen, gate, 0)]),
+        lambda state, frozen, gate: finish(state, gate, [whole(state, frozen, gate, 0)]),
         compiler_options=options,
         donate_argnums=0,
     )
@@ -52,7 +52,7 @@ def make_collect(
         if not possible(state.key):
             return at_once(state, frozen, gate)  # one program for all devices, or all seeds
         calls = [partial(roll, state, frozen, gate, jnp.asarray(i)) for i in range(shares)]
-        return join(state, threads.run(calls))
+        return join(state, gate, threads.run(calls))
 
     return collect
 
@@ -73,7 +73,7 @@ def _make_roll(
 
     def roll(state: OnlineState, frozen: Agent, gate: Gate, share: jax.Array) -> Rollout:
         _, key = jax.random.split(state.key)
-        behave = (current(state, frozen), gate.tightened(state.failing, config.safety))
+        behave = (current(state, frozen), gate.adapted(state.drift, config.safety))
         rows = (state.memory, state.env_state)
         if of is None:
             part, controller = env, controller_of(*behave)
@@ -93,9 +93,9 @@ def _make_roll(
 def _make_finish(
     config: FarlConfig, budget: Budget
 ) -> Callable[..., tuple[OnlineState, Transition]]:
-    """Build `finish(state, shares' rollouts) -> (state, steps [T, N])`."""
+    """Build `finish(state, gate, shares' rollouts) -> (state, steps [T, N])`."""
 
-    def finish(state: OnlineState, rolled: list[Rollout]):
+    def finish(state: OnlineState, gate: Gate, rolled: list[Rollout]):
         along = lambda axis: lambda *leaves: jnp.concatenate(leaves, axis)
         parts = zip(*rolled, strict=True)
         axes = (0, 0, 1)
@@ -104,14 +104,15 @@ def _make_finish(
         )
         steps = steps.replace(counted=budget.counted(steps.done, state.counters.episodes))
         count = lambda mask: jnp.sum(mask, where=steps.counted)
-        ends = count(steps.first_failure), count(steps.done)
+        taken = count(jnp.ones_like(steps.done))
+        acted = count(steps.decision.intervened) / jnp.maximum(taken, 1)
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=jax.random.split(state.key)[0],
-            failing=failing_share(state.failing, *ends, config.safety.limit_memory),
+            drift=follow(state.drift, acted, gate.max_risk, config.safety),
             counters=state.counters.add(steps),
-            env_steps=state.env_steps + count(jnp.ones_like(steps.done)),
+            env_steps=state.env_steps + taken,
         )
         return devices.settle(state, PER_ENV), steps
 

@@ -88,7 +88,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             env_state=env.reset(key_reset),
             memory=start_memory(config, method, env),
             adaptation=learning.init(getattr(own, learning.part)) if learning else None,
-            failing=jnp.asarray(config.safety.failure_limit or 0.0, jnp.float32),
+            drift=jnp.zeros(()),
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
@@ -114,7 +114,7 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             (state.learners, frozen.normalizer, steps, key_update, warmup), learn_risk
         )
         metrics["horizon_cost"] = steps.decision.risk.mean(where=steps.counted)
-        metrics["failing"] = jnp.copy(state.failing)  # the next step donates the state
+        metrics["drift"] = jnp.copy(state.drift)  # the next step donates the state
         return state.replace(learners=learners, key=key, adaptation=adaptation), metrics
 
     return OnlinePhase(

@@ -21,7 +21,7 @@ class OnlineState:
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
     adaptation: Adaptation | RiskLearning | None  # None: what the gate asks is frozen, or no gate
-    failing: jax.Array  # [] share of episodes that failed lately; see `Gate.tightened`
+    drift: jax.Array  # [] log(eps_safe / max_risk); see `gate.follow`
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32

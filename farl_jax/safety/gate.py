@@ -57,20 +57,17 @@ class Gate:
         """From Python numbers."""
         return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
 
-    def tightened(self, failing: jax.Array, config: SafetyConfig) -> "Gate":
-        """The same gate with eps_safe = max_risk min(1, failure_limit / failing) >= min_risk.
+    def adapted(self, drift: jax.Array, config: SafetyConfig) -> "Gate":
+        """The same gate with eps_safe = max_risk exp(drift), within [min_risk, 1]; see `follow`.
 
-        This is proportional control of `failing` [], the share of recent episodes that fail. No
-        fixed eps_safe suits all of training: a low one stops an early policy from learning, a high
-        one lets a trained policy come close to failure. There is no integral, so nothing winds up
-        where the limit cannot be met.
+        A gate that always or never acts stays as it is.
         """
-        chex.assert_rank(failing, 0)
-        if config.failure_limit is None:
+        chex.assert_rank(drift, 0)
+        if config.trigger_rate is None:
             return self
-        limit = config.failure_limit
-        wanted = self.max_risk * limit / jnp.maximum(failing, limit)
-        return self.replace(max_risk=jnp.clip(wanted, config.min_risk, self.max_risk))
+        moved = jnp.clip(self.max_risk * jnp.exp(drift), config.min_risk, 1.0)
+        fixed = jnp.isinf(self.max_risk) | (self.max_risk < 0.0)
+        return self.replace(max_risk=jnp.where(fixed, self.max_risk, moved))
 
     def off(self) -> "Gate":
         """The same gate with eps_safe infinite: it never acts."""
@@ -178,22 +175,33 @@ def in_control(draw: Draw, key: jax.Array, number: int, share: float) -> jax.Arr
     return draw(key, (number,)) < below
 
 
-def failing_share(
-    failing: jax.Array, failed: jax.Array, ended: jax.Array, memory: int
-) -> jax.Array:
-    """The running share of episodes that fail, [], after a rollout.
+PACE = 0.2
+"""Largest change of log eps_safe from one rollout to the next."""
 
-        failing <- (1 - 1 / memory)^ended failing + failed / memory
+
+def follow(
+    drift: jax.Array, acted: jax.Array, max_risk: jax.Array, config: SafetyConfig
+) -> jax.Array:
+    """log(eps_safe / max_risk) after a rollout, [].
+
+        drift <- drift + PACE clip(acted / trigger_rate - 1, -1, 1)
+
+    No fixed eps_safe suits all tasks and all of training: with a calibrated risk, what is risky on
+    one task happens all the time on another. A rate of recovered steps means the same everywhere.
+    Drift stays where eps_safe is within [min_risk, 1], so that nothing winds up.
 
     Args:
-        failing: [] before the rollout.
-        failed: [] failure episodes of the rollout, each counted at its first failing step.
-        ended: [] episodes that ended in the rollout.
-        memory: number of episodes after which an episode's weight is 1/e.
+        drift: [] before the rollout, 0 at first.
+        acted: [] share of the rollout's steps at which recovery acted.
+        max_risk: [] eps_safe at first.
+        config: `trigger_rate`, `min_risk`.
     """
-    chex.assert_rank([failing, failed, ended], 0)
-    kept = (1.0 - 1.0 / memory) ** ended
-    return jnp.minimum(kept * failing + failed / memory, 1.0)
+    chex.assert_rank([drift, acted, max_risk], 0)
+    if config.trigger_rate is None:
+        return drift
+    moved = drift + PACE * jnp.clip(acted / config.trigger_rate - 1.0, -1.0, 1.0)
+    start = jnp.log(jnp.clip(max_risk, config.min_risk, 1.0))
+    return jnp.clip(moved, jnp.log(config.min_risk) - start, -start)
 
 
 def policy_recovery(policy: GaussianPolicy, params: Params) -> Recovery:

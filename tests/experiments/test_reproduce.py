@@ -72,7 +72,7 @@ def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
     assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
     assert "left out 3 of 3 rows" in text.getvalue()  # not dropped in silence
     older = json.loads(json.dumps(now))
-    del older["config"]["safety"]["failure_limit"]  # a version that did not have it
+    del older["config"]["safety"]["trigger_rate"]  # a version that did not have it
     (tmp_path / "settings.json").write_text(json.dumps({"a": older, "b": other}))
     assert reproduce.still_valid(tmp_path, "quick", console) == (rows[:1], {"a": now})
     assert "left out 2 of 3 rows" in text.getvalue()

@@ -130,7 +130,7 @@ def test_every_door_lets_the_edge_itself_in(group, name, hint):
             "a multiple of world_model.simnorm_group (8); got 60",
         ),
         ({"adaptation": {"failing_windows": 10}}, "adaptation.failing_windows (10); got 160"),
-        ({"safety": {"failure_limit": 0.1, "min_risk": 0.5}}, "at least safety.min_risk (0.5)"),
+        ({"safety": {"trigger_rate": 0.1, "min_risk": 0.5}}, "at least safety.min_risk (0.5)"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(changes, said):

@@ -106,8 +106,8 @@ CALLS = {
     "handing_over": lambda: rollout.handing_over(None, None)(COLUMN, None, KEY),
     "recover": lambda: gate.recover(FLAT[:1] > 0, MEMORY, SafetyConfig()),
     "too_risky": lambda: gate.too_risky(JUDGED, ONE, jnp.ones(1, int), SafetyConfig()),
-    "failing_share": lambda: gate.failing_share(ONE, FLAT, FLAT, 100),
-    "tightened": lambda: gate.Gate.create(1, 0.9, 0.1).tightened(FLAT, SafetyConfig()),
+    "follow": lambda: gate.follow(ONE, FLAT, FLAT, SafetyConfig()),
+    "adapted": lambda: gate.Gate.create(1, 0.9, 0.1).adapted(FLAT, SafetyConfig()),
     "gated_controller": lambda: gate.gated_controller(
         None, None, None, None, FLAT, SafetyConfig(), explore=False
     ),

@@ -14,12 +14,13 @@ from farl_jax.nn.distributions import draw_rows
 from farl_jax.safety.calibration import calibrate_max_risk, foreseen_peaks
 from farl_jax.safety.gate import (
     ALARMS,
+    PACE,
     QUIET,
     Gate,
     GateMemory,
     Judgement,
     alarm,
-    failing_share,
+    follow,
     forget,
     gated_controller,
     in_control,
@@ -330,57 +331,52 @@ def learnt_toy():
     )
 
 
-def test_the_running_share_of_failing_episodes_by_hand():
-    share = lambda failing, failed, ended: float(
-        failing_share(jnp.float32(failing), failed, ended, memory=100)
-    )
-    np.testing.assert_allclose(share(0.1, 0, 0), 0.1, rtol=1e-6)
-    np.testing.assert_allclose(share(0.1, 0, 100), 0.1 * 0.99**100, rtol=1e-4)
-    np.testing.assert_allclose(share(0.0, 3, 40), 0.03, rtol=1e-6)
-    steady = 0.5
-    for _ in range(400):
-        steady = share(steady, 0.2, 4)  # one of twenty
-    np.testing.assert_allclose(steady, 0.05, rtol=0.03)
-    assert share(0.9, 50, 50) == 1.0
+def eps_safe(drift, max_risk=0.5, **settings):
+    config = SafetyConfig(**{"trigger_rate": 0.05, "min_risk": 0.1} | settings)
+    return float(Gate.create(3, 0.95, max_risk).adapted(jnp.float32(drift), config).max_risk)
 
 
-def eps_safe(failing, max_risk=0.5, **settings):
-    config = SafetyConfig(**{"failure_limit": 0.02, "min_risk": 0.1} | settings)
-    gate = Gate.create(3, 0.95, max_risk).tightened(jnp.float32(failing), config)
-    return float(gate.max_risk)
+def followed(drift, acted, max_risk=0.5, **settings):
+    config = SafetyConfig(**{"trigger_rate": 0.05, "min_risk": 0.1} | settings)
+    return float(follow(jnp.float32(drift), jnp.float32(acted), jnp.float32(max_risk), config))
 
 
-def test_eps_safe_is_in_proportion_to_the_limit_over_the_rate():
-    assert eps_safe(0.0) == eps_safe(0.02) == np.float32(0.5)
-    np.testing.assert_allclose(eps_safe(0.04), 0.25, rtol=1e-6)
-    assert eps_safe(0.2) == np.float32(0.1)  # the floor
-    assert eps_safe(1.0, failure_limit=None) == np.float32(0.5)
-    assert eps_safe(1.0, max_risk=np.inf) == np.inf  # a gate that is off stays off
-    assert eps_safe(1.0, max_risk=0.05) == np.float32(0.05)  # calibrated below the floor
+def test_eps_safe_is_max_risk_and_its_drift():
+    np.testing.assert_allclose(eps_safe(0.0), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(eps_safe(np.log(0.5)), 0.25, rtol=1e-6)
+    np.testing.assert_allclose([eps_safe(-9.0), eps_safe(9.0)], [0.1, 1.0], rtol=1e-6)
+    assert eps_safe(-1.0, trigger_rate=None) == 0.5
+    assert eps_safe(-1.0, max_risk=np.inf) == np.inf  # a gate that is off stays off
+    assert eps_safe(1.0, max_risk=-1.0) == -1.0  # and one that always acts
 
 
-def test_nothing_winds_up_while_the_limit_cannot_be_met():
-    """A thousand episodes after a long time far above the limit eps_safe is back, however long."""
-    after = []
-    for rollouts in (100, 10_000):
-        failing = jnp.float32(0.02)
-        for _ in range(rollouts // 100):  # half of 100 episodes fail, whatever eps_safe is
-            failing = failing_share(failing, 50, 100, memory=100)
-        assert eps_safe(failing) == np.float32(0.1)
-        for _ in range(10):
-            failing = failing_share(failing, 1, 100, memory=100)
-        after.append(eps_safe(failing))
-    np.testing.assert_allclose(after, 0.5, rtol=0.05)
+def test_drift_follows_the_trigger_rate_by_hand():
+    np.testing.assert_allclose(followed(0.1, 0.05), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(followed(0.1, 0.06), 0.1 + PACE * 0.2, rtol=1e-5)
+    np.testing.assert_allclose(followed(0.1, 0.0), 0.1 - PACE, rtol=1e-5)
+    np.testing.assert_allclose(followed(0.1, 1.0), 0.1 + PACE, rtol=1e-5)  # bounded
+    assert followed(0.3, 1.0, trigger_rate=None) == np.float32(0.3)
 
 
-def test_the_failure_rate_settles_in_proportion():
-    """Where eps_safe lets a share of 0.2 eps_safe fail, and 0.05 may: 0.1 at eps_safe 0.5."""
-    failing = jnp.float32(0.05)
-    for _ in range(400):
-        failed = 100 * 0.2 * eps_safe(failing, 1.0, failure_limit=0.05)
-        failing = failing_share(failing, failed, 100, memory=1000)
-    np.testing.assert_allclose(failing, 0.1, rtol=0.06)
-    np.testing.assert_allclose(eps_safe(failing, 1.0, failure_limit=0.05), 0.5, rtol=0.06)
+@pytest.mark.parametrize(("acted", "bound"), [(0.0, 0.1), (1.0, 1.0)])
+def test_nothing_winds_up_where_the_rate_cannot_be_met(acted, bound):
+    drift = 0.0
+    for _ in range(1000):
+        drift = followed(drift, acted)
+    np.testing.assert_allclose(eps_safe(drift), bound, rtol=1e-5)
+    back = followed(drift, 0.05 if acted else 0.1)  # the first rollout away from it moves eps_safe
+    moved = followed(drift, 0.0 if acted else 1.0)
+    assert back == pytest.approx(drift, abs=0.21) and eps_safe(moved) != pytest.approx(bound)
+
+
+def test_the_rate_is_met_whatever_the_scale_of_risk():
+    """Risks are log-uniform over two decades, from 1 or from 0.03 down."""
+    for top in (1.0, 0.03):
+        risk, drift = top * np.logspace(-2, 0, 10_000), 0.0
+        for _ in range(300):
+            limit = eps_safe(drift, min_risk=1e-4)
+            drift = followed(drift, (risk > limit).mean(), min_risk=1e-4)
+        assert 0.04 < (risk > eps_safe(drift, min_risk=1e-4)).mean() < 0.06
 
 
 def test_infinite_threshold_never_recovers_and_keeps_the_noise():
