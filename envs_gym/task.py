@@ -19,7 +19,7 @@ from envs_gym.spaces import action_scale, observation_size
 Maker = Callable[..., gymnasium.Env | gymnasium.vector.VectorEnv]
 FACTS = (
     *("name", "backend", "observation_size", "action_size", "episode_limit"),
-    *("danger_margin", "danger_lead", "safe_margin", "compiler_options"),
+    *("success_reward", "danger_margin", "danger_lead", "safe_margin", "compiler_options"),
 )
 """Attributes of `HostTask` that its batches share."""
 
@@ -47,6 +47,7 @@ class HostTask:
     """
 
     backend = "gymnasium"
+    success_reward = None
     compiler_options: Mapping[str, bool] = MappingProxyType({})
 
     def __init__(

@@ -83,6 +83,7 @@ class EnvFacts:
     episode_limit: int
     random_return: float  # normalisation references, measured (docs/tasks.md)
     expert_return: float
+    success_reward: float  # largest reward of a step, and that of each step after a success
     danger_margin: float  # m; recovery should begin below it
     danger_lead: float  # steps ahead at which both margins are predicted, at the current speed
     safe_margin: float  # m; recovery has succeeded above it

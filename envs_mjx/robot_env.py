@@ -50,6 +50,7 @@ class RobotEnv(EnvFacts):
             backend=backend,
             observation_size=2 * self.robot.frame_size + 3,
             action_size=self.robot.action_size,
+            success_reward=_MAX_REWARD,
             # In a fork `reset` and `step` say why it fails; gymnasium would lose an error here.
             compiler_options={} if forks.is_fork() else self._build(task, backend, threads),
         )

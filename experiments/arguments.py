@@ -244,7 +244,7 @@ class SweepArgs(Checked):
     seeds: Count = 1
     """Number of seeds."""
     together: bool = False
-    """Train all seeds and thresholds (safety.max_risk, safety.gamma_risk, risk_critic.max_risk) of
+    """Train all seeds and thresholds (safety.max_risk, risk_critic.max_risk) of
     a setting online together, as one compiled program."""
     backend: str | None = None
     """Physics: native, mjx or warp. Default: native without an accelerator, else mjx."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import options
-from experiments.arguments import ImportArgs, StartArgs
+from experiments.arguments import StartArgs
 from experiments.commands import COMMANDS, PARENTS
 from experiments.errors import UserError, disk_errors
 from experiments.process import signals
@@ -88,10 +88,8 @@ def _parse(kind: type, name: str, words: list[str]) -> Any:
     """Return the arguments of one command, or None after --help."""
     default = None
     if issubclass(kind, StartArgs):
-        names = ("preset", "env" if kind is ImportArgs else "task")
-        given = [_last(words, f"--{name}") for name in names]
-        chosen = [getattr(kind, k) if v is None else v for k, v in zip(names, given, strict=True)]
-        default = kind(config=preset(*chosen))
+        given = _last(words, "--preset")
+        default = kind(config=preset(kind.preset if given is None else given))
     return options.parse(kind, f"farl {name}", words, default)
 
 

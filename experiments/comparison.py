@@ -52,12 +52,18 @@ def summary(groups: Mapping[str, Sequence[Row]], key: str) -> dict[str, Any]:
         "online_steps": rows[0]["online_steps"],
         "episodes": float(values("episodes").mean()),
         "failure_rate": share("failure_episodes", "episodes"),
+        "offline_failure_episodes": _mean_known([r.get("offline_failure_episodes") for r in rows]),
         "recovered_share": share("recovered_steps", "online_steps"),
     }
     for name in ("failure_episodes", "initial_return", "final_return", "final_success"):
         line[name] = float(values(name).mean())
         line[f"{name}_interval"] = interval(values(name))
     return line | against_baseline(groups, key)
+
+
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    """The mean; None if a value is missing, as in rows of older versions."""
+    return None if None in values else float(np.mean(values))
 
 
 def interval(values: Sequence[float]) -> Interval | None:

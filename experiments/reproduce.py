@@ -32,7 +32,10 @@ from farl_jax.storage.files import fault_of
 FIELDS = (
     *("task", "method", "seed", "online_steps", "episodes", "failure_episodes", "failing_steps"),
     *("recovered_steps", "initial_return", "final_return", "initial_success", "final_success"),
-    *("causes", "max_risk", "wall_seconds", "backend"),
+    *("causes", "control_episodes", "control_failure_episodes", "max_risk"),
+    *("wall_seconds", "backend"),
+    *("offline_steps", "offline_episodes", "offline_failure_episodes"),
+    *("final_failure_rate", "final_return_without_gate", "final_success_without_gate"),
 )
 
 
@@ -132,7 +135,7 @@ def _order(row: Row) -> tuple[int, str, int, int]:
 
 def settings_of(task: str, name: str) -> dict[str, Any]:
     """All settings of a task's preset as JSON, without seed and backend."""
-    return RunSettings(task, name, 0, None, preset(name, task)).to_json()
+    return RunSettings(task, name, 0, None, preset(name)).to_json()
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -176,7 +179,7 @@ def of_other_settings(out: Path, name: str, console: Console) -> list[Row]:
     made = _settings_in(out / "settings.json")
     of_preset = lambda row: row["settings"] in made and made[row["settings"]].preset == name
     rows = list(filter(of_preset, json_files.read_rows(out / "main.jsonl", MainRow)))
-    others = {row["settings"]: preset(name, row["task"]) for row in rows}
+    others = {row["settings"]: preset(name) for row in rows}
     changed = {
         f"{setting} {text_of(then)} (now {text_of(now)})": None
         for mark, usual in others.items()
@@ -213,7 +216,7 @@ def _complete(plan: Plan, task: str, console: Console) -> list[Row]:
     """Make all rows of one task. Its runs share the compiled evaluations."""
     rows, judge = [], None
     root = plan.runs / task.replace(":", ".") / plan.preset
-    config = preset(plan.preset, task)
+    config = preset(plan.preset)
     settings = [RunSettings(task, plan.preset, s, plan.backend, config) for s in plan.seeds]
     wanted = [(root / f"seed{s.seed}", s) for s in settings]
     for group in [wanted] if plan.together else [[one] for one in wanted]:

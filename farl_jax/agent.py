@@ -1,5 +1,6 @@
 """The networks of a run, and the parameters that both phases learn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -8,17 +9,10 @@ import numpy as np
 from flax import struct
 
 from farl_jax.config import FarlConfig
+from farl_jax.nn import distributions
 from farl_jax.nn.networks import DoubleCritic, GaussianPolicy, TransitionModel, Value
 from farl_jax.types import Normalizer, Params
 from farl_jax.world_model.latent import LatentModel
-
-
-@struct.dataclass
-class FailureCalibration:
-    """Corrects the failure head's logits, and sets the threshold of C_H."""
-
-    logit_shift: jax.Array  # [] prior-shift correction added to every failure logit
-    max_risk: jax.Array  # [] eps_safe
 
 
 @struct.dataclass
@@ -30,7 +24,7 @@ class Agent:
     recovery: Params  # recovery policy
     world_model: Params
     normalizer: Normalizer
-    calibration: FailureCalibration
+    max_risk: jax.Array  # [] eps_safe as calibrated on held-out episodes
     risk_critic: Params | None = None  # Recovery RL's critic, for methods that gate by it
 
 
@@ -61,19 +55,30 @@ class Networks:
             sizes=(observation_size, action_size),
         )
 
+    def acting(self, task: Params, recovery: Params) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """Build (key, normalised observations [..., D]) -> actions of both policies [2, ..., A].
+
+        They act as in training: the task policy explores, the recovery policy takes its mean.
+        """
+
+        def act(key: jax.Array, obs: jax.Array) -> jax.Array:
+            wanted = distributions.sample(key, *self.policy.apply(task, obs))
+            return jnp.stack([wanted, self.recovery.apply(recovery, obs)[0]])
+
+        return act
+
     def abstract_agent(self) -> Agent:
         """Shapes and dtypes of an Agent, for a strict restore."""
 
         def build() -> Agent:
             key, obs, action = jax.random.key(0), jnp.zeros((1, self.sizes[0])), self.sizes[1]
-            number = jnp.zeros(())
             return Agent(
                 policy=self.policy.init(key, obs),
                 value=self.value.init(key, obs),
                 recovery=self.recovery.init(key, obs),
                 world_model=self.latent.init(key, obs, jnp.zeros((1, action))),
                 normalizer=Normalizer(obs[0], obs[0]),
-                calibration=FailureCalibration(number, number),
+                max_risk=jnp.zeros(()),
             )
 
         return jax.eval_shape(build)

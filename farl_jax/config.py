@@ -1,8 +1,9 @@
 """Every number of the method, as one tree of frozen dataclasses.
 
-All numbers are static under jit, except the gate's three: `SafetyConfig.horizon`, `gamma_risk` and
-eps_safe. They are traced, so that a sweep over them compiles once. An annotation says which values
-a number may have (`farl_jax.schema`). It is checked for the command line, files, sweeps and Python.
+All numbers are static under jit, except the gate's three: `SafetyConfig.horizon`,
+`WorldModelConfig.gamma_risk` as the gate uses it, and eps_safe. They are traced, so that a sweep
+over them compiles once. An annotation says which values a number may have (`farl_jax.schema`). It
+is checked for the command line, files, sweeps and Python.
 """
 
 import dataclasses
@@ -54,6 +55,7 @@ __all__ = [
     "SafetyConfig",
     "WorldModelConfig",
     "replace",
+    "steps_per_sample",
 ]
 
 
@@ -122,12 +124,34 @@ class FarlConfig(Checked):
                 "world_model.latent must be a multiple of world_model.simnorm_group "
                 f"({world.simnorm_group}); got {world.latent}"
             )
-        limited = safety.failure_limit is not None and safety.max_risk is not None
-        if limited and safety.max_risk < safety.min_risk:
+        if safety.horizon < 0 and not safety.tail:
+            raise SchemaError(
+                f"safety.horizon must be at least 0 without safety.tail; got {safety.horizon}"
+            )
+        followed = safety.trigger_rate is not None and safety.max_risk is not None
+        if followed and safety.max_risk < safety.min_risk:
             raise SchemaError(
                 f"safety.max_risk must be at least safety.min_risk ({safety.min_risk}) when "
-                f"safety.failure_limit is set; got {safety.max_risk}"
+                f"safety.trigger_rate is set; got {safety.max_risk}"
             )
+
+
+def steps_per_sample(config: FarlConfig) -> dict[str, float]:
+    """Env steps for each sample that world model and risk critic learn from online, by name.
+
+    A sample is one step (s, a) in a batch. A window has `train_horizon` of them. The number is
+    infinite for a frozen part.
+    """
+    world, critic = config.world_model, config.risk_critic
+    rollout = config.online.num_envs * config.online.rollout
+    chunks = {
+        "world_model": (config.adaptation.every, world.chunk * world.batch * world.train_horizon),
+        "risk_critic": (critic.every, critic.chunk * critic.batch),
+    }
+    return {
+        name: rollout * every / samples if every else float("inf")
+        for name, (every, samples) in chunks.items()
+    }
 
 
 def replace(config: FarlConfig, changes: Mapping[str, Mapping[str, Any]]) -> FarlConfig:

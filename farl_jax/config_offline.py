@@ -17,6 +17,7 @@ from farl_jax.schema import (
 )
 
 Encoder = Literal["mlp", "identity"]
+Interaction = Literal["practice", "none"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class DemosConfig(Checked):
     failure_episodes: Count = 512
     """Episodes of careless and noisy controllers, which often fail."""
     policy_episodes: Natural = 384
-    """Episodes of the cloned task policy, with exploration noise, added to the failure demos."""
+    """Episodes of learnt policies, with exploration noise, added to the failure demos. The clones
+    take half. The improved policy takes half, and recovery takes over at a random step of those."""
     recovery_episodes: Annotated[int, Range(2)] = 1500
     """Episodes of the recovery controller."""
     recovery_noise: NonNegative = 0.6
@@ -73,6 +75,9 @@ class DemosConfig(Checked):
     """Failure margin, in m, at which it ends as a success. None: the task's value."""
     num_envs: Count = 64
     """Environments that collect at once."""
+    interaction: Interaction = "practice"
+    """practice: in the offline phase learnt policies also act in the environment, for
+    `policy_episodes` and `dagger_rounds`. Results count their failures. none: they do not act."""
 
 
 @dataclass(frozen=True)
@@ -138,20 +143,19 @@ class OfflinePPOConfig(Checked):
 class WorldModelConfig(Checked):
     """Latent world model: TD-MPC2's losses, a failure head and a decoder."""
 
-    encoder: Encoder = "mlp"
-    """mlp learns a latent. identity takes the normalised observation as latent, without SimNorm or
-    decoder, and the dynamics predict its change."""
+    encoder: Encoder = "identity"
+    """identity takes the normalised observation as latent, without SimNorm or decoder, and the
+    dynamics predict its change. mlp learns a latent, as the paper does."""
     latent: Count = 64
     """Latent size of encoder mlp, a multiple of `simnorm_group`."""
     simnorm_group: Count = 8
     width: Count = 128
-    train_horizon: Count = 13
+    train_horizon: Count = 5
     """Steps per window. The heads learn on latents rolled this far, so H must be below it."""
-    failure_window: Count = 1
-    """The failure head predicts a failure within this many steps of the episode, its own included.
-    The paper has 1. Use more when a failure is decided long before it happens."""
-    steps: Count = 3000
-    batch: Count = 96
+    gamma_risk: Share = 0.97
+    """Discount of risk per step, in the gate's R and in the risk heads."""
+    steps: Count = 4000
+    batch: Count = 128
     learning_rate: Positive = 1e-3
     """Peak of a cosine schedule."""
     max_grad_norm: Positive = 20.0
@@ -162,6 +166,8 @@ class WorldModelConfig(Checked):
     reward_weight: NonNegative = 0.1
     value_weight: NonNegative = 0.1
     failure_weight: NonNegative = 1.0
+    risk_weight: NonNegative = 0.1
+    """Weight of the risk heads. Four losses are summed."""
     decoder_weight: NonNegative = 10.0
     """Weight of the decoder, which TD-MPC2 lacks. The gate's policy sees decoded observations."""
     value_stride: Count = 4
@@ -171,10 +177,13 @@ class WorldModelConfig(Checked):
     """Limit of the two-hot support, in symlog space."""
     discount: Discount = 0.99
     target_rate: Rate = 0.01
+    risk_target_rate: Rate = 0.05
+    """Polyak rate of the risk heads' targets. A failure's risk moves back by one step in about one
+    over this number of updates."""
     failure_share: Share = 0.5
     """Share of each batch with a failure in its window."""
     failing_run_cap: Count = 10
     """A window may start at most this many steps into a run of failing steps."""
     holdout: Fraction = 0.15
-    chunk: Count = 25
+    chunk: Count = 2
     """Updates in one compiled call."""

@@ -16,6 +16,7 @@ from farl_jax.schema import (
     Share,
 )
 
+Rule = Literal["paper", "helps", "shield"]
 Treatment = Literal["executed", "masked", "relabelled"]
 Dynamics = Literal["nominal", "shifted"]
 
@@ -24,42 +25,55 @@ Dynamics = Literal["nominal", "shifted"]
 class AdaptationConfig(Checked):
     """The world model's learning during the online phase."""
 
-    every: Natural = 8
+    every: Natural = 1
     """Policy updates between two chunks of world model updates. 0 freezes it, as in the paper."""
     learning_rate: Positive = 3e-4
-    windows: Count = 4096
+    windows: Count = 8192
     """Windows of online steps that are kept. Each rollout adds `windows_per_rollout`."""
-    failing_windows: Count = 2048
+    failing_windows: Count = 4096
     """Windows with a failure that are kept beside them."""
     windows_per_rollout: Annotated[
         int, Range(1, "adaptation.windows"), Range(1, "adaptation.failing_windows")
-    ] = 64
+    ] = 160
+    memory: Annotated[int, Range(2)] = 32
+    """Number of rollouts after which a window's weight is 1/e, in batches and in the estimated rate
+    of failing windows."""
 
 
 @dataclass(frozen=True)
 class SafetyConfig(Checked):
-    """The gate: the recovery policy acts when C_H exceeds eps_safe."""
+    """The gate: the recovery policy acts when a rule on the risk R holds. R lies in [0, 1]."""
 
-    horizon: Annotated[int, Range(0, "world_model.train_horizon", high_open=True)] = 12
-    """H, imagined steps of C_H."""
-    hold: Count = 3
-    """Imagined steps for which each action is held. Asking the task policy is most of C_H's cost.
-    The paper has 1."""
-    gamma_risk: Share = 0.95
-    """Discount of C_H per imagined step."""
-    max_risk: NonNegative | None = 1e-2
-    """eps_safe. None takes the value calibrated on held-out episodes, mostly a lower one."""
-    failure_limit: Fraction | None = None
-    """Share of episodes that may fail. eps_safe falls to `min_risk` while more fail, and rises to
-    `max_risk` while fewer do. None keeps it at `max_risk`."""
-    limit_rate: Positive = 0.03
-    """Each failure episode lowers log eps_safe by this much. Each episode that ends raises it by
-    `failure_limit` times as much."""
-    min_risk: Positive = 1e-2
-    """Lower bound of eps_safe under `failure_limit`."""
+    rule: Rule = "paper"
+    """paper: R_task(s, a_task) > eps_safe (will the task policy fail?). helps: also, the recovery
+    policy's risk is lower by more than `delta`. shield: R_rec(s, a_task) > eps_safe (could recovery
+    fail after this action?), and it is lower by more than `delta` if recovery begins now."""
+    delta: Share = 0.02
+    """helps, shield: what recovery must lower the risk by. What it cannot save is left alone."""
+    release: Share = 0.5
+    """A recovery goes on until the risk is at most `release` times eps_safe."""
+    tail: bool = True
+    """Whether the risk beyond the horizon counts, by the world model's risk heads. The paper has no
+    tail."""
+    horizon: Annotated[int, Range(-1, "world_model.train_horizon", high_open=True)] = 1
+    """H, imagined steps of R. -1 leaves the tail alone, a critic on latents."""
+    hold: Count = 1
+    """Imagined steps for which each action is held. Asking the policy is most of R's cost. The
+    paper has 1."""
+    control_share: Share = 0.05
+    """Share of training episodes that have no gate, drawn at random: the control group. What the
+    gate blocks cannot show that it was safe, and only these episodes do. They also tell what the
+    gate prevents."""
+    max_risk: Annotated[float, Range(0, 1)] | None = 0.1
+    """eps_safe. None takes the value calibrated on held-out episodes."""
+    trigger_rate: Fraction | None = 0.05
+    """Share of training steps at which recovery acts. eps_safe follows it, from `max_risk` on. None
+    keeps eps_safe there."""
+    min_risk: Positive = 1e-3
+    """Lower bound of eps_safe under `trigger_rate`."""
     min_recovery_steps: Count = 1
     """A recovery lasts at least this many steps."""
-    max_recovery_steps: Annotated[int, Range("safety.min_recovery_steps")] = 25
+    max_recovery_steps: Annotated[int, Range("safety.min_recovery_steps")] = 60
     """After this many recovery steps in a row the task policy acts once, to avoid a deadlock."""
     patience: Count = 60
     """An alarm of this many steps, pauses included, counts as false: the gate stays silent for a
@@ -74,28 +88,34 @@ class SafetyConfig(Checked):
 
 @dataclass(frozen=True)
 class RiskCriticConfig(Checked):
-    """`simple_critic`: Recovery RL's risk critic is the gate instead of the world model."""
+    """`simple_critic`: Recovery RL's risk critic is the gate instead of the world model.
 
-    gamma_risk: Discount = 0.85
+    It stores as many online steps and learns from as many samples as the world model
+    (`farl_jax.config.steps_per_sample`).
+    """
+
+    gamma_risk: Discount = 0.97
     max_risk: Share = 0.25
     """eps_risk: the recovery policy acts when Q_risk exceeds it."""
-    steps: Count = 5000
-    batch: Count = 256
+    steps: Count = 8000
+    batch: Count = 320
     failure_share: Share = 0.3
     """Share of each batch drawn from failing steps."""
     learning_rate: Positive = 3e-4
     target_rate: Rate = 0.01
-    every: Natural = 2
+    every: Natural = 1
     """Policy updates between two chunks of critic updates online. 0 freezes the critic."""
-    chunk: Count = 100
+    chunk: Count = 4
     """Updates in one compiled call."""
-    transitions: Count = 65_536
+    transitions: Count = 40_960
     """Online steps that are kept. Each rollout adds `transitions_per_rollout`."""
-    failing_transitions: Count = 16_384
+    failing_transitions: Count = 20_480
     """Failing steps that are kept beside them."""
     transitions_per_rollout: Annotated[
         int, Range(1, "risk_critic.transitions"), Range(1, "risk_critic.failing_transitions")
-    ] = 1024
+    ] = 800
+    memory: Annotated[int, Range(2)] = 32
+    """Number of rollouts after which a step's weight in batches is 1/e."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +128,7 @@ class MPPIConfig(Checked):
     samples: Count = 64
     elites: Annotated[int, Range(1, "mppi.samples")] = 8
     iterations: Count = 2
-    horizon: Count = 8
+    horizon: Count = 4
     temperature: NonNegative = 0.5
     """An elite of value V has weight exp(temperature (V - V_max)). 0 gives their plain mean."""
     min_std: NonNegative = 0.05
@@ -154,10 +174,6 @@ class OnlineConfig(Checked):
     critic_warmup: Natural = 40_000
     """Env steps before the actor learns. The offline V was fitted to other policies."""
     reward_scale: Positive = 0.01
-    success_bonus: NonNegative = 0.0
-    """Reward that PPO, not the reported return, adds to a success. A time-out is bootstrapped, so
-    staying near the goal is worth about 10 / (1 - discount). In shorter episodes success pays less
-    than that without a bonus."""
     treatment: Treatment = "relabelled"
     """Recovered steps in PPO's policy loss. executed: with the executed action. masked: left out.
     relabelled: with the task policy's own action."""

@@ -15,7 +15,7 @@ class Method:
 
     title: str
     gate: Literal["none", "world_model", "critic"] = "none"
-    """Prediction that triggers recovery: none, C_H of the world model, or Q_risk of a critic."""
+    """Prediction that triggers recovery: none, R of the world model, or Q_risk of a critic."""
     recovery: Literal["policy", "mppi", "zero"] = "policy"
     """Recovery: the learnt recovery policy, a plan through the world model, or the zero action,
     which stops the hand."""

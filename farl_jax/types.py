@@ -15,7 +15,8 @@ class BatchedEnv(Protocol):
     A state is a typed record, batched on axis 0, with at least the fields obs, reward, base_reward,
     success, failure, failure_margin, terminated, truncated, diverged, step_count, failing_steps and
     episode_return. If failure has no margin, failure_margin, danger_margin and safe_margin are
-    None. FailureBench's states also have object_start, goal and physics, for films.
+    None. `success_reward` is the reward of a step spent in success, or None if rewards have no such
+    meaning. FailureBench's states also have object_start, goal and physics, for films.
     """
 
     num_envs: int
@@ -24,6 +25,7 @@ class BatchedEnv(Protocol):
     episode_limit: int
     random_return: float
     expert_return: float
+    success_reward: float | None
     danger_margin: float | None
     danger_lead: float
     safe_margin: float | None
@@ -51,8 +53,10 @@ class Decision:
     task_action: jax.Array  # [..., A] the task policy's action
     task_log_prob: jax.Array  # [...] its log density
     intervened: jax.Array  # [...] bool, the recovery policy acted
-    risk: jax.Array  # [...] C_H or Q_risk that the gate compared with eps; 0 without a gate
+    risky: jax.Array  # [...] bool, the gate's rule holds for `task_action`
+    risk: jax.Array  # [...] R or Q_risk that the gate compared with eps; 0 without a gate
     alarm: jax.Array  # [...] i32 the gate's recent state, an index of `gate.ALARMS`
+    control: jax.Array  # [...] bool, an episode of the control group, which has no gate
 
 
 @struct.dataclass

@@ -24,9 +24,14 @@ from tests.toy import CliffWalker, make_toy
 
 CONFIG = settings.FarlConfig(
     network=settings.NetworkConfig(width=16, depth=2),
-    world_model=settings.WorldModelConfig(width=16, latent=16, train_horizon=6),
+    world_model=settings.WorldModelConfig(width=16, train_horizon=6),
     safety=settings.SafetyConfig(
-        horizon=4, hold=2, min_recovery_steps=2, max_recovery_steps=4, patience=20
+        delta=0.0,  # random networks' risks are alike
+        horizon=4,
+        hold=2,
+        min_recovery_steps=2,
+        max_recovery_steps=4,
+        patience=20,
     ),
     mppi=settings.MPPIConfig(samples=8, elites=2, horizon=4),
 )
@@ -46,7 +51,7 @@ class Case(NamedTuple):
 def make_case(name: str) -> Case:
     """One for all tests."""
     method, learnt = METHODS[name], random_agent(NETS, seed=3)
-    gate = Gate.create(CONFIG.safety.horizon, CONFIG.safety.gamma_risk, np.inf)
+    gate = Gate.create(CONFIG.safety.horizon, CONFIG.world_model.gamma_risk, np.inf)
     if method.gated:
         walk = np.linspace(0.0, 1.2, 50, dtype=np.float32)
         state = SimpleNamespace(

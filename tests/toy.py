@@ -47,7 +47,7 @@ class CliffWalker:
 
     name, backend = "cliff_walker", "none"
     observation_size, action_size, episode_limit = 2, 1, LIMIT
-    random_return, expert_return = 0.0, 20.0
+    random_return, expert_return, success_reward = 0.0, 20.0, 1.0
     danger_margin, danger_lead, safe_margin = 0.15, 0.0, 0.3
     compiler_options: ClassVar[dict[str, bool]] = {}
 

@@ -16,8 +16,7 @@ import tyro
 from envs_mjx import SUITES, TASKS
 from experiments.commands import COMMANDS
 from experiments.options import allowed, field_docs
-from experiments.runs.presets import BUDGETS, PRESETS, text_of
-from experiments.runs.presets import TASKS as TASK_SETTINGS
+from experiments.runs.presets import PRESETS, text_of
 from farl_jax.config import FarlConfig
 from farl_jax.methods import METHODS, Method
 from farl_jax.schema import hints_of
@@ -81,23 +80,13 @@ def settings_page() -> str:
         ]
         lines += ["", f"## {group.name}", "", *_about(kind), ""]
         lines += _table(("option", "values", "default", "meaning"), rows)
-    lines += ["", "## Presets", "", "Changes from the defaults.", ""]
+    lines += ["", "## Presets", "", "Changes from the defaults, the same for every task.", ""]
     rows = [
         (f"`{name}`", f"`{setting}`", f"`{value}`")
         for name, preset in PRESETS.items()
         for setting, value in _changes(preset)
     ]
     lines += _table(("preset", "setting", "value"), rows)
-    lines += ["", "## Settings of single tasks", "", "These go on top of every preset.", ""]
-    changes = {(name, "every"): groups for name, groups in TASK_SETTINGS.items()}
-    changes |= {(task, name): groups for (name, task), groups in BUDGETS.items()}
-    rows = [
-        (f"`{task}`", preset, f"`{group}.{name}`", f"`{text_of(value)}`")
-        for (task, preset), groups in changes.items()
-        for group, settings in groups.items()
-        for name, value in settings.items()
-    ]
-    lines += _table(("task", "preset", "setting", "value"), rows)
     return _text(lines)
 
 

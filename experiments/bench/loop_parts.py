@@ -25,7 +25,7 @@ from farl_jax.types import Normalizer
 from farl_jax.world_model.windows import to_windows
 
 PARTS = ("physics", "policy", "gate", "update", "world_model", "rest")
-"""physics: steps, rewards and resets; policy: its action; gate: C_H and the recovery action;
+"""physics: steps, rewards and resets; policy: its action; gate: its risks and the recovery action;
 update: PPO and the choice of windows; world_model: its online learning; rest: the loop's time minus
 the parts' times. It is below 0 if the parts are faster together than alone."""
 ROUNDS = 5
@@ -43,7 +43,7 @@ class Setup:
     @cached_property
     def config(self) -> FarlConfig:
         """The paper preset with this many environments, and an actor that learns from the start."""
-        config = preset("paper", self.task)
+        config = preset("paper")
         online = dataclasses.replace(config.online, num_envs=self.num_envs, critic_warmup=0)
         return dataclasses.replace(config, online=online)
 
@@ -76,8 +76,8 @@ class Setup:
     @cached_property
     def gate(self) -> Gate:
         """The configured gate; its cost does not depend on its decisions."""
-        safety = self.config.safety
-        return Gate.create(safety.horizon, safety.gamma_risk, safety.max_risk or 0.01)
+        safety, gamma = self.config.safety, self.config.world_model.gamma_risk
+        return Gate.create(safety.horizon, gamma, safety.max_risk or 0.01)
 
 
 def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -102,7 +102,7 @@ def usual(function: Callable[..., Any], *args: Any, seconds: float) -> float:
 def rehearsal(setup: Setup, steps: Any) -> Any:
     """Return windows of a rollout, in place of demonstrations."""
     data = normalize_rows(from_rollout(jax.device_get(steps)), setup.frozen.normalizer)
-    return to_windows(data, setup.config.world_model)[0]
+    return to_windows(data, setup.config.world_model)
 
 
 def parts(setup: Setup, begun: tuple[Any, Any, Any], seconds: float) -> dict[str, Any]:
@@ -169,29 +169,37 @@ def programs(setup: Setup, begun: tuple[Any, Any, Any]) -> dict[str, tuple[Any, 
     }
 
 
-def ask_gate(setup: Setup, obs: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return (C_H [N], recovery actions [N, A]) at normalised observations [N, O]."""
-    safety, frozen = setup.config.safety, setup.frozen
-    both = (setup.nets.policy, setup.nets.latent)
-    horizon, hold = safety.horizon, safety.hold
-    risk = make_imagined_risk(both, frozen, setup.gate, max_horizon=horizon, hold=hold)
-    recover = policy_recovery(setup.nets.recovery, frozen.recovery)
+def ask_gate(setup: Setup, obs: jax.Array, actions: jax.Array) -> tuple[Any, jax.Array]:
+    """Return (the gate's risks, [N] each, recovery actions [N, A]) at normalised obs [N, O]."""
+    nets, frozen = setup.nets, setup.frozen
+    risk = make_imagined_risk(nets, frozen, setup.gate, setup.config.safety)
+    recover = policy_recovery(nets.recovery, frozen.recovery)
     return risk(obs, actions), recover(None, obs, None, None)[1]
 
 
 def gate_flop(setup: Setup) -> int:
-    """Return floating-point operations of C_H and of the recovery action for one env step.
+    """Return floating-point operations of the gate's risks and of the recovery action for one step.
 
-    2 for each weight of each matrix product: h once, F H + 1 times, d H times, decoder and task
-    policy once for each held action, and the recovery policy.
+    2 for each weight of each matrix product. One risk: h once, F H + 1 times, d K times, decoder
+    and policy once for each held action, and all risk heads once if there is a tail. K is H, and
+    H + 1 with a tail. All rules but the paper's imagine two futures, and need recovery's action.
     """
     abstract, safety = setup.frozen, setup.config.safety
     model = abstract.world_model["params"]
-    count = lambda tree: 2 * sum(leaf.size for leaf in jax.tree.leaves(tree) if leaf.ndim == 2)
-    part = lambda name: count(model.get(name, {}))
-    asked = (safety.horizon // safety.hold) * (part("decoder") + count(abstract.policy))
-    imagined = (safety.horizon + 1) * part("failure_head") + safety.horizon * part("dynamics")
-    return part("encoder") + imagined + asked + count(abstract.recovery)
+    weights = lambda tree, ndim: sum(x.size for x in jax.tree.leaves(tree) if x.ndim == ndim)
+    count = lambda tree, ndim=2: 2 * weights(tree, ndim)
+    part = lambda name, ndim=2: count(model.get(name, {}), ndim)
+    steps, rescue = safety.horizon + safety.tail, count(abstract.recovery)
+    imagined = (safety.horizon + 1) * part("failure_head") + steps * part("dynamics")
+    tail = part("risk_heads", 3) if safety.tail else 0  # stacked: [heads, inputs, outputs]
+
+    def risk(policy: int) -> int:
+        asked = (steps // safety.hold) * (part("decoder") + policy)
+        return part("encoder") + imagined + asked + tail
+
+    first, second = risk(count(abstract.policy)), risk(rescue)
+    risks = {"paper": first, "shield": 2 * second + rescue, "helps": first + second + rescue}
+    return risks[safety.rule] + rescue
 
 
 def roofline(setup: Setup, gate_seconds: float) -> dict[str, float]:

@@ -36,7 +36,7 @@ def command_reproduce(args: ReproduceArgs) -> None:
     methods = tuple(METHODS) if args.all else tuple(dict.fromkeys((*usual.methods, *args.method)))
     tasks, number = args.task or SUITES[usual.suite], args.seeds or usual.seeds
     for task in tasks:
-        config = preset(name, task)
+        config = preset(name)
         estimate.check_fits(config, len(tasks) * number, len(methods), insist=args.insist)
         check_run(RunSettings(task, name, args.seed, args.backend, config))
         check_sharing(task, config.online, number if args.together else 1, 1)

@@ -106,7 +106,7 @@ def diagnosis_figure(
     reliability.plot([1e-6, 10], [1e-6, 10], color=GREY, linewidth=0.8)
     dress(foresight, "Failure i steps ahead, imagined", "imagined step i", "AUROC")
     dress(gate, f"Gate (dots: eps_safe = {max_risk:.2g})", "share of steps", "onsets foreseen")
-    dress(reliability, "C_H, bins of equal size", "predicted", "realised")
+    dress(reliability, "risk, bins of equal size", "predicted", "realised")
     dress(decoder, "Decoded position (squares: object)", "imagined step i", "RMS error, mm")
     gate.set_xscale("symlog", linthresh=1e-3)
     reliability.set_xscale("symlog", linthresh=1e-4)

@@ -25,4 +25,5 @@ def newest(run: Run, method: str, frozen: Agent) -> tuple[int, Agent, Gate]:
     step, items, about = checkpoint.restore(folder, abstract, expect=run.expect(method))
     check(run.settings, about, method, folder, sources_of(frozen, spec))
     state = items["state"]
-    return step, loop.current(state, frozen), gate.tightened(state.slack)
+    gate = gate.adapted(state.drift, run.settings.config.safety)
+    return step, loop.current(state, frozen), gate

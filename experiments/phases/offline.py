@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
@@ -15,11 +16,13 @@ from experiments.runs.run import Run, reporter
 from experiments.runs.words import counts_words
 from farl_jax.agent import Agent
 from farl_jax.data.dataset import Dataset
+from farl_jax.data.practice import Practice
 from farl_jax.methods import Method
 from farl_jax.nn.training import finite
 from farl_jax.offline import pipeline
 from farl_jax.safety import risk_critic
 from farl_jax.safety.risk_critic import RiskData
+from farl_jax.schema import check as check_type
 from farl_jax.storage import checkpoint
 from farl_jax.types import Params
 from farl_jax.updates import costs
@@ -104,14 +107,15 @@ def fit(run: Run) -> None:
     with run.metrics(run.path) as writer:
         writer.truncate_after("offline", -1)
         report = reporter(run, writer, "offline")
-        result = pipeline.run_offline(env, data, run.settings.config, run.key("offline"), report)
+        config, key = run.settings.config, run.key("offline")
+        result, practice = pipeline.run_offline(env, data, config, key, report)
     seconds = time.perf_counter() - started
     if not finite(result):
         raise UserError(
             f"{run.path}: parameters after the offline phase are not finite; check the "
             "demonstrations, or lower the learning rates"
         )
-    metadata = run_metadata(run, "offline", sources)
+    metadata = run_metadata(run, "offline", sources) | {"practice": asdict(practice)}
     checkpoint.save(run.path / "offline", 0, {"result": result}, metadata)
     run.say(f"  saved {run.path / 'offline'}  {seconds:.1f} s")
 
@@ -139,10 +143,26 @@ def start_of(run: Run, method: Method) -> Agent:
         writer.truncate_after("risk_critic", -1)
         report = reporter(run, writer, "risk_critic")
         key = run.key("risk_critic")
-        params = pipeline.fit_risk_critic(env, data, frozen, config, key, report)
-    checkpoint.save(folder, 0, {"params": params}, run_metadata(run, "risk_critic", sources))
+        params, practice = pipeline.fit_risk_critic(env, data, frozen, config, key, report)
+    metadata = run_metadata(run, "risk_critic", sources) | {"practice": asdict(practice)}
+    checkpoint.save(folder, 0, {"params": params}, metadata)
     run.say(f"  saved {folder}  {time.perf_counter() - started:.1f} s")
     return frozen.replace(risk_critic=params)
+
+
+def practice_of(run: Run, method: Method) -> Practice | None:
+    """Steps of learnt policies before the method's online phase.
+
+    None if they are unknown: there is no checkpoint, or an older version made it.
+    """
+    names = ["offline"] + (["risk_critic"] if method.gate == "critic" else [])
+    folders = [run.path / name for name in names]
+    if any(checkpoint.latest_step(folder) is None for folder in folders):
+        return None
+    found = [checkpoint.read_metadata(folder).get("practice") for folder in folders]
+    if None in found:
+        return None
+    return sum((check_type(Practice, own, "practice") for own in found), Practice())
 
 
 def rehearsal_of(run: Run, frozen: Agent, method: Method) -> tuple[int, Windows | RiskData]:
@@ -150,7 +170,8 @@ def rehearsal_of(run: Run, frozen: Agent, method: Method) -> tuple[int, Windows 
     config, demos = run.settings.config, read_demos(run)
     if method.gate == "critic":
         return config.risk_critic.every, risk_critic.risk_rehearsal(demos, frozen.normalizer)
-    return config.adaptation.every, adaptation.rehearsal(demos, frozen.normalizer, config)
+    reward = run.env(1).success_reward
+    return config.adaptation.every, adaptation.rehearsal(demos, frozen.normalizer, config, reward)
 
 
 def cost_value_of(run: Run, frozen: Agent) -> Params:

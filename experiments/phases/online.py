@@ -31,7 +31,7 @@ from farl_jax.safety.behaviour import make_gate
 from farl_jax.storage import checkpoint
 from farl_jax.storage.saver import Saver
 
-TRACED_SETTINGS = ("safety.gamma_risk", "safety.max_risk", "risk_critic.max_risk")
+TRACED_SETTINGS = ("safety.max_risk", "risk_critic.max_risk")
 """Settings that are arguments of a compiled program. Runs may differ in them and train together."""
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from experiments.known import known
+from experiments.phases.offline import practice_of
 from experiments.process.machine import describe_environment
 from experiments.runs.run import Run
 from farl_jax.methods import METHODS
@@ -27,6 +28,8 @@ def result_row(
         "online_steps": int(state.env_steps),
         **{name: int(totals[name]) for name in (*names, "diverged")},
         "causes": {name: int(totals[name]) for name in ALARMS} if gated else None,
+        "control_episodes": int(totals["control_episodes"]) if gated else None,
+        "control_failure_episodes": int(totals["control_failure_episodes"]) if gated else None,
         "initial_return": first["normalized_return"],
         "final_return": last["normalized_return"],
         "final_return_se": known(last["normalized_return_se"]),
@@ -35,11 +38,19 @@ def result_row(
         "final_failure_rate": last["failure_episodes"],
         "final_return_without_gate": bare["normalized_return"],
         "final_success_without_gate": bare["success"],
+        **_offline(run, method),
         "max_risk": float(gate.max_risk) if gated else None,
         **_constraint(run, state),
         "backend": run.env(1).backend,
         "git": describe_environment()["git"],  # env.json may be of an earlier method
     }
+
+
+def _offline(run: Run, method: str) -> dict[str, int | None]:
+    """Counts of the offline phase's environment steps; None if an older version made it."""
+    names = ("steps", "episodes", "failure_episodes")
+    practice = practice_of(run, METHODS[method])
+    return {f"offline_{name}": practice and getattr(practice, name) for name in names}
 
 
 def _constraint(run: Run, state: loop.OnlineState) -> dict[str, float]:

@@ -257,9 +257,16 @@ def _parts(
 
 def _judged(training: Training, state: loop.OnlineState) -> list[dict[str, float]]:
     """Each seed's point of the learning curve."""
-    learnt, gate = loop.current(state, training.frozen), training.gate.tightened(state.slack)
+    learnt, gate = loop.current(state, training.frozen), _gate_now(training, state)
     scores = training.evaluate("learning_curve_evaluation", learnt, gate)
     return [{"eval_return": s["normalized_return"], "eval_success": s["success"]} for s in scores]
+
+
+def _gate_now(training: Training, state: loop.OnlineState) -> Gate:
+    """The gates of all seeds with their current eps_safe."""
+    safety = training.runs[0].settings.config.safety
+    adapted = training.seeds.lift(lambda gate, drift: gate.adapted(drift, safety))
+    return adapted(training.gate, state.drift)
 
 
 def _since(before: list[Any], now: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
@@ -295,7 +302,7 @@ def _progress(step: int, values: dict, row: dict, config: OnlineConfig) -> str:
 def final_rows(training: Training, state: loop.OnlineState) -> list[dict[str, Any]]:
     """Each run's row: its training, and its first and last policy on held-out keys."""
     seeds, gated = training.seeds, training.spec.gated
-    gate = training.gate.tightened(state.slack)
+    gate = _gate_now(training, state)
     now = loop.current(state, training.frozen)
     judged = partial(training.evaluate, "final_evaluation", final=True)
     first, last = judged(training.frozen, training.gate), judged(now, gate)

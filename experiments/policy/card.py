@@ -135,9 +135,9 @@ def _training(settings: RunSettings, row: dict[str, Any], about: dict[str, Any])
 
 
 def _changes(settings: RunSettings) -> Iterator[tuple[str, str]]:
-    """(dotted name, value) of the settings that differ from the preset of the task."""
+    """(dotted name, value) of the settings that differ from the preset."""
     if settings.preset not in PRESETS:
         return
-    usual = preset(settings.preset, settings.task)
+    usual = preset(settings.preset)
     for name, value, _ in differences(settings.config, usual):
         yield name, text_of(value)

@@ -13,7 +13,7 @@ from farl_jax.methods import Method, find_method
 from farl_jax.safety.gate import Gate
 from farl_jax.storage.leaves import digest as digest_of
 
-RISKS = {"world_model": "C_H of the world model", "critic": "Q_risk of the risk critic"}
+RISKS = {"world_model": "risk R of the world model", "critic": "Q_risk of the risk critic"}
 RECOVERIES = {
     "policy": "the learnt recovery policy",
     "mppi": "a plan through the world model",

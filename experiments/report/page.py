@@ -35,7 +35,7 @@ CAPTIONS = {
     "causes": "Failure episodes with a gate, by the gate's state before the first failing step. "
     "Numbers are episodes of all seeds together.",
     "foresight": "Failure prediction of the world model: AUROC of a failure i steps ahead, recall "
-    "of failure onsets against trigger rate, calibration of C_H, and RMS error of decoded "
+    "of failure onsets against trigger rate, calibration of the risk, and RMS error of decoded "
     "positions. One seed.",
     "horizon": "The horizon H of C_H on one frozen policy: reduction of failure episodes, return "
     "and trigger rate with the gate; recall and lead time in steps without it. One seed.",

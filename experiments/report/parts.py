@@ -14,6 +14,7 @@ from experiments.report.rows import Findings, Groups, Row
 
 HEADLINE = (
     *("task", "method", "seeds", "episodes", "failure\nepisodes", "failure\nrate"),
+    "failures\noffline",
     *("fewer\nfailures", "recovered\nsteps", "return,\nbefore → after", "return\ndifference"),
     "success\nafter",
 )
@@ -96,6 +97,7 @@ def headline(task: str, key: str, line: Mapping[str, Any], wanted: int) -> list[
             line["failure_episodes"], "{:,.1f}", below("failure_episodes", "{:,.0f} to {:,.0f}")
         ),
         number(line["failure_rate"], "{:.2f} %", scale=100),
+        number(line["offline_failure_episodes"], "{:,.0f}"),
         number(line["reduction"], "{:.1f} %", below("reduction", "{:.0f} to {:.0f} %")),
         number(line["recovered_share"], "{:.1f} %", scale=100),
         number(line["final_return"], change, below("final_return", "{:.1f} to {:.1f}")),

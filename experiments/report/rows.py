@@ -15,6 +15,7 @@ from experiments.errors import UserError
 from experiments.report.files import HORIZONS, SWEEP, check_found, closed_folders, find
 from experiments.runs.files import RESULT, read_curve, read_result, read_saved
 from experiments.runs.folder import CONFIG, ENVIRONMENT
+from experiments.runs.presets import FORMER, retired
 from experiments.runs.records import Environment
 from farl_jax.config import FarlConfig
 from farl_jax.methods import MAIN, METHODS
@@ -36,8 +37,8 @@ class Entry:
     row: Row
     """result.json."""
     settings: Mapping[str, Any]
-    """Dotted name -> value of all settings that the method reads. Settings that an older version
-    lacked have their defaults."""
+    """Dotted name -> value of all settings that the method reads, also retired ones. Settings that
+    an older version lacked have their defaults, or what that version did instead."""
     env: Row = field(default_factory=dict)
     """env.json: versions, machine, command."""
     variant: str = ""
@@ -127,7 +128,8 @@ def _read(path: Path, findings: Findings) -> Entry:
         env = json_files.read(run / ENVIRONMENT, Environment)
     except SchemaError as error:
         findings.notes.append((str(path.parent), f"versions and command unknown: {error}"))
-    settings = _flatten(asdict(FarlConfig())) | _flatten(saved["config"])
+    former = FORMER if retired(saved) else {}
+    settings = _flatten(asdict(FarlConfig())) | former | _flatten(saved["config"])
     settings["backend"] = row["backend"]  # None in config.json: chosen by the machine
     if method := METHODS.get(row["method"]):
         settings = {k: v for k, v in settings.items() if method.reads(k.split(".")[0])}

@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from farl_jax.config import EnvConfig, OnlineConfig
 from farl_jax.schema import shown
 
+DEFAULT_TASK = "bounded_push"
 REGISTERED, FUNCTION = "gymnasium:", "env:"
 
 

@@ -1,12 +1,13 @@
 """Readers of a run's files. They check each file, and that it belongs to the run."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
 from experiments.runs.folder import CONFIG
-from experiments.runs.presets import PROTOCOL, RunSettings
+from experiments.runs.presets import PROTOCOL, RETIRED, RunSettings, retired
 from experiments.runs.records import Result, Row, Saved
 from farl_jax.schema import SchemaError, check, shown
 from farl_jax.storage.json_files import read
@@ -35,17 +36,21 @@ def read_saved(run: Path) -> Row:
 
 
 def read_settings(run: Path) -> tuple[RunSettings, Row]:
-    """Return a run's settings, and its config.json as it is.
+    """Return a run's settings, and its config.json as it is. Warn of retired settings.
 
     Raises:
         SchemaError: missing, damaged, or with a setting that this version does not allow.
     """
     saved = read_saved(run)
     try:
-        return RunSettings.from_json(saved), saved
+        settings = RunSettings.from_json(saved)
     except (SchemaError, UserError) as error:
         told = str(error).removeprefix(f"{CONFIG}.")
         raise SchemaError(f"{run / CONFIG}: {told}") from error
+    if names := retired(saved):
+        told = ", ".join(f"{old} ({RETIRED[old] or 'left out'})" for old in names)
+        warnings.warn(f"{run / CONFIG}: settings of an older version: {told}", stacklevel=2)
+    return settings, saved
 
 
 def read_result(folder: Path, about: Mapping[str, Any]) -> Row:

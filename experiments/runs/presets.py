@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.options import parse_text
+from experiments.runs.environment import DEFAULT_TASK
 from farl_jax.config import (
     AdaptationConfig,
     BCConfig,
@@ -41,7 +42,7 @@ PRESETS: dict[str, FarlConfig] = {
         iql=IQLConfig(steps=50),
         offline_ppo=OfflinePPOConfig(rounds=1, steps_per_round=5, model_steps=50),
         world_model=WorldModelConfig(steps=50, batch=32),
-        risk_critic=RiskCriticConfig(steps=100, chunk=50),
+        risk_critic=RiskCriticConfig(steps=100, batch=80),
         online=OnlineConfig(
             env_steps=4096,
             critic_warmup=1000,
@@ -60,8 +61,8 @@ PRESETS: dict[str, FarlConfig] = {
         recovery_bc=BCConfig(steps=800),
         iql=IQLConfig(steps=1200),
         offline_ppo=OfflinePPOConfig(rounds=3, model_steps=600),
-        world_model=WorldModelConfig(steps=1200, batch=48),
-        risk_critic=RiskCriticConfig(steps=2500),
+        world_model=WorldModelConfig(steps=1200, batch=128),
+        risk_critic=RiskCriticConfig(steps=2400),
         online=OnlineConfig(
             env_steps=200_000,
             critic_warmup=20_000,
@@ -74,8 +75,7 @@ PRESETS: dict[str, FarlConfig] = {
 }
 PRESETS["robot"] = dataclasses.replace(
     PRESETS["quick"],  # its offline phase
-    adaptation=AdaptationConfig(every=1, windows_per_rollout=250),
-    risk_critic=RiskCriticConfig(steps=2500, every=1),
+    adaptation=AdaptationConfig(windows_per_rollout=250),
     online=OnlineConfig(
         env_steps=12_500,  # what 50 episodes can take
         episodes=50,
@@ -93,52 +93,61 @@ PRESETS["robot"] = dataclasses.replace(
 """Budgets. `robot` is that of a real robot: one environment, 50 episodes, updates in between."""
 
 
-TASKS: dict[str, dict[str, dict[str, Any]]] = {
-    "obstructed_push": {
-        "online": {"success_bonus": 1000.0},
-        "safety": {"max_risk": 1.0, "failure_limit": 0.015, "min_risk": 0.03},  # rows 65, 73
-    },
-    "fragile_push_wall": {
-        "demos": {"task_episodes": 6},  # row 79, as what follows; eps_safe also 67
-        "safety": {"max_risk": 0.1, "failure_limit": 0.002, "limit_rate": 0.1, "min_risk": 0.01},
-    },
-    "bounded_soccer": {
-        "network": {"recovery_motion": 30.0},  # row 80
-        "world_model": {  # rows 74 to 76
-            "failure_window": 250,
-            "failure_weight": 5.0,
-            "train_horizon": 5,
-            "batch": 256,
-        },
-        "safety": {  # rows 76 to 78, 82, 83
-            "horizon": 4,
-            "hold": 1,
-            "max_risk": 1.0,
-            "min_recovery_steps": 20,
-            "max_recovery_steps": 60,
-        },
-        "mppi": {"horizon": 4},
-    },
+RETIRED = {
+    "safety.gamma_risk": "world_model.gamma_risk",
+    "safety.limit_rate": None,
+    "safety.failure_limit": None,
+    "safety.limit_memory": None,
+    "online.success_bonus": None,
+    "world_model.failure_window": None,
 }
-"""Task -> group -> settings that differ from every preset.
-
-The rows are those of docs/experiments.md that chose them.
-"""
-
-BUDGETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("paper", "bounded_soccer"): {
-        "demos": {"num_envs": 256, "policy_episodes": 1024, "dagger_rounds": 3},  # row 80
-        "recovery_bc": {"members": 1, "steps": 5000, "batch": 512},
-    },
+"""Settings of older versions -> what replaces them; None: nothing does."""
+FORMER = {
+    "safety.rule": "paper",
+    "safety.tail": False,
+    "safety.release": 1.0,
+    "safety.control_share": 0.0,
 }
-"""(Preset, task) -> group -> settings that differ from this preset only."""
+"""What versions with a retired setting did where this version has a setting."""
+
+
+def retired(saved: Any) -> tuple[str, ...]:
+    """Dotted names of the retired settings in a config.json."""
+    config = saved.get("config") if isinstance(saved, dict) else None
+    config = config if isinstance(config, dict) else {}
+    split = (name.split(".") for name in RETIRED)
+    return tuple(f"{g}.{f}" for g, f in split if isinstance(config.get(g), dict) and f in config[g])
+
+
+def without_retired(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json in this version's terms.
+
+    Retired settings are renamed or left out. eps_safe bounded a sum of probabilities, and now
+    bounds one probability. So a higher one than 1 becomes 1.
+    """
+    names = retired(saved)
+    if not names:
+        return dict(saved)
+    config = {k: dict(v) if isinstance(v, dict) else v for k, v in saved["config"].items()}
+    for name in names:
+        group, own = name.split(".")
+        value, new = config[group].pop(own), RETIRED[name]
+        if new is not None:
+            group, own = new.split(".")
+            config.setdefault(group, {}).setdefault(own, value)
+    for name, value in FORMER.items():
+        group, own = name.split(".")
+        config.setdefault(group, {}).setdefault(own, value)
+    if isinstance(max_risk := config["safety"].get("max_risk"), int | float):
+        config["safety"]["max_risk"] = min(max_risk, 1.0)
+    return dict(saved) | {"config": config}
 
 
 @dataclass(frozen=True)
 class RunSettings(Checked):
     """All settings that decide a run's numbers."""
 
-    task: str = "bounded_push"
+    task: str = DEFAULT_TASK
     preset: str = "quick"
     seed: Seed = 0
     backend: str | None = None
@@ -153,7 +162,7 @@ class RunSettings(Checked):
     def from_json(cls, saved: Any) -> "RunSettings":
         """Read strictly. A UserError names an unknown or mistyped field.
 
-        Settings of a later version take their defaults.
+        Settings of a later version take their defaults, and retired ones are replaced.
         """
         found = saved.get("protocol") if isinstance(saved, dict) else None
         if found != PROTOCOL:
@@ -161,18 +170,15 @@ class RunSettings(Checked):
                 f"config.json: protocol must be {PROTOCOL}; got {shown(found)}; "
                 "start a new run with another --out"
             )
-        return check(cls, {k: v for k, v in saved.items() if k != "protocol"}, "config.json")
+        known = {k: v for k, v in without_retired(saved).items() if k != "protocol"}
+        return check(cls, known, "config.json")
 
 
-def preset(name: str, task: str) -> FarlConfig:
-    """The named preset, with the settings that `task` changes."""
+def preset(name: str) -> FarlConfig:
+    """The preset with this name. It is the same for every task."""
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}. Choose one of {', '.join(PRESETS)}")
-    changes: dict[str, dict[str, Any]] = {}
-    for own in (TASKS.get(task, {}), BUDGETS.get((name, task), {})):
-        for group, settings in own.items():
-            changes[group] = changes.get(group, {}) | settings
-    return replace(PRESETS[name], changes)
+    return PRESETS[name]
 
 
 def parse_setting(name: str, text: str) -> Any:

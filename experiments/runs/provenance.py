@@ -23,7 +23,7 @@ from farl_jax.methods import METHODS, Method
 from farl_jax.schema import SchemaError
 
 CALIBRATION = (
-    *("horizon", "hold", "gamma_risk"),
+    *("rule", "tail", "horizon", "hold"),
     *("target_recall", "target_trigger_rate", "lead_time"),
 )
 """Safety settings of the offline phase, for the calibrated eps_safe (max_risk = None)."""
@@ -39,13 +39,13 @@ def base_settings(settings: RunSettings) -> RunSettings:
     Settings that the offline phase does not read are the preset's. Calibration settings count only
     if eps_safe is calibrated. The base of a base is itself.
     """
-    base = _base_config(settings.preset, settings.task, settings.config)
+    base = _base_config(settings.preset, settings.config)
     return dataclasses.replace(settings, config=base)
 
 
 @functools.lru_cache(maxsize=4096)
-def _base_config(preset_name: str, task: str, config: FarlConfig) -> FarlConfig:
-    plain, own = _default(preset_name, task), config.safety
+def _base_config(preset_name: str, config: FarlConfig) -> FarlConfig:
+    plain, own = _default(preset_name), config.safety
     default = plain.safety
     read = {name: getattr(own, name) for name in CALIBRATION}
     if own.max_risk is None and dataclasses.replace(default, **read) != default:
@@ -129,12 +129,12 @@ def demo_sources(folder: Path) -> dict[str, str]:
 def sources_of(start: Agent, method: Method) -> dict[str, str]:
     """SHA-256 of a method's start: the offline result, and the risk critic if it has one.
 
-    A method without a gate does not read the calibration, so that may differ.
+    A method without a gate does not read the calibrated max_risk, so that may differ.
     """
     from farl_jax.storage.leaves import digest
 
     offline = start.replace(risk_critic=None)
-    offline = offline if method.gated else offline.replace(calibration=None)
+    offline = offline if method.gated else offline.replace(max_risk=None)
     named = {"offline": offline, "risk_critic": start.risk_critic}
     return {name: digest(tree) for name, tree in named.items() if tree is not None}
 
@@ -159,21 +159,19 @@ def read_result(
 
 
 @functools.cache
-def _default(preset_name: str, task: str) -> FarlConfig:
-    return preset(preset_name, task) if preset_name in PRESETS else FarlConfig()
+def _default(preset_name: str) -> FarlConfig:
+    return preset(preset_name) if preset_name in PRESETS else FarlConfig()
 
 
 def _as_preset(settings: RunSettings, groups: Iterable[str]) -> RunSettings:
     """`settings` with the preset's values in these groups."""
-    config = _preset_groups(settings.preset, settings.task, settings.config, tuple(groups))
+    config = _preset_groups(settings.preset, settings.config, tuple(groups))
     return dataclasses.replace(settings, config=config)
 
 
 @functools.lru_cache(maxsize=4096)
-def _preset_groups(
-    preset_name: str, task: str, config: FarlConfig, groups: tuple[str, ...]
-) -> FarlConfig:
-    default = _default(preset_name, task)
+def _preset_groups(preset_name: str, config: FarlConfig, groups: tuple[str, ...]) -> FarlConfig:
+    default = _default(preset_name)
     return _with_groups(config, {name: getattr(default, name) for name in groups})
 
 

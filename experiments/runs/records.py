@@ -86,6 +86,11 @@ class Outcome(TypedDict):
     failing_steps: Natural
     recovered_steps: Natural
     causes: NotRequired[dict[str, Natural] | None]
+    control_episodes: NotRequired[Natural | None]
+    control_failure_episodes: NotRequired[Natural | None]
+    offline_steps: NotRequired[Natural | None]
+    offline_episodes: NotRequired[Natural | None]
+    offline_failure_episodes: NotRequired[Natural | None]
     initial_return: Single
     final_return: Single
     initial_success: Share
@@ -166,6 +171,9 @@ class MainRow(Outcome):
     """A line of main.jsonl."""
 
     method: Literal[tuple(METHODS)]
+    final_failure_rate: NotRequired[Share | None]
+    final_return_without_gate: NotRequired[Single | None]
+    final_success_without_gate: NotRequired[Share | None]
     command: NotRequired[str]
     git: str | None
     settings: str
@@ -265,6 +273,7 @@ class _Foresight(TypedDict):
 class _Reliability(TypedDict):
     predicted: Curve
     realised: Curve
+    events: NotRequired[Curve]
 
 
 class _Decoder(TypedDict):
@@ -279,6 +288,7 @@ class Pair(TypedDict):
     failure_episodes: Natural
     foresight: _Foresight
     reliability: Annotated[_Reliability, Alike(("predicted", "realised"))]
+    worst_factor: NotRequired[Single | None]
     gate: Alarms
     thresholds: list[Alarms]
     decoder_m: _Decoder

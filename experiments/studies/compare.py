@@ -21,6 +21,7 @@ from farl_jax.methods import MAIN, METHODS
 COLUMNS = (
     ("episodes", "episodes", "{:.0f}"),
     ("failure\nepisodes", "failure_episodes", "{:.0f}"),
+    ("offline\nfailures", "offline_failure_episodes", "{:.0f}"),
     ("failing\nsteps", "failing_steps", "{:.0f}"),
     ("recovered\nsteps", "recovered_steps", "{:.0f}"),
     ("return\nfirst", "initial_return", "{:.1f}"),
@@ -81,15 +82,16 @@ def _paired_line(summary: dict[str, Any], seeds: int) -> str:
 
 
 def _table(results: dict[str, list[dict[str, Any]]]) -> Table:
-    table = Table(title="mean over seeds (standard deviation)")
-    table.add_column("method")
+    title = "mean over seeds (standard deviation)"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
     for title, _, _ in COLUMNS:
         table.add_column(title, justify="right")
     for method, rows in results.items():
         cells = []
         for _, name, shape in COLUMNS:
-            values = np.array([row[name] for row in rows], float)
+            values = np.array([row.get(name) for row in rows], float)
             spread = f" ({shape.format(values.std(ddof=1))})" if len(values) > 1 else ""
-            cells.append(shape.format(values.mean()) + spread)
+            cells.append("-" if np.isnan(values).any() else shape.format(values.mean()) + spread)
         table.add_row(METHODS[method].title, *cells)
     return table

@@ -1,5 +1,7 @@
 """`farl sweep horizon`: compare horizons, discounts and trigger rates of a trained run's gate.
 
+All gates have the paper's rule, without a tail.
+
 To compare training horizons of the failure head, make one run for each:
 `farl sweep -o OUT --list --set world_model.train_horizon=4,9,13,21 --set safety.horizon=3,8,12,20`.
 """
@@ -50,7 +52,8 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     frozen = run.offline_result()
     step, learnt = (0, frozen) if offline else newest(run, method, frozen)[:2]
     settings = run.settings.config
-    safety = dataclasses.replace(settings.safety, horizon=max(config.horizons))
+    plain = {"rule": "paper", "tail": False, "release": 1.0, "horizon": max(config.horizons)}
+    safety = dataclasses.replace(settings.safety, **plain)
     settings = dataclasses.replace(settings, safety=safety)
     run.say(f"policy and world model of step {step:,}")
     gates, watched, seconds = watch(run, settings, config, learnt)
@@ -137,7 +140,7 @@ def _costs(
     """C_H [G, T, N] of the watched steps, and seconds for all gates and for the longest H."""
     top = settings.safety.horizon
     costs = horizon.make_costs(run.networks(), settings.safety, top)
-    longest = Gate.create(top, settings.safety.gamma_risk, jnp.inf)
+    longest = Gate.create(top, settings.world_model.gamma_risk, jnp.inf)
     inputs, cost, seconds = (steps.obs, steps.decision.task_action), None, {}
     one = jax.tree.map(lambda x: x[None], longest)
     for name, some in (("one_gate", one), ("all_gates", gates)):

@@ -235,7 +235,7 @@ class Sweep:
         """One judge for all cells that differ only in seed, traced numbers, or learning."""
         config, default = run.settings.config, FarlConfig()
         parts = {name: getattr(default, name) for name in ("adaptation", "constraint")}
-        parts["safety"] = dataclasses.replace(config.safety, gamma_risk=0.0, max_risk=None)
+        parts["safety"] = dataclasses.replace(config.safety, max_risk=None)
         key = dataclasses.replace(config, **parts)
         if key not in self._judges:
             self._judges[key] = Judge(run, config)

@@ -79,7 +79,7 @@ def plan(args: SweepArgs) -> list[Cell]:
     """Plan and check all run folders of a sweep, before anything is written."""
     for method in args.method:
         find_method(method)
-    config, cells = preset(args.preset, args.task), []
+    config, cells = preset(args.preset), []
     grid = expand(read_fields(args.set), paired=args.list)
     runs = len(grid) * args.seeds
     for swept in grid:
@@ -114,14 +114,14 @@ def _as_saved(settings: RunSettings) -> dict[str, Any]:
 
 def base_name(settings: RunSettings) -> str:
     """Folder of a base run in the sweep: its name lists the differences from the preset."""
-    label = _differing(settings.preset, settings.task, settings.config)
+    label = _differing(settings.preset, settings.config)
     return f"base/{label or settings.preset}/seed{settings.seed}"
 
 
 @functools.lru_cache(maxsize=4096)
-def _differing(preset_name: str, task: str, config: FarlConfig) -> str:
+def _differing(preset_name: str, config: FarlConfig) -> str:
     """Differences from a preset, as text for folder names."""
-    default = dataclasses.asdict(preset(preset_name, task))
+    default = dataclasses.asdict(preset(preset_name))
     return label_of(
         {
             f"{group}.{name}": value

@@ -1,4 +1,8 @@
-"""A ring buffer of the latest windows of a run, on the device."""
+"""A ring buffer of the latest windows of a run, on the device.
+
+It keeps some of a rollout's windows. Each has a weight, the number of windows that it stands for.
+Weights decay with every rollout, so that samples follow the current policy.
+"""
 
 import chex
 import jax
@@ -11,6 +15,8 @@ class Ring:
     """The latest R windows of L steps."""
 
     fields: dict[str, jax.Array]  # name -> [R, L, ...]
+    weight: jax.Array  # [R] eligible windows that each stands for, decayed; 0 in an empty slot
+    total: jax.Array  # [] eligible windows ever seen, decayed
     stored: jax.Array  # [] i32 windows ever stored
 
 
@@ -20,13 +26,20 @@ def create_ring(size: int, length: int, observation_size: int, action_size: int)
     fields = {k: jnp.zeros((size, length, n)) for k, n in wide.items()}
     fields["reward"] = jnp.zeros((size, length))
     fields |= {k: jnp.zeros((size, length), bool) for k in ("failure", "terminated")}
-    return Ring(fields, jnp.zeros((), jnp.int32))
+    return Ring(fields, jnp.zeros(size), jnp.zeros(()), jnp.zeros((), jnp.int32))
 
 
 def store(
-    ring: Ring, steps: dict[str, jax.Array], eligible: jax.Array, key: jax.Array, most: int
+    ring: Ring,
+    steps: dict[str, jax.Array],
+    eligible: jax.Array,
+    key: jax.Array,
+    most: int,
+    memory: int,
 ) -> Ring:
     """Add up to `most` eligible windows of a rollout, drawn at random without replacement.
+
+    Each gets the weight eligible / added. All older weights are multiplied by 1 - 1 / `memory`.
 
     Args:
         ring: of windows of L steps.
@@ -34,6 +47,7 @@ def store(
         eligible: [T - L + 1, N] bool, by the window's first step.
         key: consumed.
         most: static.
+        memory: rollouts, static.
     """
     size, length = ring.fields["reward"].shape
     chex.assert_rank(eligible, 2)
@@ -50,11 +64,15 @@ def store(
         name: kept.at[slot].set(steps[name][time, env[:, None]], mode="drop")
         for name, kept in ring.fields.items()
     }
-    return Ring(fields, ring.stored + jnp.sum(drawn, dtype=jnp.int32))
+    added = jnp.sum(drawn, dtype=jnp.int32)
+    seen, kept = jnp.sum(eligible), 1.0 - 1.0 / memory
+    weight = (kept * ring.weight).at[slot].set(seen / jnp.maximum(added, 1), mode="drop")
+    return Ring(fields, weight, kept * ring.total + seen, ring.stored + added)
 
 
 def draw(ring: Ring, key: jax.Array, batch: int) -> dict[str, jax.Array]:
-    """Sample `batch` windows with replacement, time first: name -> [L, batch, ...]."""
-    size = ring.fields["reward"].shape[0]
-    row = jax.random.randint(key, (batch,), 0, jnp.clip(ring.stored, 1, size))
+    """Sample `batch` windows by weight with replacement, time first: name -> [L, batch, ...]."""
+    mass = jnp.cumsum(ring.weight)
+    row = jnp.searchsorted(mass, jax.random.uniform(key, (batch,)) * mass[-1], side="right")
+    row = jnp.minimum(row, jnp.clip(ring.stored, 1, len(mass)) - 1)
     return {name: jnp.moveaxis(kept[row], 0, 1) for name, kept in ring.fields.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -72,7 +73,8 @@ def _transition(state: Any, decision: Decision, outcome: Any) -> Transition:
 def plain_decision(action: jax.Array) -> Decision:
     """A decision without a policy: action [..., A]."""
     zero = jnp.zeros(action.shape[:-1])
-    return Decision(action, zero, action, zero, zero.astype(bool), zero, zero.astype(jnp.int32))
+    no = zero.astype(bool)
+    return Decision(action, zero, action, zero, no, no, zero, zero.astype(jnp.int32), no)
 
 
 def policy_controller(
@@ -90,5 +92,21 @@ def policy_controller(
         action = distributions.sample(key, mean, log_std, draw) if explore else mean
         log_prob = distributions.log_prob(action, mean, log_std)
         return memory, plain_decision(action).replace(log_prob=log_prob, task_log_prob=log_prob)
+
+    return act
+
+
+def handing_over(first: Controller, then: Controller) -> Controller:
+    """`first` acts, and after a while `then`. Memory is the steps that `first` still has, [N] i32.
+
+    Both must do without a memory of their own.
+    """
+
+    def act(left: jax.Array, state: Any, key: jax.Array) -> tuple[jax.Array, Decision]:
+        chex.assert_rank(left, 1)
+        (_, before), (_, after) = first(None, state, key), then(None, state, key)
+        mask = lambda leaf: (left > 0).reshape(-1, *[1] * (leaf.ndim - 1))
+        pick = lambda own, other: jnp.where(mask(own), own, other)
+        return left - 1, jax.tree.map(pick, before, after)
 
     return act

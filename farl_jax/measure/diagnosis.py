@@ -1,6 +1,6 @@
 """Quality of the world model's failure prediction, on rollouts without a gate.
 
-All functions take a rollout [T, N] of the task policy alone, with its C_H. A gate that acts would
+All functions take a rollout [T, N] of the task policy alone, with its risk. A gate that acts would
 prevent the failures that it predicts, so these could not be measured.
 """
 
@@ -46,16 +46,11 @@ def later_failures(
     return labels, known
 
 
-def within(labels: np.ndarray, known: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Failures within `window` steps, from `later_failures`: [H + window, T, N] -> [H + 1, T, N].
-
-    A failure head with this `failure_window` predicts them.
-    """
-    chex.assert_rank(labels, 3)
-    chex.assert_equal_shape([labels, known])
-    steps = range(len(labels) - window + 1)
-    some = np.stack([labels[i : i + window].any(0) for i in steps])
-    return some, some | known[window - 1 :]
+def reach(gamma_risk: float, limit: int) -> int:
+    """Steps after which gamma_risk^k is below 1 %, at most `limit`."""
+    if gamma_risk in (0.0, 1.0):
+        return limit if gamma_risk else 0
+    return min(limit, int(np.ceil(np.log(0.01) / np.log(gamma_risk))))
 
 
 def foresight(
@@ -89,18 +84,33 @@ def reliability(
     gamma_risk: float,
     bins: int = 10,
 ) -> dict[str, list[float]]:
-    """Predicted C_H [T, N] against the realised sum of gamma^i c_{t+i}, in bins of equal size."""
+    """Predicted risk [T, N] against the realised one, in bins of equal size.
+
+    Realised is gamma_risk^k if the first failure comes k steps later, and 0 if none comes. `events`
+    is the number of steps in a bin that a failure follows.
+    """
     chex.assert_equal_shape([labels, known])
     chex.assert_equal_shape([cost, failing, labels[0]])
     use = ~failing & known.all(0)
-    weight = gamma_risk ** np.arange(len(labels))
-    realised = np.tensordot(weight, labels, axes=1)[use]
+    followed = labels.any(0)[use]
+    realised = np.where(followed, gamma_risk ** labels.argmax(0)[use], 0.0)
     order = np.argsort(cost[use], kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return {
         "predicted": [float(cost[use][part].mean()) for part in parts],
         "realised": [float(realised[part].mean()) for part in parts],
+        "events": [float(followed[part].sum()) for part in parts],
     }
+
+
+def worst_factor(bins: dict[str, list[float]], least: int = 50) -> float:
+    """Largest factor, >= 1, between predicted and realised risk, in bins with `least` events.
+
+    It is NaN if no bin has so many. A prediction below 1e-9 counts as 1e-9.
+    """
+    rows = zip(bins["predicted"], bins["realised"], bins["events"], strict=True)
+    pairs = [(max(p, 1e-9), q) for p, q, events in rows if events >= least]
+    return max((max(p / q, q / p) for p, q in pairs), default=float("nan"))
 
 
 def in_time_order(done: np.ndarray, *steps: np.ndarray) -> tuple[np.ndarray, ...]:

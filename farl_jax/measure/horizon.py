@@ -1,9 +1,9 @@
 """The horizon study: many gates (H, gamma_risk, eps_safe) on one frozen policy.
 
-Watching: on ungated rollouts p_0..p_Hmax are imagined once. Each gate's C_H is a masked sum of them
-(`imagination.discounted_risk`), and its eps_safe gives all gates the same trigger rate on calm
-steps. Acting: each gate has N environments, with the same starts, noise and resets. A gate that
-never triggers is the baseline. Axes: G gates, T time, N environments.
+Watching: on ungated rollouts p_0..p_Hmax are imagined once. Each gate's C_H, R without a tail, is a
+masked sum of them (`imagination.first_passage`), and its eps_safe gives all gates the same trigger
+rate on calm steps. Acting: each gate has N environments, with the same starts, noise and resets. A
+gate that never triggers is the baseline. Axes: G gates, T time, N environments.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,15 +34,12 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
     """
 
     def costs(learnt: Agent, gates: Gate, obs: jax.Array, action: jax.Array) -> jax.Array:
-        probability = imagination.imagine(
-            (nets.policy, nets.latent),
-            learnt,
-            learnt.normalizer(obs),
-            action,
-            max_horizon,
-            config.hold,
+        given = learnt.normalizer(obs), action, max_horizon, config.hold
+        probability = imagination.imagined_failures(nets, learnt, *given)
+        none = jnp.zeros(probability.shape[1:])
+        risk = lambda gate: imagination.first_passage(
+            probability, none, gate.horizon, gate.gamma_risk
         )
-        risk = lambda gate: imagination.discounted_risk(probability, gate.horizon, gate.gamma_risk)
         return jax.vmap(risk)(gates)
 
     return jax.jit(costs)

@@ -46,9 +46,10 @@ class OnlineLearning(NamedTuple):
     init: Callable[..., Any]
     """(parameters after the offline phase) -> state."""
     observe: Callable[..., Any]
-    """(state, steps [T, N], normalizer, key) -> state, which stores some of the steps."""
+    """(state, normalizer, steps [T, N], key) -> state, which stores some of the steps."""
     learn: Callable[..., Any]
-    """(state, key, demonstrations, task policy) -> state, after one chunk of gradient steps."""
+    """(state, key, demonstrations, (task policy, recovery policy)) -> state, after one chunk of
+    gradient steps."""
     part: str
     """The entry of an `Agent` whose parameters `init` takes."""
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from farl_jax.config import FarlConfig
 from farl_jax.data import dataset
 from farl_jax.data.dataset import Dataset
+from farl_jax.data.practice import Practice
 from farl_jax.data.rollout import plain_decision, unroll
 from farl_jax.nn import distributions
 from farl_jax.nn.networks import GaussianPolicy
@@ -81,7 +82,7 @@ def clone_recovery(
     normalizer: Normalizer,
     config: FarlConfig,
     key: jax.Array,
-) -> tuple[Params, float]:
+) -> tuple[Params, float, Practice]:
     """Clone the recovery policy from demonstrations, then also from DAgger's labels.
 
     Args:
@@ -90,13 +91,15 @@ def clone_recovery(
         task: the task policy.
         data: recovery demonstrations.
         normalizer: of observations.
-        config: the run's numbers. `dagger_rounds` 0 uses the demonstrations only.
+        config: the run's numbers. Without interaction, or with `dagger_rounds` 0, it uses the
+            demonstrations only.
         key: consumed.
 
     Returns:
-        ensemble [E, ...] and its mean held-out negative log-likelihood.
+        ensemble [E, ...], its mean held-out negative log-likelihood, counts of DAgger's episodes.
     """
-    demos, rounds = config.demos, config.demos.dagger_rounds
+    demos, practice = config.demos, Practice()
+    rounds = demos.dagger_rounds if demos.interaction == "practice" else 0
     rows = len(data["episode"]) + rounds * env.num_envs * env.episode_limit
     clone = bc.make_clone(policies[1], config.recovery_bc, rows)
     collect = make_collect(policies, env, demos.dagger_turn)
@@ -105,6 +108,7 @@ def clone_recovery(
     for i, key_round in enumerate(jax.random.split(key, rounds)):
         key_roll, key_fit = jax.random.split(key_round)
         member = jax.tree.map(lambda leaf, i=i: leaf[i % len(leaf)], clones)
-        data = dataset.concatenate(data, collect(task, member, normalizer, key_roll))
+        own = collect(task, member, normalizer, key_roll)
+        practice, data = practice + Practice.of(own), dataset.concatenate(data, own)
         clones, nll = clone(key_fit, data, normalizer)
-    return clones, nll
+    return clones, nll, practice

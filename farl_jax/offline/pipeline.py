@@ -1,27 +1,28 @@
 """The offline phase, in the paper's order: clone, improve, recover, model, calibrate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig
 from farl_jax.data import dataset
 from farl_jax.data.dataset import Dataset, normalize_rows, to_normalized
 from farl_jax.data.margins import foreseen_margin, resolve_margins
-from farl_jax.data.rollout import policy_controller, unroll
+from farl_jax.data.practice import Practice
+from farl_jax.data.rewards import rewarded
+from farl_jax.data.rollout import handing_over, policy_controller, unroll
 from farl_jax.nn.normalize import fit_normalizer
 from farl_jax.offline import bc, dagger, iql, ope
 from farl_jax.offline.improve import make_improve_offline
 from farl_jax.safety import risk_critic
 from farl_jax.safety.calibration import calibrate
-from farl_jax.types import BatchedEnv, Normalizer, Params
+from farl_jax.types import BatchedEnv, Controller, Normalizer, Params, Transition
 from farl_jax.world_model import learning, scores
-from farl_jax.world_model.windows import foretold, to_windows, window_starts
+from farl_jax.world_model.windows import to_windows, window_starts
 
 Report = Callable[[str, dict[str, float]], None]
 
@@ -49,7 +50,7 @@ def run_offline(
     config: FarlConfig,
     key: jax.Array,
     report: Report,
-) -> Agent:
+) -> tuple[Agent, Practice]:
     """Do all offline learning.
 
     Args:
@@ -60,19 +61,20 @@ def run_offline(
         report: called with (stage, metrics) after each stage.
 
     Returns:
-        the start of the online phase.
+        the start of the online phase, and the steps that learnt policies took in the environment.
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
+    key_before, key_after = jax.random.split(key_roll)
     normalizer = fit_normalizer(np.concatenate([part["obs"] for part in demos.values()]))
     clones, nll = bc.make_clone(nets.policy, config.bc)(key_bc, demos["task"], normalizer)
     report("clone", {"nll": nll})
-
-    own = collect_own_failures(env, nets, clones, normalizer, config, key_roll)
-    report("own_failures", _counts(own))
+    members = [jax.tree.map(lambda leaf, i=i: leaf[i], clones) for i in range(config.bc.members)]
+    half, behave = config.demos.policy_episodes // 2, exploring(nets, normalizer)
+    own, practice = practise(env, behave, members, half, config, key_before, report)
     scripted = dataset.concatenate(demos["task"], demos["failure"])
-    scaled = dataset.concatenate(scripted, own)
-    scaled["reward"] = scaled["reward"] * config.iql.reward_scale
+    scaled = dataset.concatenate(scripted, *own)
+    scaled["reward"] = _scaled_reward(env, scaled, config, config.iql.discount)
     everything = dataset.concatenate(scaled, demos["recovery"])
     ensemble, error = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)(
         key_ensemble, to_normalized(everything, normalizer, ("obs", "action", "next_obs"))
@@ -82,26 +84,45 @@ def run_offline(
     improve = _make_improve(nets, config, ensemble, normalizer, rows=len(scaled["episode"]))
     policy, critics, metrics = improve(nets.policy, key_task, clones, scaled)
     report("task_policy", metrics)
-    key_clone, key_improve = jax.random.split(key_recovery)
-    actors = nets.policy, nets.recovery
-    clones, nll = dagger.clone_recovery(
-        env, actors, policy, demos["recovery"], normalizer, config, key_clone
-    )
-    margins = resolve_margins(config.demos, env)
-    rewarded = recovery_rewards(demos["recovery"], margins.safe_margin, margins.danger_lead)
-    recovery, _, metrics = improve(nets.recovery, key_improve, clones, rewarded)
-    report("recovery_policy", metrics | {"nll": nll})
-    model_params, calibration = fit_world_model(
-        nets, policy, (scripted, own), normalizer, config, key_model, report
-    )
-    return Agent(
+    given = policy, demos["recovery"], normalizer, config, key_recovery, report
+    recovery, answered = _learn_recovery(env, nets, improve, *given)
+    behave = rescued(env, nets, normalizer)
+    more, after = practise(env, behave, [(policy, recovery)], half, config, key_after, report)
+    known = (policy, recovery), (scripted, *own, *more), demos["recovery"], normalizer
+    model_params, max_risk = fit_world_model(env, nets, *known, config, key_model, report)
+    learnt = Agent(
         policy=policy,
         value=critics.value,
         recovery=recovery,
         world_model=model_params,
         normalizer=normalizer,
-        calibration=calibration,
+        max_risk=max_risk,
     )
+    return learnt, practice + after + answered
+
+
+def _learn_recovery(
+    env: BatchedEnv,
+    nets: Networks,
+    improve: Callable[..., Any],
+    policy: Params,
+    demonstrations: Dataset,
+    normalizer: Normalizer,
+    config: FarlConfig,
+    key: jax.Array,
+    report: Report,
+) -> tuple[Params, Practice]:
+    """The recovery policy, and counts of the steps that DAgger took for it."""
+    key_clone, key_improve = jax.random.split(key)
+    actors = nets.policy, nets.recovery
+    clones, nll, answered = dagger.clone_recovery(
+        env, actors, policy, demonstrations, normalizer, config, key_clone
+    )
+    margins = resolve_margins(config.demos, env)
+    rewarded = recovery_rewards(demonstrations, margins.safe_margin, margins.danger_lead)
+    recovery, _, metrics = improve(nets.recovery, key_improve, clones, rewarded)
+    report("recovery_policy", metrics | {"nll": nll})
+    return recovery, answered
 
 
 def _make_improve(
@@ -125,67 +146,105 @@ def _make_improve(
     return run
 
 
-def _counts(data: Dataset) -> dict[str, float]:
-    failing = np.unique(data["episode"][data["failure"]])
-    return {
-        "episodes": float(dataset.num_episodes(data)),
-        "steps": float(len(data["episode"])),
-        "failure_episodes": float(len(failing)),
-    }
+def _scaled_reward(
+    env: BatchedEnv, data: Dataset, config: FarlConfig, discount: float
+) -> np.ndarray:
+    """Scaled reward of a learner with this discount for each step, [M]."""
+    return rewarded(data, env.success_reward, discount) * np.float32(config.iql.reward_scale)
 
 
-def collect_own_failures(
+Behave = Callable[[Params, jax.Array], tuple[Controller, Any]]
+"""(parameters, key) -> (controller, its memory of N environments) of practice."""
+
+
+def practise(
     env: BatchedEnv,
-    nets: Networks,
-    clones: Params,
-    normalizer: Normalizer,
+    behave: Behave,
+    members: Sequence[Params],
+    episodes: int,
     config: FarlConfig,
     key: jax.Array,
-) -> Dataset:
-    """Roll out the exploring clones [E, ...] in turn, in `policy_episodes` environments."""
+    report: Report,
+) -> tuple[tuple[Dataset, ...], Practice]:
+    """About `episodes` of learnt policies, the `members` in turn, and counts of them.
 
-    def roll(params: Params, normalizer: Normalizer, key: jax.Array):
-        key_reset, key_roll = jax.random.split(key)
-        controller = policy_controller(nets.policy.apply, params, normalizer, explore=True)
-        state = env.reset(key_reset)
-        return unroll(env, controller, None, state, key_roll, env.episode_limit)[2]
+    Without interaction there are none.
+    """
+    if config.demos.interaction == "none":
+        return (), Practice()
+
+    def roll(params: Params, key: jax.Array) -> Transition:
+        key_reset, key_roll, key_behave = jax.random.split(key, 3)
+        controller, memory = behave(params, key_behave)
+        return unroll(env, controller, memory, env.reset(key_reset), key_roll, env.episode_limit)[2]
 
     roll = jax.jit(roll, compiler_options=dict(env.compiler_options))
-    batches = max(1, config.demos.policy_episodes // env.num_envs)
-    members, parts = len(jax.tree.leaves(clones)[0]), []
-    for i, key_batch in enumerate(jax.random.split(key, batches)):
-        member = jax.tree.map(lambda leaf, i=i: leaf[i % members], clones)
-        parts.append(dataset.from_rollout(roll(member, normalizer, key_batch)))
-    return dataset.concatenate(*parts)
+    batches = max(1, episodes // env.num_envs)
+    parts = [
+        dataset.from_rollout(roll(members[i % len(members)], key_batch))
+        for i, key_batch in enumerate(jax.random.split(key, batches))
+    ]
+    own = dataset.concatenate(*parts)
+    practice = Practice.of(own)
+    report("own_failures", {k: float(v) for k, v in vars(practice).items()})
+    return (own,), practice
+
+
+def exploring(nets: Networks, normalizer: Normalizer) -> Behave:
+    """The exploring task policy alone."""
+    return lambda params, key: (
+        policy_controller(nets.policy.apply, params, normalizer, explore=True),
+        None,
+    )
+
+
+def rescued(env: BatchedEnv, nets: Networks, normalizer: Normalizer) -> Behave:
+    """The exploring task policy, and the recovery policy from a random step on.
+
+    Parameters are (task, recovery). In half of the environments recovery never acts. So the steps
+    show what each policy risks if it goes on, at states in which the gate will ask.
+    """
+
+    def behave(params: tuple[Params, Params], key: jax.Array) -> tuple[Controller, jax.Array]:
+        task, recovery = params
+        first, _ = exploring(nets, normalizer)(task, key)
+        then = policy_controller(nets.recovery.apply, recovery, normalizer, explore=False)
+        steps = jax.random.randint(key, (env.num_envs,), 0, 2 * env.episode_limit)
+        return handing_over(first, then), steps
+
+    return behave
 
 
 def fit_world_model(
+    env: BatchedEnv,
     nets: Networks,
-    policy: Params,
-    experience: tuple[Dataset, Dataset],
+    policies: tuple[Params, Params],
+    experience: tuple[Dataset, ...],
+    recoveries: Dataset,
     normalizer: Normalizer,
     config: FarlConfig,
     key: jax.Array,
     report: Report,
-) -> tuple[Params, FailureCalibration]:
-    """Fit on task and failure demonstrations, report on held-out episodes, calibrate eps_safe.
+) -> tuple[Params, jax.Array]:
+    """Fit on all demonstrations, report on held-out episodes, calibrate eps_safe.
 
-    `experience` is (scripted, of the cloned policy). Whole episodes of both are held out.
+    `policies` are (task, recovery), whose risk is learnt. `experience` is (scripted,) or (scripted,
+    of the cloned policy). Whole episodes of each are held out, but none of `recoveries`.
     """
     splits = [dataset.split_by_episode(d, config.world_model.holdout, seed=1) for d in experience]
     training, held_out = (dataset.concatenate(*parts) for parts in zip(*splits, strict=True))
-    own_held_out = splits[1][1]
-    training["reward"] = training["reward"] * config.iql.reward_scale
-    windows, shift = to_windows(normalize_rows(training, normalizer), config.world_model)
-    fit = learning.make_fit_offline(nets.latent, config.world_model)
+    num_own = sum(len(held["episode"]) for _, held in splits[1:])
+    training = dataset.concatenate(training, recoveries)
+    discount = config.world_model.discount
+    training["reward"] = _scaled_reward(env, training, config, discount)
+    windows = to_windows(normalize_rows(training, normalizer), config.world_model)
+    fit = learning.make_fit_offline(nets.latent, config.world_model, nets.acting(*policies))
     params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))
-    logit_shift = jnp.asarray(shift, jnp.float32)
-    report("failure_head", held_out_report(nets, params, logit_shift, held_out, normalizer, config))
-    undecided = FailureCalibration(logit_shift, jnp.asarray(jnp.inf))
-    learnt = Agent(policy, None, None, params, normalizer, undecided)
-    chosen = calibrate(nets, learnt, held_out, len(own_held_out["episode"]), config.safety)
+    report("failure_head", held_out_report(nets, params, held_out, normalizer, config))
+    learnt = Agent(policies[0], None, policies[1], params, normalizer, jnp.asarray(jnp.inf))
+    chosen = calibrate(nets, learnt, held_out, num_own, config)
     report("calibration", chosen)
-    return params, FailureCalibration(logit_shift, jnp.asarray(chosen["max_risk"], jnp.float32))
+    return params, jnp.asarray(chosen["max_risk"], jnp.float32)
 
 
 def fit_risk_critic(
@@ -195,42 +254,39 @@ def fit_risk_critic(
     config: FarlConfig,
     key: jax.Array,
     report: Report,
-) -> Params:
+) -> tuple[Params, Practice]:
     """Fit the risk critic of `simple_critic`, on data like the world model's.
 
-    It uses the task and failure demonstrations, and `policy_episodes` episodes of the exploring
-    offline policy, because the clones' episodes are not stored.
+    It uses the task and failure demonstrations, and `policy_episodes` of the exploring offline
+    policy, which recovery may take over, because the offline phase's episodes are not stored.
     """
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_roll, key_fit = jax.random.split(key)
-    only = jax.tree.map(lambda leaf: leaf[None], frozen.policy)
-    own = collect_own_failures(env, nets, only, frozen.normalizer, config, key_roll)
-    report("own_failures", _counts(own))
-    data = dataset.concatenate(demos["task"], demos["failure"], own)
+    both = rescued(env, nets, frozen.normalizer)
+    members = [(frozen.policy, frozen.recovery)]
+    episodes = config.demos.policy_episodes
+    own, practice = practise(env, both, members, episodes, config, key_roll, report)
+    data = dataset.concatenate(demos["task"], demos["failure"], *own)
     fit = risk_critic.make_fit_offline(nets.critic, nets.policy, config.risk_critic)
     rows = risk_critic.to_risk_data(normalize_rows(data, frozen.normalizer))
     log = lambda step, losses: report("risk_critic", {"step": step} | losses)
-    return fit(key_fit, frozen.policy, rows, log)
+    return fit(key_fit, frozen.policy, rows, log), practice
 
 
 def held_out_report(
     nets: Networks,
     params: Params,
-    logit_shift: jax.Array,
     held_out: Dataset,
     normalizer: Normalizer,
     config: FarlConfig,
 ) -> dict[str, float]:
     """AUROC, AUPRC and calibration error per horizon step on held-out episodes, logged actions."""
-    chex.assert_rank(logit_shift, 0)
     length = config.world_model.train_horizon
     starts = window_starts(held_out, length, config.world_model.failing_run_cap)
     index = np.arange(length)[:, None] + starts
     predict = jax.jit(learning.predict_failures, static_argnums=0)
     rows = normalize_rows(held_out, normalizer)
-    probability = predict(
-        nets.latent, params, logit_shift, rows["obs"][starts], rows["action"][index]
-    )
-    labels = foretold(held_out, config.world_model.failure_window)
+    probability = predict(nets.latent, params, rows["obs"][starts], rows["action"][index])
+    labels = held_out["failure"]
     fresh = ~held_out["failure"][starts]
     return scores.failure_report(np.asarray(probability), labels[index], fresh)

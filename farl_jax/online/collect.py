@@ -23,7 +23,7 @@ from farl_jax.online.budget import Budget
 from farl_jax.online.side_by_side import SideBySide, possible
 from farl_jax.online.state import PER_ENV, OnlineState, current
 from farl_jax.safety.behaviour import make_controller
-from farl_jax.safety.gate import Gate, GateMemory, adjust
+from farl_jax.safety.gate import Gate, GateMemory, follow
 from farl_jax.types import BatchedEnv, Transition
 
 Rollout = tuple[GateMemory, Any, Transition]
@@ -35,7 +35,7 @@ def make_collect(
 ) -> Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]:
     """Build `collect(state, frozen, gate) -> (state, steps [T, N])`; the state is donated."""
     whole, options = _make_roll(env, nets, config, method), dict(env.compiler_options)
-    finish = _make_finish(config, method, Budget(config.online, env.num_envs))
+    finish = _make_finish(config, Budget(config.online, env.num_envs))
     at_once = jax.jit(
         lambda state, frozen, gate: finish(state, gate, [whole(state, frozen, gate, 0)]),
         compiler_options=options,
@@ -68,11 +68,12 @@ def _make_roll(
 
     `of` is the number of rows of all shares; None: `env` has them all.
     """
-    controller_of = make_controller(nets, config, method, explore=True)
+    share = config.safety.control_share
+    controller_of = make_controller(nets, config, method, explore=True, control_share=share)
 
     def roll(state: OnlineState, frozen: Agent, gate: Gate, share: jax.Array) -> Rollout:
         _, key = jax.random.split(state.key)
-        behave = (current(state, frozen), gate.tightened(state.slack))
+        behave = (current(state, frozen), gate.adapted(state.drift, config.safety))
         rows = (state.memory, state.env_state)
         if of is None:
             part, controller = env, controller_of(*behave)
@@ -90,7 +91,7 @@ def _make_roll(
 
 
 def _make_finish(
-    config: FarlConfig, method: Method, budget: Budget
+    config: FarlConfig, budget: Budget
 ) -> Callable[..., tuple[OnlineState, Transition]]:
     """Build `finish(state, gate, shares' rollouts) -> (state, steps [T, N])`."""
 
@@ -103,16 +104,15 @@ def _make_finish(
         )
         steps = steps.replace(counted=budget.counted(steps.done, state.counters.episodes))
         count = lambda mask: jnp.sum(mask, where=steps.counted)
-        slack, ends = state.slack, (count(steps.first_failure), count(steps.done))
-        if method.gated:
-            slack = adjust(slack, *ends, gate.max_risk, config.safety)
+        taken = count(jnp.ones_like(steps.done))
+        acted = count(steps.decision.intervened) / jnp.maximum(taken, 1)
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=jax.random.split(state.key)[0],
-            slack=slack,
+            drift=follow(state.drift, acted, gate.max_risk, config.safety),
             counters=state.counters.add(steps),
-            env_steps=state.env_steps + count(jnp.ones_like(steps.done)),
+            env_steps=state.env_steps + taken,
         )
         return devices.settle(state, PER_ENV), steps
 

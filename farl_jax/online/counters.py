@@ -22,10 +22,12 @@ class Counters:
     recovered_steps: jax.Array  # i32
     diverged: jax.Array  # i32
     return_sum: jax.Array  # f32 of ended episodes
-    gate_silent: jax.Array  # i32 failure episodes by the gate's state, see `gate.ALARMS`
+    gate_silent: jax.Array  # i32 gated failure episodes by the gate's state, see `gate.ALARMS`
     recovery_late: jax.Array  # i32
     recovery_failed: jax.Array  # i32
     after_recovery: jax.Array  # i32
+    control_episodes: jax.Array  # i32 ended episodes of the control group, which has no gate
+    control_failure_episodes: jax.Array  # i32 failure episodes of the control group
 
     @classmethod
     def zero(cls) -> "Counters":
@@ -39,6 +41,8 @@ class Counters:
         chex.assert_equal_shape([steps.done, steps.success, steps.failure, steps.episode_return])
         count = lambda mask: jnp.sum(mask, where=steps.counted, dtype=jnp.int32)
         ended = jnp.where(steps.done, steps.episode_return, 0.0)
+        control = steps.decision.control
+        gated = steps.first_failure & ~control
         return Counters(
             episodes=self.episodes + count(steps.done),
             successes=self.successes + count(steps.success & steps.done),
@@ -47,8 +51,11 @@ class Counters:
             recovered_steps=self.recovered_steps + count(steps.decision.intervened),
             diverged=self.diverged + count(steps.diverged),
             return_sum=self.return_sum + jnp.sum(ended, where=steps.counted),
+            control_episodes=self.control_episodes + count(steps.done & control),
+            control_failure_episodes=self.control_failure_episodes
+            + count(steps.first_failure & control),
             **{
-                name: getattr(self, name) + count(steps.first_failure & (steps.decision.alarm == i))
+                name: getattr(self, name) + count(gated & (steps.decision.alarm == i))
                 for i, name in enumerate(ALARMS)
             },
         )

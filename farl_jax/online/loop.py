@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from farl_jax import devices
 from farl_jax.agent import Agent, Networks
-from farl_jax.config import FarlConfig
+from farl_jax.config import FarlConfig, OnlineConfig, WorldModelConfig
+from farl_jax.data.rewards import learner_reward
 from farl_jax.methods import Method
 from farl_jax.nn.training import OnlineLearning, finite
 from farl_jax.online.budget import Budget
@@ -25,7 +26,7 @@ from farl_jax.online.state import PER_ENV, OnlineState, current
 from farl_jax.safety.behaviour import start_memory
 from farl_jax.safety.gate import Gate
 from farl_jax.safety.risk_critic import RiskData, make_risk_learning
-from farl_jax.types import BatchedEnv, Params, Transition
+from farl_jax.types import BatchedEnv, Normalizer, Params, Transition
 from farl_jax.updates import constrained, ppo
 from farl_jax.world_model.adaptation import make_adaptation
 from farl_jax.world_model.windows import Windows
@@ -43,10 +44,10 @@ class OnlinePhase:
     init: Callable[..., OnlineState]
     collect: Callable[[OnlineState, Agent, Gate], tuple[OnlineState, Transition]]
     update: Callable[..., tuple[OnlineState, dict]]
-    """(state, frozen, steps, demonstrations or None) -> (state, metrics). With demonstrations, the
-    gate's model or critic takes a chunk of gradient steps, too."""
+    """(state, frozen, steps, demonstrations or None) -> (state, metrics). With demonstrations, what
+    the gate asks takes a chunk of gradient steps, too."""
     learns_risk: bool
-    """Whether the gate's model or critic learns online; else `update` needs no demonstrations."""
+    """Whether what the gate asks learns online. If not, `update` needs no demonstrations."""
     budget: Budget
 
     @property
@@ -67,16 +68,14 @@ def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> Online
     if method.gate == "critic" and config.risk_critic.every > 0:
         return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
     if method.gate == "world_model" and config.adaptation.every > 0:
-        rollout = config.online.rollout, config.online.num_envs
-        return make_adaptation(
-            nets.latent, config.adaptation, config.world_model, config.iql.reward_scale, rollout
-        )
+        both = config.adaptation, config.world_model
+        return make_adaptation(nets.latent, *both, config.iql.reward_scale, nets.acting)
     return None
 
 
 def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method) -> OnlinePhase:
     """Build the online phase of a method for a batched environment."""
-    init_learners, update_learners = _make_update(nets, config, method)
+    init_learners, update_learners = _make_update(env, nets, config, method)
     learning = _make_learning(nets, config, method)
 
     def init(frozen: Agent, key: jax.Array, cost_value: Params | None = None) -> OnlineState:
@@ -89,31 +88,33 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
             env_state=env.reset(key_reset),
             memory=start_memory(config, method, env),
             adaptation=learning.init(getattr(own, learning.part)) if learning else None,
-            slack=jnp.ones(()),
+            drift=jnp.zeros(()),
             counters=Counters.zero(),
             key=key_run,
             env_steps=jnp.zeros((), jnp.int32),
         )
         return devices.settle(state, PER_ENV)
 
-    observe = jax.jit(learning.observe, donate_argnums=0) if learning else None
+    # Jitted without the other fields of the state, so that methods share one program.
+    seen = _paid(learning.observe, env, config.world_model) if learning else None
+    observe = jax.jit(seen, donate_argnums=0) if learning else None
 
     def update(state: OnlineState, frozen: Agent, steps: Transition, demos: Any = None):
         key, key_update, key_observe, key_learn = jax.random.split(state.key, 4)
         warmup = state.env_steps <= config.online.critic_warmup
-        policy = jax.tree.map(jnp.copy, state.learners.actor.params)  # the update donates them
+        policies = jax.tree.map(jnp.copy, state.learners.actor.params), frozen.recovery
 
         def learn_risk():
             if not learning:
                 return None
-            seen = observe(state.adaptation, steps, frozen.normalizer, key_observe)
-            return seen if demos is None else learning.learn(seen, key_learn, demos, policy)
+            learnt = observe(state.adaptation, frozen.normalizer, steps, key_observe)
+            return learnt if demos is None else learning.learn(learnt, key_learn, demos, policies)
 
         learners, metrics, adaptation = update_learners(
             (state.learners, frozen.normalizer, steps, key_update, warmup), learn_risk
         )
         metrics["horizon_cost"] = steps.decision.risk.mean(where=steps.counted)
-        metrics["slack"] = jnp.copy(state.slack)  # the next step donates the state
+        metrics["drift"] = jnp.copy(state.drift)  # the next step donates the state
         return state.replace(learners=learners, key=key, adaptation=adaptation), metrics
 
     return OnlinePhase(
@@ -125,8 +126,21 @@ def make_online(env: BatchedEnv, nets: Networks, config: FarlConfig, method: Met
     )
 
 
+def _paid(
+    learn: Callable[..., Any], env: BatchedEnv, config: OnlineConfig | WorldModelConfig
+) -> Callable[..., Any]:
+    """`learn(state, normalizer, steps, ...)` of steps with the rewards that a learner receives."""
+
+    def run(state: Any, normalizer: Normalizer, steps: Transition, *rest: Any) -> Any:
+        ends_well = steps.success & steps.terminated
+        reward = learner_reward(steps.reward, ends_well, env.success_reward, config.discount)
+        return learn(state, normalizer, steps.replace(reward=reward), *rest)
+
+    return run
+
+
 def _make_update(
-    nets: Networks, config: FarlConfig, method: Method
+    env: BatchedEnv, nets: Networks, config: FarlConfig, method: Method
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Build the learners' init, and `update(args, beside) -> (learners, metrics, beside's result)`.
 
@@ -138,12 +152,12 @@ def _make_update(
         init, update = constrained.make_update(nets.policy, nets.value, config, method.constraint)
     else:
         init, update = ppo.make_update(nets.policy, nets.value, config.online)
-    whole = jax.jit(update, donate_argnums=0)
+    whole = jax.jit(_paid(update, env, config.online), donate_argnums=0)
     in_turn = lambda args, beside: (*whole(*args), beside())
     if method.constrained or not pays():
         return init, in_turn
     parts, threads = ppo.make_parts(nets.policy, nets.value, config.online), SideBySide(2)
-    prepare = jax.jit(parts.prepare)
+    prepare = jax.jit(_paid(parts.prepare, env, config.online))
     actor, critic = (jax.jit(part, donate_argnums=0) for part in (parts.actor, parts.critic))
 
     def at_once(args: tuple[Any, ...], beside: Callable[[], Any]):
@@ -172,8 +186,8 @@ def train(
 ) -> Iterator[tuple[OnlineState, dict[str, jax.Array]]]:
     """Collect and update until `env_steps` or the budget's episodes; yield after every update.
 
-    `rehearsal` is (updates between two chunks of the gate's learning, demonstrations for them). A
-    phase whose gate does not learn ignores it.
+    `rehearsal` is (updates between two chunks of learning the risk, demonstrations for them). A
+    phase that does not learn it ignores this.
 
     The caller logs, evaluates and saves, and may stop at any time. The next step donates the
     buffers of the yielded state: save it, or copy what you need, before that.

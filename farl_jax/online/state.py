@@ -21,7 +21,7 @@ class OnlineState:
     env_state: Any  # State [N]
     memory: GateMemory  # [N]
     adaptation: Adaptation | RiskLearning | None  # None: what the gate asks is frozen, or no gate
-    slack: jax.Array  # [] in (0, 1], eps_safe now over `Gate.max_risk`; see `gate.adjust`
+    drift: jax.Array  # [] log(eps_safe / max_risk); see `gate.follow`
     counters: Counters
     key: jax.Array
     env_steps: jax.Array  # [] i32

@@ -30,8 +30,8 @@ def make_gate(config: FarlConfig, frozen: Agent, method: Method) -> Gate:
     eps_safe is the configured value, else the calibrated one. The risk critic has its own setting.
     """
     chosen = config.risk_critic.max_risk if method.gate == "critic" else config.safety.max_risk
-    max_risk = float(frozen.calibration.max_risk) if chosen is None else chosen
-    return Gate.create(config.safety.horizon, config.safety.gamma_risk, max_risk)
+    max_risk = float(frozen.max_risk) if chosen is None else chosen
+    return Gate.create(config.safety.horizon, config.world_model.gamma_risk, max_risk)
 
 
 def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMemory:
@@ -43,19 +43,23 @@ def start_memory(config: FarlConfig, method: Method, env: BatchedEnv) -> GateMem
 
 
 def make_controller(
-    nets: Networks, config: FarlConfig, method: Method, *, explore: bool
+    nets: Networks,
+    config: FarlConfig,
+    method: Method,
+    *,
+    explore: bool,
+    control_share: float = 0.0,
 ) -> Callable[..., Controller]:
     """Build `behave(learnt, gate, draw)`: the task policy, behind the method's gate if it has one.
 
-    `draw` is where the noise of exploration comes from.
+    `draw` is where the noise of exploration comes from. `control_share` of the episodes have no
+    gate.
     """
 
     def risk_of(learnt: Agent, gate: Gate) -> Risk:
         if method.gate == "critic":
             return make_critic_risk(nets.critic, learnt.risk_critic)
-        horizon, hold = config.safety.horizon, config.safety.hold
-        networks = (nets.policy, nets.latent)
-        return make_imagined_risk(networks, learnt, gate, max_horizon=horizon, hold=hold)
+        return make_imagined_risk(nets, learnt, gate, config.safety)
 
     def recovery_of(learnt: Agent) -> Recovery:
         if method.recovery == "mppi":
@@ -77,6 +81,7 @@ def make_controller(
             gate.max_risk,
             config.safety,
             explore=explore,
+            control_share=control_share,
             draw=draw,
         )
 

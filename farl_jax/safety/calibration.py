@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from farl_jax.agent import Agent, Networks
-from farl_jax.config import SafetyConfig
+from farl_jax.config import FarlConfig, SafetyConfig
 from farl_jax.data.dataset import Dataset
 from farl_jax.safety.gate import Gate
 from farl_jax.safety.imagination import make_imagined_risk
@@ -23,7 +23,7 @@ def failure_onsets(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
 def foreseen_peaks(
     cost: np.ndarray, failure: np.ndarray, episode: np.ndarray, lead_time: int, window: int = 10
 ) -> np.ndarray:
-    """Highest C_H in the `window` to `lead_time` steps before each failure onset: [onsets].
+    """Highest risk in the `window` to `lead_time` steps before each failure onset: [onsets].
 
     Inputs are steps in time order [M]. Onsets with fewer than `lead_time` earlier steps in their
     episode are left out. The gate foresees an onset if its peak exceeds eps_safe.
@@ -49,10 +49,10 @@ def calibrate_max_risk(
 
     It is the largest threshold that foresees `target_recall` of the failure onsets `lead_time`
     steps ahead, because that one intervenes least. It is raised if more than `target_trigger_rate`
-    of the task policy's own safe steps would trigger.
+    of the task policy's own safe steps would trigger. If it made none, all safe steps count.
 
     Args:
-        cost: C_H of each step.
+        cost: risk of each step.
         failure: C(s, a) of each step, bool.
         episode: episode number of each step.
         policys_own: whether the task policy collected the step, bool.
@@ -63,7 +63,7 @@ def calibrate_max_risk(
     """
     chex.assert_equal_shape([cost, policys_own])
     peaks = foreseen_peaks(cost, failure, episode, config.lead_time)
-    calm = cost[~failure & policys_own]
+    calm = cost[~failure & (policys_own | ~policys_own.any())]
     least_risk = float(np.quantile(calm, 1.0 - config.target_trigger_rate))
     wanted = (
         float(np.quantile(peaks, 1.0 - config.target_recall, method="lower")) if len(peaks) else 0.0
@@ -78,22 +78,21 @@ def calibrate_max_risk(
 
 
 def calibrate(
-    nets: Networks, learnt: Agent, held_out: Dataset, num_own: int, config: SafetyConfig
+    nets: Networks, learnt: Agent, held_out: Dataset, num_own: int, config: FarlConfig
 ) -> dict[str, float]:
-    """Choose eps_safe by the C_H of the logged action at every held-out step.
+    """Choose eps_safe by the risk of the logged action at every held-out step.
 
-    It uses the policy, world model, logit shift and normaliser of `learnt`. The task policy
-    collected the last `num_own` steps of `held_out`.
+    It uses both policies, world model and normaliser of `learnt`. The task policy collected the
+    last `num_own` steps of `held_out`.
     """
-    gate = Gate.create(config.horizon, config.gamma_risk, jnp.inf)
-    both, sizes = (nets.policy, nets.latent), {"max_horizon": config.horizon, "hold": config.hold}
+    gate = Gate.create(config.safety.horizon, config.world_model.gamma_risk, jnp.inf)
 
     @jax.jit
     def cost_of(learnt: Agent, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return make_imagined_risk(both, learnt, gate, **sizes)(obs, action)
+        return make_imagined_risk(nets, learnt, gate, config.safety)(obs, action).risk
 
     cost = cost_of(learnt, learnt.normalizer(held_out["obs"]), held_out["action"])
     own = np.arange(len(cost)) >= len(cost) - num_own
     return calibrate_max_risk(
-        np.asarray(cost), held_out["failure"], held_out["episode"], own, config
+        np.asarray(cost), held_out["failure"], held_out["episode"], own, config.safety
     )

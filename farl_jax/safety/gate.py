@@ -1,14 +1,18 @@
-"""The gate: it lets a recovery act where C_H exceeds eps_safe.
+"""The gate: it lets a recovery act where a rule on the risk R holds (`SafetyConfig.rule`).
 
-    C_H = sum_{i=0..H} gamma_risk^i p_i,   p_i = sigmoid F(z_i, a_i)
-    z_0 = h(s), a_0 = what the task policy wants now;  z_{i+1} = d(z_i, a_i), a_i = mean task policy
+    paper    R_task(s, a_task) > eps_safe
+    helps    R_task(s, a_task) > eps_safe  and  R_rec(s, a_rec) < R_task(s, a_task) - delta
+    shield   R_rec(s, a_task) > eps_safe  and  R_rec(s, a_rec) < R_rec(s, a_task) - delta
 
-C_H has H + 1 terms and is a sum, not a probability. Methods differ in their `Risk` (C_H or a risk
-critic) and their `Recovery` (the recovery policy, MPPI or a zero action).
+R_pi(s, a) is the risk of doing `a` now and acting by pi after it, see `imagination`. The paper's
+rule asks whether the task policy will fail. `shield` asks whether this is the last moment: could
+recovery still prevent the failure one step later, and does it help to begin now? Methods differ
+in their `Risk` (R or a risk critic) and their `Recovery` (the recovery policy, MPPI or a zero
+action).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -22,8 +26,16 @@ from farl_jax.nn.distributions import Draw
 from farl_jax.nn.networks import GaussianPolicy
 from farl_jax.types import Controller, Decision, Params
 
-Risk = Callable[[jax.Array, jax.Array], jax.Array]
-"""(obs [N, D] normalised, action [N, A]) -> risk [N], which the gate compares with eps_safe."""
+
+class Judgement(NamedTuple):
+    """Risks in [0, 1] that decide about one action of each environment."""
+
+    risk: jax.Array  # [N] compared with eps_safe
+    remedy: jax.Array | None = None  # [N] risk if recovery acts instead; None: the rule ignores it
+
+
+Risk = Callable[[jax.Array, jax.Array], Judgement]
+"""(obs [N, D] normalised, action [N, A]) -> `Judgement` of the actions."""
 
 Recovery = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, jax.Array]]
 """(plan, obs [N, D] normalised, recovering [N] i32, key) -> (plan, action [N, A]).
@@ -45,9 +57,17 @@ class Gate:
         """From Python numbers."""
         return cls(jnp.asarray(horizon), jnp.asarray(gamma_risk), jnp.asarray(max_risk))
 
-    def tightened(self, slack: jax.Array) -> "Gate":
-        """The same gate with eps_safe times `slack` []."""
-        return self.replace(max_risk=self.max_risk * slack)
+    def adapted(self, drift: jax.Array, config: SafetyConfig) -> "Gate":
+        """The same gate with eps_safe = max_risk exp(drift), within [min_risk, 1]; see `follow`.
+
+        A gate that always or never acts stays as it is.
+        """
+        chex.assert_rank(drift, 0)
+        if config.trigger_rate is None:
+            return self
+        moved = jnp.clip(self.max_risk * jnp.exp(drift), config.min_risk, 1.0)
+        fixed = jnp.isinf(self.max_risk) | (self.max_risk < 0.0)
+        return self.replace(max_risk=jnp.where(fixed, self.max_risk, moved))
 
     def off(self) -> "Gate":
         """The same gate with eps_safe infinite: it never acts."""
@@ -70,13 +90,14 @@ class GateMemory:
     recovering: jax.Array  # steps of the current recovery, 0 while the task policy acts
     rested: jax.Array  # steps since recovery last acted, at most QUIET
     alarmed: jax.Array  # steps since the alarm began; a pause under QUIET steps does not end it
+    control: jax.Array  # 1 in an episode of the control group: the gate never acts
     plan: Any = None  # [N, ...] MPPI's last plans, None for other recoveries
 
     @classmethod
     def create(cls, num_envs: int) -> "GateMemory":
         """Memory before the first step."""
         none = jnp.zeros(num_envs, jnp.int32)
-        return cls(none, jnp.full_like(none, QUIET), none)
+        return cls(none, jnp.full_like(none, QUIET), none, none)
 
 
 def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> GateMemory:
@@ -90,14 +111,15 @@ def remember(memory: GateMemory, acts: jax.Array, recovering: jax.Array) -> Gate
     return memory.replace(recovering=recovering, rested=rested, alarmed=alarmed)
 
 
-def forget(memory: GateMemory, fresh: jax.Array) -> GateMemory:
+def forget(memory: GateMemory, fresh: jax.Array, control: jax.Array) -> GateMemory:
     """Reset the memory where an episode begins, `fresh` [N] bool.
 
-    The plan stays: a recovery that begins ignores it.
+    `control` [N] bool says which new episodes the gate leaves alone. The plan stays: a recovery
+    that begins ignores it.
     """
     chex.assert_rank(fresh, 1)
-    chex.assert_equal_shape([memory.recovering, fresh])
-    begun = GateMemory.create(len(fresh))
+    chex.assert_equal_shape([memory.recovering, fresh, control])
+    begun = GateMemory.create(len(fresh)).replace(control=control.astype(jnp.int32))
     kept = jax.tree.map(
         lambda new, old: jnp.where(fresh, new, old), begun, memory.replace(plan=None)
     )
@@ -111,6 +133,24 @@ def alarm(memory: GateMemory) -> jax.Array:
     return jnp.where(memory.rested >= QUIET, 0, recent)
 
 
+def too_risky(
+    judged: Judgement, max_risk: jax.Array, recovering: jax.Array, config: SafetyConfig
+) -> jax.Array:
+    """Whether the rule asks for recovery, [N] bool.
+
+    A recovery that has begun (`recovering` [N] i32 > 0) goes on until the risk is at most `release`
+    times eps_safe (hysteresis). NaN counts as risky. A gate at +inf never acts, one below 0 always.
+    """
+    chex.assert_rank([judged.risk, recovering, max_risk], [1, 1, 0])
+    chex.assert_equal_shape([judged.risk, recovering])
+    limit = jnp.where(recovering > 0, config.release, 1.0) * max_risk
+    risky = ~(judged.risk <= limit) & (max_risk < jnp.inf)
+    if judged.remedy is None:
+        return risky
+    helps = ~(judged.remedy >= judged.risk - config.delta)
+    return risky & (helps | (max_risk < 0.0))
+
+
 def recover(
     risky: jax.Array, memory: GateMemory, config: SafetyConfig
 ) -> tuple[jax.Array, jax.Array]:
@@ -118,42 +158,50 @@ def recover(
 
     A recovery lasts from `min_recovery_steps` to `max_recovery_steps`. After the maximum the task
     policy acts once. After `patience` steps of one alarm the task policy acts until the alarm ends.
+    In an episode of the control group recovery never acts.
     """
     recovering = memory.recovering
     chex.assert_rank(risky, 1)
     chex.assert_equal_shape([recovering, risky])
     due = risky | ((recovering > 0) & (recovering < config.min_recovery_steps))
     acts = due & (recovering < config.max_recovery_steps) & (memory.alarmed < config.patience)
+    acts &= memory.control == 0
     return acts, jnp.where(acts, recovering + 1, 0)
 
 
-def adjust(
-    slack: jax.Array,
-    failed: jax.Array,
-    ended: jax.Array,
-    max_risk: jax.Array,
-    config: SafetyConfig,
+def in_control(draw: Draw, key: jax.Array, number: int, share: float) -> jax.Array:
+    """Draw which of `number` new episodes belong to the control group: [number] bool."""
+    below = jax.scipy.special.ndtri(jnp.float32(share))
+    return draw(key, (number,)) < below
+
+
+PACE = 0.2
+"""Largest change of log eps_safe from one rollout to the next."""
+
+
+def follow(
+    drift: jax.Array, acted: jax.Array, max_risk: jax.Array, config: SafetyConfig
 ) -> jax.Array:
-    """The new slack after a rollout: eps_safe / max_risk, [] in (0, 1].
+    """log(eps_safe / max_risk) after a rollout, [].
 
-        log slack <- log slack + limit_rate (failure_limit ended - failed),  eps_safe >= min_risk
+        drift <- drift + PACE clip(acted / trigger_rate - 1, -1, 1)
 
-    This is integral control of the failure rate. No fixed eps_safe suits all of training: a low
-    one stops an early policy from learning, a high one lets a trained policy come close to failure.
+    No fixed eps_safe suits all tasks and all of training: with a calibrated risk, what is risky on
+    one task happens all the time on another. A rate of recovered steps means the same everywhere.
+    Drift stays where eps_safe is within [min_risk, 1], so that nothing winds up.
 
     Args:
-        slack: [] before the rollout.
-        failed: [] failure episodes of the rollout, each counted at its first failing step.
-        ended: [] episodes that ended in the rollout.
-        max_risk: [] eps_safe at slack 1.
-        config: failure_limit, limit_rate and min_risk.
+        drift: [] before the rollout, 0 at first.
+        acted: [] share of the rollout's steps at which recovery acted.
+        max_risk: [] eps_safe at first.
+        config: `trigger_rate`, `min_risk`.
     """
-    chex.assert_rank([slack, failed, ended, max_risk], 0)
-    if config.failure_limit is None:
-        return slack
-    least = jnp.clip(config.min_risk / max_risk, 1e-6, 1.0)
-    change = config.limit_rate * (config.failure_limit * ended - failed)
-    return jnp.clip(slack * jnp.exp(change), least, 1.0)
+    chex.assert_rank([drift, acted, max_risk], 0)
+    if config.trigger_rate is None:
+        return drift
+    moved = drift + PACE * jnp.clip(acted / config.trigger_rate - 1.0, -1.0, 1.0)
+    start = jnp.log(jnp.clip(max_risk, config.min_risk, 1.0))
+    return jnp.clip(moved, jnp.log(config.min_risk) - start, -start)
 
 
 def policy_recovery(policy: GaussianPolicy, params: Params) -> Recovery:
@@ -175,6 +223,7 @@ def gated_controller(
     config: SafetyConfig,
     *,
     explore: bool,
+    control_share: float = 0.0,
     draw: Draw = jax.random.normal,
 ) -> Controller:
     """Controller that executes the task action where the gate allows it, else the recovery's.
@@ -182,12 +231,13 @@ def gated_controller(
     Args:
         policy: network of the task policy.
         learnt: current task policy and normaliser.
-        risk: risk of the task action.
+        risk: judges the task action.
         recovery: action that replaces it.
         max_risk: [] eps_safe, traced.
-        config: lengths of recoveries and alarms.
-        explore: sample the task action (training) or take its mean.
-        draw: where the sample's noise comes from.
+        config: the rule's numbers, and lengths of recoveries and alarms.
+        explore: sample the task action (training), or take its mean.
+        control_share: share of episodes that have no gate, the control group.
+        draw: source of the sample's noise.
     """
 
     chex.assert_rank(max_risk, 0)
@@ -196,10 +246,12 @@ def gated_controller(
         obs = learnt.normalizer(state.obs)
         mean, log_std = policy.apply(learnt.policy, obs)
         wanted = distributions.sample(key, mean, log_std, draw) if explore else mean
-        cost = risk(obs, wanted)
-        chex.assert_shape(cost, wanted.shape[:-1])
-        memory = forget(memory, state.step_count == 0)
-        risky = ~(cost <= max_risk) & (max_risk < jnp.inf)  # NaN counts as risky
+        judged = risk(obs, wanted)
+        chex.assert_shape(judged.risk, wanted.shape[:-1])
+        fresh = state.step_count == 0
+        control = in_control(draw, jax.random.fold_in(key, 1), len(fresh), control_share)
+        memory = forget(memory, fresh, control)
+        risky = too_risky(judged, max_risk, memory.recovering, config)
         acts, recovering = recover(risky, memory, config)
         memory = remember(memory, acts, recovering)
         plan, rescue = recovery(memory.plan, obs, recovering, key)
@@ -211,8 +263,10 @@ def gated_controller(
             task_action=wanted,
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=acts,
-            risk=cost,
+            risky=risky,
+            risk=judged.risk,
             alarm=alarm(memory),
+            control=memory.control > 0,
         )
         return memory, decision
 

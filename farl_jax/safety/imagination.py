@@ -1,49 +1,89 @@
-"""C_H: the world model imagines the task policy's next steps and each one's failure probability."""
+"""The gate's risk R: the world model imagines a policy's steps and when it first fails.
+
+    R(s, a) = sum_{i=0..H} g^i S_i p_i + g^{H+1} S_{H+1} Q^pi(z_{H+1}, a_{H+1}),   g = gamma_risk
+    S_i = prod_{j<i} (1 - p_j),   p_i = sigmoid F(z_i, a_i)
+    z_0 = h(s), a_0 = a;  z_{i+1} = d(z_i, a_i), a_i = mean of pi at the decoded z_i
+
+R is the discounted probability, in [0, 1], of a first failure after doing `a` now and acting by pi
+later. Without the tail Q it is the paper's C_H in first-passage form. With H = -1 it is the tail
+alone, a critic on latents.
+"""
 
 from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from farl_jax.agent import Agent
-from farl_jax.nn.networks import GaussianPolicy
-from farl_jax.safety.gate import Gate, Risk
+from farl_jax.agent import Agent, Networks
+from farl_jax.config import SafetyConfig
+from farl_jax.safety.gate import Gate, Judgement, Risk
 from farl_jax.types import Params
-from farl_jax.world_model.latent import LatentModel
+from farl_jax.world_model.latent import POLICIES, LatentModel
 
 
-def discounted_risk(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array) -> jax.Array:
-    """sum_{i=0..H} gamma_risk^i p_i with p [Hmax + 1, ...] -> [...]. Terms beyond H count 0."""
+def first_passage(
+    probability: jax.Array, tail: jax.Array, horizon: jax.Array, gamma_risk: jax.Array
+) -> jax.Array:
+    """R from p_0..p_Hmax [Hmax + 1, ...] and Q at step H + 1 [...]: [...] in [0, 1].
+
+    Terms between H and Hmax count 0, so that `horizon` [] and `gamma_risk` [] may be traced.
+    Without a tail, Q is 0.
+    """
     chex.assert_rank([horizon, gamma_risk], 0)
-    chex.assert_axis_dimension_gteq(probability, 0, 1)
-    i = jnp.arange(probability.shape[0])
+    chex.assert_equal_rank([probability, tail[None]])
+    chex.assert_equal_shape_suffix([probability, tail], tail.ndim)
+    i = jnp.arange(len(probability))
     weight = jnp.where(i <= horizon, gamma_risk**i, 0.0)
-    return jnp.tensordot(weight, probability, axes=1)
+    unfailed = jnp.cumprod(1.0 - probability, axis=0)
+    unfailed = jnp.concatenate([jnp.ones_like(tail)[None], unfailed])  # S_0..S_{Hmax + 1}
+    reached = jnp.tensordot(weight, unfailed[:-1] * probability, axes=1)
+    beyond = jax.lax.dynamic_index_in_dim(unfailed, horizon + 1, keepdims=False)
+    return reached + gamma_risk ** (horizon + 1) * beyond * tail
 
 
-def failure_probabilities(
+@struct.dataclass
+class Imagined:
+    """K + 1 steps of a policy in the world model."""
+
+    latent: jax.Array  # [K + 1, ..., Z]
+    action: jax.Array  # [K + 1, ..., A]
+
+    def failures(self, model: LatentModel, params: Params, number: int) -> jax.Array:
+        """p_i of the first `number` steps, [number, ...].
+
+        One call for all steps: small calls leave the processor idle.
+        """
+        some = self.latent[:number], self.action[:number]
+        return jax.nn.sigmoid(model.apply(params, *some, method="failure"))
+
+    def tail(self, model: LatentModel, params: Params, policy: str, step: jax.Array) -> jax.Array:
+        """mean_k Q^pi_k [...] at one `step` [], which may be traced; see `latent.POLICIES`."""
+        at = lambda x: jax.lax.dynamic_index_in_dim(x, step, keepdims=False)
+        logit = model.apply(params, at(self.latent), at(self.action), method="risk")
+        return jax.nn.sigmoid(logit[POLICIES.index(policy)]).mean(axis=0)
+
+
+def imagine(
     model: LatentModel,
     params: Params,
-    logit_shift: jax.Array,
     mean_action: Callable[[jax.Array], jax.Array],
     obs: jax.Array,
     action: jax.Array,
-    max_horizon: int,
+    number: int,
     hold: int,
-) -> jax.Array:
-    """p_0..p_Hmax of `action` now and the task policy's mean actions after it: [Hmax + 1, ...].
+) -> Imagined:
+    """`action` now and a policy's mean actions after it.
 
     Args:
         model, params: the world model.
-        logit_shift: [] prior-shift correction of the failure logits.
-        mean_action: normalised (decoded) observation -> task policy's mean action.
+        mean_action: normalised (decoded) observation -> the policy's mean action.
         obs: normalised [..., D].
         action: [..., A], clipped to [-1, 1] as in the environment.
-        max_horizon: static number of imagined steps.
-        hold: static number of imagined steps between two actions of the task policy.
+        number: static number K of imagined steps after the first.
+        hold: static number of imagined steps between two actions of the policy.
     """
-    chex.assert_rank(logit_shift, 0)
     chex.assert_equal_rank([obs, action])
     chex.assert_equal_shape_prefix([obs, action], obs.ndim - 1)
     call = lambda name, *args: model.apply(params, *args, method=name)
@@ -55,56 +95,77 @@ def failure_probabilities(
             z = call("next", z, a)
         return z, latents
 
-    def imagine(carry: tuple[jax.Array, jax.Array], _: None):
+    def block(carry: tuple[jax.Array, jax.Array], _: None):
         z, a = carry
         z, latents = steps(z, a, hold)
         return (z, mean_action(call("decode", z))), (jnp.stack(latents), jnp.stack([a] * hold))
 
     start = call("encode", obs), jnp.clip(action, -1.0, 1.0)
-    (z, a), imagined = jax.lax.scan(imagine, start, None, max_horizon // hold)
-    z, rest = steps(z, a, max_horizon % hold)
-    last = jnp.stack([*rest, z]), jnp.stack([a] * (len(rest) + 1))
+    blocks, rest = divmod(number, hold)
+    (z, a), imagined = jax.lax.scan(block, start, None, blocks)
+    z, latents = steps(z, a, rest)
+    last = jnp.stack([*latents, z]), jnp.stack([a] * (rest + 1))
     join = lambda blocks, end: jnp.concatenate([blocks.reshape(-1, *end.shape[1:]), end])
-    latents, actions = jax.tree.map(join, imagined, last)
-    # one call for all steps: small calls leave the processor idle
-    return jax.nn.sigmoid(call("failure", latents, actions) + logit_shift)
+    return Imagined(*jax.tree.map(join, imagined, last))
 
 
-def imagine(
-    nets: tuple[GaussianPolicy, LatentModel],
-    learnt: Agent,
-    obs: jax.Array,
-    action: jax.Array,
-    max_horizon: int,
-    hold: int,
+def mean_of(nets: Networks, learnt: Agent, policy: str) -> Callable[[jax.Array], jax.Array]:
+    """Mean action of one of `latent.POLICIES` at normalised observations: [..., D] -> [..., A]."""
+    if policy == "task":
+        return lambda obs: nets.policy.apply(learnt.policy, obs)[0]
+    return lambda obs: nets.recovery.apply(learnt.recovery, obs)[0]
+
+
+def imagined_failures(
+    nets: Networks, learnt: Agent, obs: jax.Array, action: jax.Array, max_horizon: int, hold: int
 ) -> jax.Array:
-    """`failure_probabilities` of an agent: normalised obs [..., D] -> [Hmax + 1, ...]."""
-    policy, model = nets
-    mean_action = lambda decoded: policy.apply(learnt.policy, decoded)[0]
-    shift, params = learnt.calibration.logit_shift, learnt.world_model
-    return failure_probabilities(model, params, shift, mean_action, obs, action, max_horizon, hold)
+    """p_0..p_Hmax of the task policy: normalised obs [..., D] -> [Hmax + 1, ...]."""
+    model, params = nets.latent, learnt.world_model
+    imagined = imagine(
+        model, params, mean_of(nets, learnt, "task"), obs, action, max(max_horizon, 0), hold
+    )
+    return imagined.failures(model, params, max_horizon + 1)
 
 
-def make_imagined_risk(
-    nets: tuple[GaussianPolicy, LatentModel],
-    learnt: Agent,
-    gate: Gate,
-    *,
-    max_horizon: int,
-    hold: int,
-) -> Risk:
-    """Build the risk C_H of the world model and the task policy.
+def make_policy_risk(
+    nets: Networks, learnt: Agent, gate: Gate, config: SafetyConfig, policy: str
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Build R of one of `latent.POLICIES`: (obs [..., D] normalised, action [..., A]) -> [...].
 
     Args:
-        nets: (policy network, world model network).
-        learnt: current task policy, world model and logit shift.
-        gate: horizon and gamma_risk, traced.
-        max_horizon: static bound of `gate.horizon`.
-        hold: imagined steps between two actions of the task policy.
+        nets: networks.
+        learnt: current policies and world model.
+        gate: horizon, at most `config.horizon`, and gamma_risk, traced.
+        config: `horizon`, `tail` and `hold`, static.
+        policy: whose steps are imagined after the action.
     """
+    model, params = nets.latent, learnt.world_model
+    mean_action = mean_of(nets, learnt, policy)
 
     def risk(obs: jax.Array, action: jax.Array) -> jax.Array:
-        probability = imagine(nets, learnt, obs, action, max_horizon, hold)
-        return discounted_risk(probability, gate.horizon, gate.gamma_risk)
+        given = obs, action, config.horizon + config.tail, config.hold
+        imagined = imagine(model, params, mean_action, *given)
+        probability = imagined.failures(model, params, config.horizon + 1)
+        tail = jnp.zeros(obs.shape[:-1])
+        if config.tail:
+            tail = imagined.tail(model, params, policy, gate.horizon + 1)
+        return first_passage(probability, tail, gate.horizon, gate.gamma_risk)
 
     return risk
+
+
+def make_imagined_risk(nets: Networks, learnt: Agent, gate: Gate, config: SafetyConfig) -> Risk:
+    """Build the risk of the world model, as the configured rule needs it; see `gate`.
+
+    The risk is R_rec(s, a) under the rule `shield`, else R_task(s, a). Both rules that are not the
+    paper's add R_rec(s, a_rec) as the remedy.
+    """
+    of = lambda policy: make_policy_risk(nets, learnt, gate, config, policy)
+    risk = of("recovery" if config.rule == "shield" else "task")
+    recovered, rescue = of("recovery"), mean_of(nets, learnt, "recovery")
+
+    def judge(obs: jax.Array, action: jax.Array) -> Judgement:
+        remedy = None if config.rule == "paper" else recovered(obs, rescue(obs))
+        return Judgement(risk(obs, action), remedy)
+
+    return judge

@@ -31,7 +31,6 @@ STREAM = 0x4D505049
 def imagined_value(
     model: LatentModel,
     params: Params,
-    logit_shift: jax.Array,
     obs: jax.Array,
     actions: jax.Array,
     failure_weight: float,
@@ -40,14 +39,14 @@ def imagined_value(
 
     The model's own discount and bins apply.
     """
-    chex.assert_rank([logit_shift, obs, actions], [0, 1, 3])
+    chex.assert_rank([obs, actions], [1, 3])
     call = lambda name, *args: model.apply(params, *args, method=name)
     world = model.config
     mean = lambda logits: two_hot_mean(logits, world.bin_limit)
 
     def step(carry: tuple[jax.Array, jax.Array], action: jax.Array):
         z, discount = carry
-        failing = jax.nn.sigmoid(call("failure", z, action) + logit_shift)
+        failing = jax.nn.sigmoid(call("failure", z, action))
         gain = mean(call("reward", z, action)) - failure_weight * failing
         return (call("next", z, action), world.discount * discount), discount * gain
 
@@ -151,7 +150,6 @@ def mppi_recovery(model: LatentModel, learnt: Agent, config: MPPIConfig) -> Reco
             value_of = lambda actions: imagined_value(
                 model,
                 learnt.world_model,
-                learnt.calibration.logit_shift,
                 obs,
                 actions,
                 config.failure_weight,

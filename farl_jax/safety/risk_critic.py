@@ -25,9 +25,11 @@ from farl_jax.data.ring import Ring, create_ring, draw, store
 from farl_jax.nn import distributions
 from farl_jax.nn.networks import DoubleCritic, GaussianPolicy
 from farl_jax.nn.training import Learner, OnlineLearning, polyak
-from farl_jax.safety.gate import Risk
+from farl_jax.safety.gate import Judgement, Risk
 from farl_jax.types import Normalizer, Params, Transition
 from farl_jax.world_model.adaptation import window_fields
+from farl_jax.world_model.latent import RISK_START
+from farl_jax.world_model.learning import risk_target
 
 FIELDS = ("obs", "action", "next_obs", "failure", "terminated")
 Batch = dict[str, jax.Array]
@@ -64,28 +66,23 @@ class RiskLearning:
         return {"risk_critic": self.critic.learner.params}
 
 
-def risk_target(
-    failure: jax.Array, terminated: jax.Array, next_risk: jax.Array, gamma_risk: float
-) -> jax.Array:
-    """c + (1 - c) (1 - terminated) gamma_risk Q', all [B], in [0, 1]."""
-    chex.assert_rank(failure, 1)
-    chex.assert_equal_shape([failure, terminated, next_risk])
-    c = failure.astype(jnp.float32)
-    return c + (1.0 - c) * jnp.where(terminated, 0.0, gamma_risk * next_risk)
-
-
 def predict_risk(
     critic: DoubleCritic, params: Params, obs: jax.Array, action: jax.Array
 ) -> jax.Array:
     """max_k sigmoid(Q_k(s, a)): normalised [..., D], [..., A] -> [...]."""
     chex.assert_equal_rank([obs, action])
     chex.assert_equal_shape_prefix([obs, action], obs.ndim - 1)
-    return jax.nn.sigmoid(critic.apply(params, obs, jnp.clip(action, -1.0, 1.0)).max(axis=0))
+    return jax.nn.sigmoid(_logits(critic, params, obs, jnp.clip(action, -1.0, 1.0)).max(axis=0))
+
+
+def _logits(critic: DoubleCritic, params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
+    """Logits of both critics, [2, ...]."""
+    return critic.apply(params, obs, action) + RISK_START
 
 
 def make_critic_risk(critic: DoubleCritic, params: Params) -> Risk:
     """Build the risk Q_risk of the gate."""
-    return lambda obs, action: predict_risk(critic, params, obs, action)
+    return lambda obs, action: Judgement(predict_risk(critic, params, obs, action))
 
 
 def to_risk_data(data: Dataset) -> RiskData:
@@ -153,7 +150,7 @@ def make_fit(
         target = risk_target(batch["failure"], batch["terminated"], next_risk, config.gamma_risk)
 
         def loss(params: Params) -> jax.Array:
-            logits = critic.apply(params, batch["obs"], batch["action"])  # [2, B]
+            logits = _logits(critic, params, batch["obs"], batch["action"])  # [2, B]
             wanted = jnp.broadcast_to(target, logits.shape)
             return optax.sigmoid_binary_cross_entropy(logits, wanted).sum(axis=0).mean()
 
@@ -224,15 +221,16 @@ def make_risk_learning(
         return RiskLearning(start(params), *rings)
 
     def observe(
-        learning: RiskLearning, steps: Transition, normalizer: Normalizer, key: jax.Array
+        learning: RiskLearning, normalizer: Normalizer, steps: Transition, key: jax.Array
     ) -> RiskLearning:
         key_safe, key_failing = jax.random.split(key)
         fields = window_fields(steps, normalizer, reward_scale=1.0)
-        most = min(config.transitions_per_rollout, steps.failure.size)
+        most, memory = min(config.transitions_per_rollout, steps.failure.size), config.memory
+        good = steps.usable
         return learning.replace(
-            safe=store(learning.safe, fields, steps.usable & ~steps.failure, key_safe, most),
+            safe=store(learning.safe, fields, good & ~steps.failure, key_safe, most, memory),
             failing=store(
-                learning.failing, fields, steps.usable & steps.failure, key_failing, most
+                learning.failing, fields, good & steps.failure, key_failing, most, memory
             ),
         )
 
@@ -242,11 +240,11 @@ def make_risk_learning(
         return jax.vmap(lambda k: mixed_batch(learning, k, demos, config))(keys)
 
     def learn(
-        learning: RiskLearning, key: jax.Array, demos: RiskData, task_policy: Params
+        learning: RiskLearning, key: jax.Array, demos: RiskData, policies: tuple[Params, Params]
     ) -> RiskLearning:
         key_batches, key_fit = jax.random.split(key)
         some = batches(learning, key_batches, demos)
-        state, _ = fit(learning.critic, key_fit, task_policy, some)
+        state, _ = fit(learning.critic, key_fit, policies[0], some)
         return learning.replace(critic=state)
 
     return OnlineLearning(init, observe, learn, "risk_critic")

@@ -49,14 +49,17 @@ def treat_recovered(
     - executed: the recovery action and its density under the task policy. Steps whose log density
       is below the floor are excluded.
     - masked: recovered steps count in GAE and value loss only.
-    - relabelled: the task policy's own action, with the recovery action's outcome.
+    - relabelled: the task policy's own action, with the recovery action's outcome. This is the
+      policy gradient of "environment plus gate" if the gate judged that action. It did not at steps
+      that a minimum length of recoveries forces, so they count as masked.
     """
     decision = steps.decision
     chex.assert_equal_shape([decision.action, decision.task_action])
     chex.assert_equal_shape([decision.log_prob, decision.task_log_prob, decision.intervened])
-    everywhere = jnp.ones_like(decision.log_prob)
+    chex.assert_equal_shape([decision.intervened, decision.risky])
     if treatment == "relabelled":
-        return decision.task_action, decision.task_log_prob, everywhere
+        forced = decision.intervened & ~decision.risky
+        return decision.task_action, decision.task_log_prob, jnp.where(forced, 0.0, 1.0)
     if treatment == "masked":
         return decision.action, decision.log_prob, jnp.where(decision.intervened, 0.0, 1.0)
     likely = ~decision.intervened | (decision.log_prob > log_prob_floor)
@@ -74,9 +77,8 @@ def make_batch(
     obs = normalizer(steps.obs)
     now = value_net.apply(value, obs)
     following = value_net.apply(value, normalizer(steps.next_obs))
-    reward = steps.reward + jnp.where(steps.terminated, config.success_bonus, 0.0)
     gain = generalized_advantage(
-        reward * config.reward_scale,
+        steps.reward * config.reward_scale,
         now,
         following,
         steps.terminated,

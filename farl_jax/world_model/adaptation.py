@@ -7,21 +7,25 @@ run's own steps. The other half are demonstrations, so that the model does not f
 failures.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from farl_jax.config import AdaptationConfig, FarlConfig, WorldModelConfig
 from farl_jax.data import dataset
 from farl_jax.data.dataset import Dataset, normalize_rows
+from farl_jax.data.rewards import rewarded
 from farl_jax.data.ring import Ring, create_ring, draw, store
 from farl_jax.nn.training import OnlineLearning
 from farl_jax.types import Normalizer, Params, Transition
 from farl_jax.world_model import learning
 from farl_jax.world_model.latent import LatentModel
 from farl_jax.world_model.learning import ModelState
-from farl_jax.world_model.windows import Windows, failure_within, sample_windows, to_windows
+from farl_jax.world_model.windows import Windows, importance, sample_windows, to_windows
 
 
 @struct.dataclass
@@ -29,7 +33,6 @@ class Adaptation:
     """The learning world model and its windows of the run."""
 
     model: ModelState
-    past: dict[str, jax.Array]  # name -> [P, N, ...], last steps, not yet labelled
     recent: Ring  # all windows
     failing: Ring  # windows with a failure
 
@@ -63,6 +66,8 @@ def mixed_batch(
     """A batch, name -> [L, B, ...]: half windows of the run, half of demonstrations.
 
     In each half `failure_share` hold a failure. The run's half waits for its first failure.
+    `weight` [B] undoes that: in each half windows count as often as they happen, in the run's half
+    as often as they did recently.
     """
     key_demos, key_recent, key_failing = jax.random.split(key, 3)
     half = world.batch // 2
@@ -72,12 +77,23 @@ def mixed_batch(
     failing = draw(adaptation.failing, key_failing, num_failing)
     some = adaptation.failing.stored > 0
 
-    def join(name: str) -> jax.Array:
+    def own(name: str) -> jax.Array:
         kept = recent[name]
         first = jnp.where(some, failing[name], kept[:, :num_failing])
-        return jnp.concatenate([first, kept[:, num_failing:], demos[name]], axis=1)
+        return jnp.concatenate([first, kept[:, num_failing:]], axis=1)
 
-    return {name: join(name) for name in recent}
+    mine = {name: own(name) for name in recent}
+    rate = failing_rate(adaptation)
+    share = jnp.where(some, num_failing / half, 0.0)
+    weight = importance(mine["failure"].any(axis=0), rate, share)
+    batch = {name: jnp.concatenate([mine[name], demos[name]], axis=1) for name in mine}
+    return batch | {"weight": jnp.concatenate([weight, demos["weight"]])}
+
+
+def failing_rate(adaptation: Adaptation) -> jax.Array:
+    """Share of the run's recent windows that hold a failure, [] in [0, 1]."""
+    seen = jnp.maximum(adaptation.recent.total, 1.0)
+    return jnp.minimum(adaptation.failing.total / seen, 1.0)
 
 
 def window_fields(
@@ -108,88 +124,64 @@ def seen_steps(
     }
 
 
-def start_past(
-    rollout: tuple[int, int], window: int, observation_size: int, action_size: int
-) -> dict[str, jax.Array]:
-    """Unusable steps, name -> [P, N, ...], before the first rollout [T, N].
-
-    P is the least multiple of T that is at least `window` - 1.
-    """
-    length, num_envs = rollout
-    past = -(-(window - 1) // length) * length
-    fields = create_ring(past, num_envs, observation_size, action_size).fields
-    none = jnp.zeros((past, num_envs), bool)
-    return fields | {"done": none, "failing_steps": none.astype(jnp.int32), "unusable": ~none}
-
-
-def with_labels(
-    past: dict[str, jax.Array], steps: dict[str, jax.Array], window: int
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """(the oldest T steps with `failure` within `window` steps as their label, the new past).
-
-    All failures that can follow the oldest steps are known. With a window of 1 the oldest steps
-    are the rollout itself.
-    """
-    length = len(steps["done"])
-    all_steps = {k: jnp.concatenate([past[k], steps[k]]) for k in steps}
-    label = failure_within(all_steps["failure"], all_steps["done"], window)
-    oldest = {k: v[:length] for k, v in (all_steps | {"failure": label}).items()}
-    return oldest, {k: v[length:] for k, v in all_steps.items()}
-
-
 def make_adaptation(
     model: LatentModel,
     config: AdaptationConfig,
     world: WorldModelConfig,
     reward_scale: float,
-    rollout: tuple[int, int],
+    acting: Callable[[Params, Params], learning.Acting],
 ) -> OnlineLearning:
     """The world model's learning online. Its state is an `Adaptation`, its rehearsal `Windows`.
 
-    `rollout` is the (T, N) of observed steps. Gradient steps run the program of the offline fit.
-    The logit shift stays that of the offline phase, because batches hold the same share of windows
-    with a failure.
+    `acting(task policy, recovery policy)` gives the actions whose risk is learnt. Gradient steps
+    run the program of the offline fit.
     """
     _, fit = learning.make_fit(model, world)
     rates = jnp.full(world.chunk, config.learning_rate)
 
     def init(params: Params) -> Adaptation:
         wide = model.observation_size, model.action_size
-        past = start_past(rollout, world.failure_window, *wide)
         sizes = config.windows, config.failing_windows
         rings = (create_ring(n, world.train_horizon, *wide) for n in sizes)
-        return Adaptation(learning.model_state(params, world), past, *rings)
+        return Adaptation(learning.model_state(params, world), *rings)
 
     def observe(
-        adaptation: Adaptation, steps: Transition, normalizer: Normalizer, key: jax.Array
+        adaptation: Adaptation, normalizer: Normalizer, steps: Transition, key: jax.Array
     ) -> Adaptation:
         key_recent, key_failing = jax.random.split(key)
-        seen = seen_steps(steps, normalizer, reward_scale)
-        fields, past = with_labels(adaptation.past, seen, world.failure_window)
+        fields = seen_steps(steps, normalizer, reward_scale)
         usable, failing = usable_windows(fields, world.train_horizon, world.failing_run_cap)
         most = min(config.windows_per_rollout, usable.size)
         return adaptation.replace(
-            past=past,
-            recent=store(adaptation.recent, fields, usable, key_recent, most),
-            failing=store(adaptation.failing, fields, failing, key_failing, most),
+            recent=store(adaptation.recent, fields, usable, key_recent, most, config.memory),
+            failing=store(adaptation.failing, fields, failing, key_failing, most, config.memory),
         )
 
     @jax.jit
-    def batches(adaptation: Adaptation, key: jax.Array, rehearsal: Windows):
+    def batches(
+        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, policies: tuple[Params, Params]
+    ) -> dict[str, jax.Array]:
         keys = jax.random.split(key, world.chunk)
-        return jax.vmap(lambda k: mixed_batch(adaptation, k, rehearsal, world))(keys)
+        drawn = jax.vmap(lambda k: mixed_batch(adaptation, k, rehearsal, world))(keys)
+        return learning.with_actions(drawn, acting(*policies), jax.random.fold_in(key, 1))
 
     def learn(
-        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, task_policy: Params
+        adaptation: Adaptation, key: jax.Array, rehearsal: Windows, policies: tuple[Params, Params]
     ) -> Adaptation:
-        state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal), rates)
+        state, _ = fit(adaptation.model, batches(adaptation, key, rehearsal, policies), rates)
         return adaptation.replace(model=state)
 
     return OnlineLearning(init, observe, learn, "world_model")
 
 
-def rehearsal(demos: dict[str, Dataset], normalizer: Normalizer, config: FarlConfig) -> Windows:
-    """Windows of task and failure demonstrations, which the model rehearses online."""
-    data = dataset.concatenate(demos["task"], demos["failure"])
-    data["reward"] = data["reward"] * config.iql.reward_scale
-    return to_windows(normalize_rows(data, normalizer), config.world_model)[0]
+def rehearsal(
+    demos: dict[str, Dataset],
+    normalizer: Normalizer,
+    config: FarlConfig,
+    success_reward: float | None,
+) -> Windows:
+    """Windows of all demonstrations, which the model rehearses online."""
+    data = dataset.concatenate(*demos.values())
+    reward = rewarded(data, success_reward, config.world_model.discount)
+    data["reward"] = reward * np.float32(config.iql.reward_scale)
+    return to_windows(normalize_rows(data, normalizer), config.world_model)

@@ -1,10 +1,10 @@
-"""The world model's network: TD-MPC2's components, a decoder and a failure head.
+"""The world model's network: TD-MPC2's components, a decoder, a failure head and risk heads.
 
 encoder h: s -> z;  dynamics d: (z, a) -> z';  reward R(z, a);  values Q_k(z, a);  prior pi(z);
-decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1).
+decoder: z -> s;  failure F(z, a) -> logit of Pr(C(s, a) = 1);  risk Q^pi_k(z, a) -> logit of the
+discounted probability that the first failure is still to come under pi, task or recovery policy.
 
-With `encoder = "identity"` z is s itself and d(z, a) = z + a network's output. This ablation has no
-learnt latent.
+With `encoder = "identity"`, the default, z is s itself and d(z, a) = z + a network's output.
 """
 
 import flax.linen as nn
@@ -12,6 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from farl_jax.config import WorldModelConfig
+
+POLICIES = ("task", "recovery")
+"""The policies whose risk the model learns."""
+RISK_START = -4.0
+"""Initial logit of a learnt risk, 0.018. A bootstrapped risk falls slowly, because its discount is
+near 1. One that starts at 0.5 would stay above eps_safe for thousands of updates."""
 
 
 def simnorm(x: jax.Array, group: int) -> jax.Array:
@@ -108,6 +114,7 @@ class LatentModel(nn.Module):
         self.prior_head = NormedMLP(c.width, self.action_size)
         self.decoder = NormedMLP(c.width, self.observation_size)
         self.failure_head = NormedMLP(c.width, 1)
+        self.risk_heads = stack(c.width, len(POLICIES))
 
     def encode(self, obs: jax.Array) -> jax.Array:
         """s [..., D] -> z [..., Z]."""
@@ -138,12 +145,16 @@ class LatentModel(nn.Module):
         return jnp.tanh(self.prior_head(latent))
 
     def failure(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Logit of Pr(C(s, a) = 1) at the batches' failure rate, before the logit shift: [...]."""
+        """Logit of Pr(C(s, a) = 1): [...]."""
         return self.failure_head(latent, action)[..., 0]
+
+    def risk(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """Logits of the risk heads, two for each of `POLICIES`: [2, 2, ...]."""
+        return jnp.moveaxis(self.risk_heads(latent, action), -1, 0) + RISK_START
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, ...]:
         """Call every component once, for initialisation."""
         z = self.encode(obs)
         following = self.next(z, action)
         heads = (self.reward(z, action), self.q(z, action), self.failure(z, action))
-        return *heads, self.prior(z), self.decode(following)
+        return *heads, self.risk(z, action), self.prior(z), self.decode(following)

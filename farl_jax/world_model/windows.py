@@ -18,34 +18,12 @@ class Windows:
     next_obs: jax.Array  # [P, D]
     action: jax.Array  # [P, A]
     reward: jax.Array  # [P] scaled
-    failure: jax.Array  # [P] bool, label of the failure head
+    failure: jax.Array  # [P] bool
     terminated: jax.Array  # [P] bool
     starts: jax.Array  # [S] i32 first steps of all windows
     failing: jax.Array  # [F] i32 first steps of windows with a failure
     num_starts: jax.Array  # [] i32
-    num_failing: jax.Array  # [] i32
-
-
-def failure_within(failure: jax.Array, done: jax.Array, window: int) -> jax.Array:
-    """Whether this step or one of the `window` - 1 next in its episode fails: [T, ...] bool.
-
-    Args:
-        failure: C(s, a) in time order, [T, ...] bool. Steps after T count as safe.
-        done: [T, ...] bool, the last steps of episodes.
-        window: number of steps, 1 for this step only.
-    """
-    chex.assert_equal_shape([failure, done])
-    now = jnp.arange(len(failure)).reshape(-1, *[1] * (failure.ndim - 1))
-    upcoming = lambda event: jax.lax.cummin(jnp.where(event, now, 2**30), reverse=True)
-    failing = upcoming(failure)
-    return (failing < now + window) & (failing <= upcoming(done))
-
-
-def foretold(data: Dataset, window: int) -> np.ndarray:
-    """`failure_within` of a dataset's episodes, [M] bool."""
-    chex.assert_rank([data["failure"], data["episode"]], 1)
-    last = np.append(data["episode"][1:] != data["episode"][:-1], True)
-    return np.asarray(failure_within(data["failure"], last, window))
+    num_failing: jax.Array  # [] i32, may be 0
 
 
 def failing_run_index(failure: np.ndarray, episode: np.ndarray) -> np.ndarray:
@@ -95,62 +73,64 @@ def absorbed(data: Dataset, length: int) -> Dataset:
     return longer
 
 
-def prior_shift(data: Dataset, config: WorldModelConfig) -> tuple[np.ndarray, np.ndarray, float]:
-    """(window starts, starts of windows with a failure, logit shift).
+def importance(failing: jax.Array, rate: jax.Array, share: jax.Array | float) -> jax.Array:
+    """Importance weight of each window, true over sampled rate of its kind: [B] bool -> [B].
 
-        shift = log(pi_d / (1 - pi_d)) - log(pi_b / (1 - pi_b))
+        w = rate / q  of failing windows,  (1 - rate) / (1 - q)  of others
+        q = share + (1 - share) rate
 
-    pi_b and pi_d are the rates of failing steps in batches and in the data. They differ because
-    batches hold `failure_share` windows with a failure. A logit learnt on batches plus the shift is
-    a logit under the data's rate.
+    A batch has a `share` [] drawn from failing windows only. The rest is drawn uniformly. `rate` []
+    is the true rate of failing windows, q their rate in batches. The weighted loss has the same
+    minimum as the loss on windows drawn uniformly. Weights are 1 on average.
     """
-    chex.assert_rank([data["failure"], data["episode"]], 1)
-    starts = window_starts(data, config.train_horizon, config.failing_run_cap)
-    inside = starts[:, None] + np.arange(config.train_horizon)
-    counts = foretold(data, config.failure_window)[inside].sum(axis=1)
-    failing = starts[counts > 0]
-    if len(failing) == 0:
-        return starts, failing, 0.0
-    rate = min(counts.mean() / config.train_horizon, 1 - 1e-6)
-    rate_failing = counts[counts > 0].mean() / config.train_horizon
-    share = config.failure_share
-    batch_rate = np.clip(share * rate_failing + (1 - share) * rate, 1e-6, 1 - 1e-6)
-    shift = np.log(rate / (1 - rate)) - np.log(batch_rate / (1 - batch_rate))
-    return starts, failing, float(shift)
+    chex.assert_rank(failing, 1)
+    sampled = share + (1.0 - share) * rate
+    weight_failing = rate / jnp.maximum(sampled, 1e-9)
+    weight_safe = (1.0 - rate) / jnp.maximum(1.0 - sampled, 1e-9)
+    return jnp.where(failing, weight_failing, weight_safe)
 
 
-def to_windows(data: Dataset, config: WorldModelConfig) -> tuple[Windows, float]:
-    """(windows on the device, logit shift) of data with normalised observations."""
+def to_windows(data: Dataset, config: WorldModelConfig) -> Windows:
+    """Put windows on the device, from data with normalised observations."""
     data = absorbed(data, config.train_horizon)
-    starts, failing, shift = prior_shift(data, config)
+    starts = window_starts(data, config.train_horizon, config.failing_run_cap)
     if len(starts) == 0:
         raise DatasetError(
             f"no episode has {config.train_horizon} steps or more: lower world_model.train_horizon"
         )
-    labelled = data | {"failure": foretold(data, config.failure_window)}
+    inside = starts[:, None] + np.arange(config.train_horizon)
+    failing = starts[data["failure"][inside].any(axis=1)]
     fields = {
-        k: jnp.asarray(pad_to_power_of_two(labelled[k]))
+        k: jnp.asarray(pad_to_power_of_two(data[k]))
         for k in ("obs", "next_obs", "action", "reward", "failure", "terminated")
     }
-    windows = Windows(
+    return Windows(
         **fields,
         starts=jnp.asarray(pad_to_power_of_two(starts)),
-        failing=jnp.asarray(pad_to_power_of_two(failing if len(failing) else starts[:1])),
+        failing=jnp.asarray(pad_to_power_of_two(failing)),
         num_starts=jnp.asarray(len(starts)),
-        num_failing=jnp.asarray(max(1, len(failing))),
+        num_failing=jnp.asarray(len(failing)),
     )
-    return windows, shift
 
 
 def sample_windows(
     windows: Windows, key: jax.Array, config: WorldModelConfig, batch: int
 ) -> dict[str, jax.Array]:
-    """`batch` windows, name -> [L, B, ...]. `failure_share` of them hold a failure."""
+    """`batch` windows, name -> [L, B, ...]. `failure_share` of them hold a failure.
+
+    `weight` [B] are their importance weights.
+    """
     key_any, key_failing = jax.random.split(key)
     num_failing = round(batch * config.failure_share)
-    row = jax.random.randint(key_any, (batch - num_failing,), 0, windows.num_starts)
+    row = jax.random.randint(key_any, (batch,), 0, windows.num_starts)
     failing_row = jax.random.randint(key_failing, (num_failing,), 0, windows.num_failing)
-    first = jnp.concatenate([windows.starts[row], windows.failing[failing_row]])
+    some = windows.num_failing > 0
+    first = windows.starts[row]
+    chosen = jnp.where(some, windows.failing[failing_row], first[batch - num_failing :])
+    first = jnp.concatenate([first[: batch - num_failing], chosen])
     index = jnp.arange(config.train_horizon)[:, None] + first
     names = ("obs", "next_obs", "action", "reward", "failure", "terminated")
-    return {name: getattr(windows, name)[index] for name in names}
+    drawn = {name: getattr(windows, name)[index] for name in names}
+    rate, share = windows.num_failing / windows.num_starts, num_failing / batch
+    failing = drawn["failure"].any(axis=0)
+    return drawn | {"weight": importance(failing, rate, jnp.where(some, share, 0.0))}

@@ -151,7 +151,7 @@ def outcomes(**counts):
     """Of two gates, the second the baseline, on two environments: those counts everywhere."""
     fill = lambda value: jnp.full((2, 2), value, jnp.float32)
     counters = Counters(**{name: fill(counts.get(name, 0)) for name in FIELDS})
-    memory = GateMemory(fill(0), fill(0), fill(0))
+    memory = GateMemory(fill(0), fill(0), fill(0), fill(0))
     calm, alarms = fill(counts.get("calm", 0)), fill(0)
     trial = horizon.Trial(memory, None, counters, calm, alarms)
     return horizon.outcomes(trial, make_toy(2), draws=10)

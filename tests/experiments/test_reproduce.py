@@ -72,7 +72,7 @@ def test_rows_of_the_same_settings_stay_and_others_are_left_out(tmp_path):
     assert reproduce.still_valid(tmp_path, "quick", console) == ([], {})
     assert "left out 3 of 3 rows" in text.getvalue()  # not dropped in silence
     older = json.loads(json.dumps(now))
-    del older["config"]["safety"]["failure_limit"]  # a version that did not have it
+    del older["config"]["safety"]["trigger_rate"]  # a version that did not have it
     (tmp_path / "settings.json").write_text(json.dumps({"a": older, "b": other}))
     assert reproduce.still_valid(tmp_path, "quick", console) == (rows[:1], {"a": now})
     assert "left out 2 of 3 rows" in text.getvalue()
@@ -243,7 +243,7 @@ def test_without_rows_of_the_present_settings_older_ones_are_shown_and_the_diffe
     console = Console(file=io.StringIO(), width=110)
     assert reproduce.of_other_settings(tmp_path, "paper", console) == []
     assert len(reproduce.of_other_settings(tmp_path, "quick", console)) == 4
-    told = "showing those 4, made with adaptation.every 7 (now 8)"
+    told = "showing those 4, made with adaptation.every 7 (now 1)"
     assert console.file.getvalue().strip() == told
 
 

@@ -1,6 +1,7 @@
 """Every setting at and beyond the edges of its range, through every door it can come in by."""
 
 import dataclasses
+import json
 import math
 import pathlib
 import re
@@ -13,6 +14,8 @@ import pytest
 from experiments import arguments, options
 from experiments.cli import COMMANDS, _parse
 from experiments.errors import UserError
+from experiments.runs import presets
+from experiments.runs.files import read_settings
 from experiments.runs.presets import RunSettings, parse_setting, preset
 from farl_jax import config
 from farl_jax.config import FarlConfig
@@ -115,16 +118,19 @@ def test_every_door_lets_the_edge_itself_in(group, name, hint):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"safety": {"horizon": 13}}, "safety.horizon must be"),
-        ({"world_model": {"train_horizon": 12}}, "below world_model.train_horizon (12); got 12"),
+        ({"safety": {"horizon": 5}}, "safety.horizon must be"),
+        ({"world_model": {"train_horizon": 1}}, "below world_model.train_horizon (1); got 1"),
         ({"mppi": {"samples": 4}}, "mppi.elites must be between 1 and mppi.samples (4); got 8"),
         ({"mppi": {"max_std": 0.01}}, "mppi.max_std must be at least mppi.min_std (0.05)"),
-        ({"safety": {"min_recovery_steps": 26}}, "safety.max_recovery_steps must be at least"),
+        ({"safety": {"min_recovery_steps": 61}}, "safety.max_recovery_steps must be at least"),
         ({"online": {"minibatches": 5000}}, "(4096); got 5000"),
-        ({"online": {"rollout": 12}}, "online.rollout must be at least"),
-        ({"world_model": {"latent": 60}}, "a multiple of world_model.simnorm_group (8); got 60"),
-        ({"adaptation": {"failing_windows": 10}}, "adaptation.failing_windows (10); got 64"),
-        ({"safety": {"failure_limit": 0.1, "min_risk": 0.5}}, "at least safety.min_risk (0.5)"),
+        ({"online": {"rollout": 4}}, "online.rollout must be at least"),
+        (
+            {"world_model": {"encoder": "mlp", "latent": 60}},
+            "a multiple of world_model.simnorm_group (8); got 60",
+        ),
+        ({"adaptation": {"failing_windows": 10}}, "adaptation.failing_windows (10); got 160"),
+        ({"safety": {"trigger_rate": 0.1, "min_risk": 0.5}}, "at least safety.min_risk (0.5)"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(changes, said):
@@ -139,6 +145,71 @@ def test_settings_that_do_not_go_together_are_named(changes, said):
     with pytest.raises((UserError, SchemaError)) as refused:
         _parse(arguments.StartArgs, "run", ["--preset", "paper", *words])
     assert said in str(refused.value)
+
+
+OLDER = {  # what a version before this one had, with other values than its defaults
+    "safety": {"horizon": 4, "max_risk": 1.5, "gamma_risk": 0.9, "limit_rate": 0.1, "patience": 9},
+    "online": {"success_bonus": 1000.0, "rollout": 64},
+    "world_model": {"failure_window": 250, "train_horizon": 5},
+}
+
+
+def test_settings_of_an_older_version_are_read_in_this_ones_terms():
+    saved = {"protocol": presets.PROTOCOL, "task": "bounded_push", "config": OLDER}
+    assert set(presets.retired(saved)) == presets.RETIRED.keys()
+    before = json.dumps(saved)
+    read = RunSettings.from_json(saved).config
+    assert json.dumps(saved) == before  # the file's content is not changed
+    safety = {"rule": "paper", "tail": False, "release": 1.0, "control_share": 0.0}
+    changes = {
+        "safety": safety | {"horizon": 4, "patience": 9, "max_risk": 1.0},
+        "online": {"rollout": 64},
+        "world_model": {"gamma_risk": 0.9, "train_horizon": 5},
+    }
+    assert read == config.replace(FarlConfig(), changes)
+
+
+def test_settings_of_this_version_have_nothing_retired():
+    saved = RunSettings().to_json()
+    assert presets.retired(saved) == () and presets.without_retired(saved) == saved
+    for name in presets.RETIRED:
+        group, field = name.split(".")
+        assert field not in saved["config"][group]
+
+
+def test_a_run_of_an_older_version_is_read_with_one_line(tmp_path):
+    saved = RunSettings().to_json() | {"config": OLDER}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.warns(UserWarning) as told:
+        settings, kept = read_settings(tmp_path)
+    assert kept == saved and settings == RunSettings.from_json(saved)
+    (line,) = [str(warning.message) for warning in told]
+    assert line == (
+        f"{tmp_path}/config.json: settings of an older version: safety.gamma_risk "
+        "(world_model.gamma_risk), safety.limit_rate (left out), online.success_bonus (left out), "
+        "world_model.failure_window (left out)"
+    )
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_critic_and_world_model_have_equal_budgets(name):
+    """Env steps for each sample online, samples offline, and steps that are kept."""
+    made = preset(name)
+    world, critic, steps = made.world_model, made.risk_critic, config.steps_per_sample(made)
+    assert steps["risk_critic"] == pytest.approx(steps["world_model"])
+    assert critic.steps * critic.batch == world.steps * world.batch * world.train_horizon
+    length, adapt = world.train_horizon, made.adaptation
+    assert critic.transitions_per_rollout == length * adapt.windows_per_rollout
+    assert critic.transitions == length * adapt.windows
+    assert critic.failing_transitions == length * adapt.failing_windows
+
+
+def test_env_steps_per_sample_by_hand():
+    """2 updates of 128 windows of 5 steps after a rollout of 32 x 128; a frozen one has none."""
+    steps = config.steps_per_sample(FarlConfig())
+    assert steps["world_model"] == pytest.approx(32 * 128 / (2 * 128 * 5))
+    frozen = config.replace(FarlConfig(), {"adaptation": {"every": 0}})
+    assert config.steps_per_sample(frozen)["world_model"] == math.inf
 
 
 def test_settings_change_together_or_not_at_all():
@@ -167,7 +238,7 @@ def test_every_number_of_every_command_has_a_range(name):
 @pytest.mark.parametrize("name", ["run", "demos"])
 def test_a_command_needs_no_words(name):
     args = _parse(COMMANDS[name][0], name, [])
-    assert args.config == preset("quick", "bounded_push")
+    assert args.config == preset("quick")
 
 
 @pytest.mark.parametrize("option", ["preset", "task"])
@@ -178,7 +249,7 @@ def test_the_last_of_an_option_given_twice_counts_everywhere(option):
     words = [f"--{option}", first, f"--{option}={last}"]
     args = _parse(arguments.StartArgs, "run", words)
     assert getattr(args, option) == last
-    assert args.config == preset(args.preset, args.task)
+    assert args.config == preset(args.preset)
 
 
 def documented_options() -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 from envs_mjx import BatchEnv, make
 from experiments.phases import online
 from farl_jax import devices
-from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.agent import Agent, Networks
 from farl_jax.methods import METHODS
 from farl_jax.online.loop import PER_ENV, make_online, train
 from farl_jax.online.seeds import Seeds
@@ -38,7 +38,7 @@ from tests.parameters import random_parameters
 from tests.toy import make_toy
 
 _ = (demos, steps, frozen, judge, offline)  # fixtures of theirs
-GATE = Gate.create(2, 0.95, 1.62)
+GATE = Gate.create(2, 0.95, 0.95)
 
 
 def local(tree):
@@ -191,7 +191,7 @@ def test_a_real_task_steps_a_share_on_each_device(backend):
         recovery={},
         world_model={},
         normalizer=Normalizer(np.float32(obs[0]), np.float32(obs[0] + 1)),
-        calibration=FailureCalibration(zero, zero),
+        max_risk=zero,
     )
     start = jax.tree.map(jnp.asarray, start)
     one, _ = advance(phase, start, 1, 1)

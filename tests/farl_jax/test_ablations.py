@@ -5,6 +5,7 @@ What is common to all methods is tested in test_online.py.
 
 import dataclasses
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from tests.farl_jax.online.test_loop import (
     ENVS,
     GATED,
     NETS,
+    assert_alike,
     assert_identical,
     frozen,
     gate,
@@ -65,14 +67,16 @@ def ungated(phases, start):
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(phases, start, ungated, name):
+def test_an_infinite_threshold_reproduces_the_ungated_run(phases, start, ungated, name):
+    """Bit for bit, but without recovery XLA rounds a few actions' last bit otherwise."""
+    same = partial(assert_alike, tolerance=1e-5) if name == "no_recovery" else assert_identical
     state, _, steps = run(phases[name], start, np.inf, rounds=2)
     reference, _, ungated_steps = ungated
     assert steps.decision.risk.max() > 0
     decision = steps.decision.replace(risk=ungated_steps.decision.risk)
-    assert_identical(steps.replace(decision=decision), ungated_steps)
+    same(steps.replace(decision=decision), ungated_steps)
     for part in ("learners", "counters", "key", "env_state"):
-        assert_identical(getattr(state, part), getattr(reference, part))
+        same(getattr(state, part), getattr(reference, part))
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -89,7 +93,7 @@ def test_what_acts_behind_a_threshold_below_zero(phases, start, name):
         mean = NETS.policy.apply(start.recovery, obs)[0]
         np.testing.assert_allclose(action, mean, rtol=1e-5, atol=1e-6)
         critic = risk_critic.make_critic_risk(NETS.critic, start.risk_critic)
-        risk = critic(obs, steps.decision.task_action)
+        risk = critic(obs, steps.decision.task_action).risk
         np.testing.assert_allclose(steps.decision.risk, risk, rtol=1e-4)
 
 
@@ -135,4 +139,4 @@ def test_other_methods_store_nothing_of_it(offline, name):
     phase = make_online(make_toy(ENVS), NETS, CONFIG, METHODS[name])
     state = jax.eval_shape(phase.init, offline, jax.random.key(0))
     assert state.memory.plan is None and state.adaptation is None
-    assert len(jax.tree.leaves(state.memory)) == 3
+    assert len(jax.tree.leaves(state.memory)) == 4

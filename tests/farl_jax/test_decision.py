@@ -74,6 +74,7 @@ def test_memory_is_the_gates_and_starts_with_nothing():
         "recovering": [0],
         "rested": [12],
         "alarmed": [0],
+        "control": [0],
     }
     plan = {v["name"]: v for v in make_case("mppi").decide.memory}["plan"]
     assert plan["shape"] == [4, 1] and plan["start"] == [0.0] * 4

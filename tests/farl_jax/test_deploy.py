@@ -140,7 +140,8 @@ def test_acting_has_no_state_of_its_own(written):
     again = policy.act(obs, policy.start())
     np.testing.assert_array_equal(first[0], again[0])
     assert first[1:] == again[1:]
-    assert {k: int(v) for k, v in start.items()} == {"recovering": 0, "rested": 12, "alarmed": 0}
+    fresh = {"recovering": 0, "rested": 12, "alarmed": 0, "control": 0}
+    assert {k: int(v) for k, v in start.items()} == fresh
 
 
 HEAVY = ("flax", "optax", "orbax", "mujoco", "envs_mjx", "experiments", "matplotlib", "tyro")

@@ -8,17 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from farl_jax.config import (
-    ConstraintConfig,
-    MPPIConfig,
-    OnlineConfig,
-    SafetyConfig,
-    WorldModelConfig,
-)
-from farl_jax.data import dataset, margins, ring
+from farl_jax.config import ConstraintConfig, MPPIConfig, OnlineConfig, SafetyConfig
+from farl_jax.data import dataset, margins, rewards, ring, rollout
 from farl_jax.measure import diagnosis, evaluate, horizon, intervals
 from farl_jax.nn import distributions, normalize, training
-from farl_jax.offline import bc, iql, ope, pipeline
+from farl_jax.offline import bc, iql, ope
 from farl_jax.online.counters import Counters
 from farl_jax.safety import calibration, gate, imagination, mppi, risk_critic
 from farl_jax.updates import constrained, costs, cpo, ppo, returns
@@ -43,6 +37,7 @@ UNEVEN = SimpleNamespace(obs=TABLE, action=TABLE, advantage=FLAT, weight=COLUMN,
 DECISION = SimpleNamespace(
     action=CUBE, task_action=CUBE, log_prob=CUBE[..., 0], task_log_prob=FLAT, intervened=FLAT > 0
 )
+JUDGED = gate.Judgement(FLAT)
 COST = SimpleNamespace(advantage=COLUMN, live=COLUMN)
 DATA = {"episode": np.zeros((6, 1)), "failure": np.zeros((6, 1))}
 MEMORY = gate.GateMemory.create(6)
@@ -74,19 +69,18 @@ CALLS = {
     "lagrangian_loss": lambda: constrained.lagrangian_loss(None, None, (BATCH, COST), ONE, None),
     "p3o_loss": lambda: constrained.p3o_loss(None, None, (BATCH, COST), ONE, None, 20.0),
     "store": lambda: ring.store(
-        WINDOWS, {name: TABLE for name in WINDOWS.fields}, TABLE > 0, KEY, 2
+        WINDOWS, {name: TABLE for name in WINDOWS.fields}, TABLE > 0, KEY, 2, 32
     ),
+    "learner_reward": lambda: rewards.learner_reward(TABLE, COLUMN > 0, 10.0, 0.9),
     "foreseen_margin": lambda: margins.foreseen_margin(TABLE, COLUMN, 5.0),
     "select_episodes": lambda: dataset.select_episodes(DATA, np.arange(2)),
     "negative_log_likelihood": lambda: bc.negative_log_likelihood(None, None, TABLE, TABLE[:1]),
     "advantage": lambda: iql.advantage(None, None, None, TABLE, TABLE[:1]),
     "evaluate_policy": lambda: ope.evaluate_policy(None, None, None, None, FLAT, 3),
     "is_better": lambda: ope.is_better(FLAT, COLUMN),
-    "held_out_report": lambda: pipeline.held_out_report(None, None, FLAT, DATA, None, None),
     "first_episodes": lambda: evaluate.first_episodes(STEPS),
     "bootstrap_interval": lambda: intervals.bootstrap_interval(np.ones((6, 4))),
     "later_failures": lambda: diagnosis.later_failures(TABLE > 0, COLUMN > 0, 2),
-    "within": lambda: diagnosis.within(CUBE > 0, CUBE[:1] > 0, 2),
     "foresight": lambda: diagnosis.foresight(CUBE, CUBE > 0, CUBE[:1] > 0, TABLE > 0),
     "reliability": lambda: diagnosis.reliability(COLUMN, CUBE > 0, CUBE > 0, TABLE > 0, 0.9),
     "in_time_order": lambda: diagnosis.in_time_order(TABLE > 0, COLUMN),
@@ -107,21 +101,24 @@ CALLS = {
         np.ones(6), np.ones(6, bool), np.zeros(6), np.ones(1, bool), SafetyConfig()
     ),
     "remember": lambda: gate.remember(MEMORY, FLAT > 0, FLAT[:1]),
-    "forget": lambda: gate.forget(MEMORY, FLAT[:1] > 0),
+    "forget": lambda: gate.forget(MEMORY, FLAT[:1] > 0, FLAT[:1] > 0),
+    "forget for another control group": lambda: gate.forget(MEMORY, FLAT > 0, FLAT[:1] > 0),
+    "handing_over": lambda: rollout.handing_over(None, None)(COLUMN, None, KEY),
     "recover": lambda: gate.recover(FLAT[:1] > 0, MEMORY, SafetyConfig()),
-    "adjust": lambda: gate.adjust(ONE, FLAT, FLAT, ONE, SafetyConfig()),
+    "too_risky": lambda: gate.too_risky(JUDGED, ONE, jnp.ones(1, int), SafetyConfig()),
+    "follow": lambda: gate.follow(ONE, FLAT, FLAT, SafetyConfig()),
+    "adapted": lambda: gate.Gate.create(1, 0.9, 0.1).adapted(FLAT, SafetyConfig()),
     "gated_controller": lambda: gate.gated_controller(
         None, None, None, None, FLAT, SafetyConfig(), explore=False
     ),
-    "discounted_risk": lambda: imagination.discounted_risk(TABLE, ONE, FLAT),
-    "failure_probabilities": lambda: imagination.failure_probabilities(
-        None, None, ONE, None, TABLE, TABLE[0], 3, 1
-    ),
-    "imagined_value": lambda: mppi.imagined_value(None, None, ONE, TABLE, CUBE, 1.0),
+    "first_passage": lambda: imagination.first_passage(TABLE, FLAT[:1], ONE, ONE),
+    "first_passage of several H": lambda: imagination.first_passage(TABLE, FLAT[:4], FLAT, ONE),
+    "imagine": lambda: imagination.imagine(None, None, None, TABLE, TABLE[0], 3, 1),
+    "imagined_value": lambda: mppi.imagined_value(None, None, TABLE, CUBE, 1.0),
     "refine": lambda: mppi.refine(CUBE, FLAT[:1], MPPIConfig()),
     "plan": lambda: mppi.plan(None, TABLE, jnp.ones((2, 1, 3, 4)), MPPIConfig()),
     "plan_where": lambda: mppi.plan_where(FLAT > 0, None, CUBE, 2),
-    "risk_target": lambda: risk_critic.risk_target(FLAT, FLAT > 0, COLUMN, 0.9),
+    "risk_target": lambda: learning.risk_target(FLAT, FLAT > 0, COLUMN, 0.9),
     "predict_risk": lambda: risk_critic.predict_risk(None, None, TABLE, TABLE[:1]),
     "to_risk_data": lambda: risk_critic.to_risk_data(DATA),
     "usable_windows": lambda: adaptation.usable_windows(
@@ -129,16 +126,14 @@ CALLS = {
     ),
     "window_fields": lambda: adaptation.window_fields(STEPS, None, 1.0),
     "roll_latents": lambda: learning.roll_latents(None, None, TABLE[:1], CUBE),
-    "predict_failures": lambda: learning.predict_failures(None, None, FLAT, TABLE, CUBE),
+    "predict_failures": lambda: learning.predict_failures(None, None, TABLE[:1], CUBE),
     "auroc": lambda: scores.auroc(TABLE, TABLE > 0),
     "average_precision": lambda: scores.average_precision(FLAT, COLUMN > 0),
     "calibration_error": lambda: scores.calibration_error(FLAT, COLUMN > 0),
     "failure_report": lambda: scores.failure_report(TABLE, TABLE > 0, FLAT > 0),
-    "failure_within": lambda: windows.failure_within(TABLE > 0, COLUMN > 0, 2),
-    "foretold": lambda: windows.foretold(DATA, 2),
+    "importance": lambda: windows.importance(COLUMN > 0, ONE, 0.5),
     "failing_run_index": lambda: windows.failing_run_index(np.ones(6, bool), np.zeros((6, 1))),
     "window_starts": lambda: windows.window_starts(DATA, 2, 1),
-    "prior_shift": lambda: windows.prior_shift(DATA, WorldModelConfig()),
     "Counters.add": lambda: Counters.zero().add(STEPS),
     "matched_thresholds": lambda: horizon.matched_thresholds(CUBE, COLUMN > 0, [0.1]),
 }

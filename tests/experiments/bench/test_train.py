@@ -12,6 +12,7 @@ from PIL import Image
 from experiments.bench.loop_parts import PARTS, Setup, gate_flop
 from experiments.cli import main
 from experiments.figures.bench import shares_figure
+from farl_jax.config import replace
 from farl_jax.safety.imagination import make_imagined_risk
 
 
@@ -31,25 +32,22 @@ def flop(jaxpr: jax.extend.core.Jaxpr) -> int:
     return total
 
 
-@pytest.mark.parametrize("task", ["bounded_push", "bounded_soccer"])  # holds; sees motion
-def test_the_gates_arithmetic_is_that_of_its_program(task):
+@pytest.mark.parametrize("task", ["bounded_push", "bounded_soccer"])
+@pytest.mark.parametrize(("rule", "futures"), [("paper", 1), ("helps", 2), ("shield", 2)])
+def test_the_gates_arithmetic_is_that_of_its_program(task, rule, futures):
     setup, rows = Setup(task, "native", 3), 3
-    horizon, hold = setup.config.safety.horizon, setup.config.safety.hold
-    assert horizon % hold == 0
+    vars(setup)["config"] = replace(setup.config, {"safety": {"rule": rule}})
+    safety = setup.config.safety
+    horizon = safety.horizon
+    assert (horizon + safety.tail) % safety.hold == 0
 
     def gate(obs: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        risk = make_imagined_risk(
-            (setup.nets.policy, setup.nets.latent),
-            setup.frozen,
-            setup.gate,
-            max_horizon=horizon,
-            hold=hold,
-        )
+        risk = make_imagined_risk(setup.nets, setup.frozen, setup.gate, setup.config.safety)
         return risk(obs, action), setup.nets.recovery.apply(setup.frozen.recovery, obs)
 
     sizes = setup.nets.sizes
     traced = jax.make_jaxpr(gate)(jnp.zeros((rows, sizes[0])), jnp.zeros((rows, sizes[1])))
-    weighing = 2 * rows * (horizon + 1)  # the sum over the horizon, a product, too
+    weighing = futures * 2 * rows * (horizon + 1)  # sums over the horizon, products, too
     assert flop(traced.jaxpr) - weighing == rows * gate_flop(setup)
 
 

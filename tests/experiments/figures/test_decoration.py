@@ -109,6 +109,7 @@ def test_a_table_without_its_figure(tmp_path, capsys, no_figure):
     assert main(["evaluate", str(tmp_path / "seed0")]) == 0
     said, (line,) = warnings(capsys)
     assert "FARL (gate on)" in said and (tmp_path / "seed0" / "comparison.json").is_file()
+    assert "…" not in said  # nothing is cut
     assert line.startswith("farl: warning: no figure: RuntimeError: no fonts at all; ")
 
 

@@ -102,7 +102,7 @@ def prepare(
     """A run with everything but its online phase: random networks, and demonstrations of noise."""
     import jax
 
-    config = with_settings(preset(name, task), changes)
+    config = with_settings(preset(name), changes)
     settings = RunSettings(TOY if toy else task, name, 0, "native", config)
     run, folder = start_run(path, settings, Console(), resume=False)
     run = toyed(run)

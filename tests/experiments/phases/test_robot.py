@@ -96,7 +96,7 @@ def test_the_online_phase_alone_is_shifted(tmp_path):
     ],
 )
 def test_budgets_that_do_not_fit_are_refused(changes, said):
-    config = with_settings(preset("robot", "bounded_push"), changes)
+    config = with_settings(preset("robot"), changes)
     with pytest.raises(UserError, match=said):
         check_run(RunSettings("bounded_push", "robot", 0, None, config))
 

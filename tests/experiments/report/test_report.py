@@ -60,6 +60,16 @@ def test_a_line_of_the_table_has_means_totals_and_paired_intervals():
     assert summary(groups, "uni_o4")["reduction"] is None
 
 
+def test_failures_of_the_offline_phase_are_a_mean_or_unknown():
+    rows = [result("t", "farl", seed, 5, 90.0) for seed in (0, 1)]
+    of = lambda rows: summary({"farl": rows}, "farl")["offline_failure_episodes"]
+    assert (
+        of([row | {"offline_failure_episodes": n} for row, n in zip(rows, (30, 50), strict=True)])
+        == 40.0
+    )
+    assert of(rows) is None and of([rows[0] | {"offline_failure_episodes": 3}, rows[1]]) is None
+
+
 def test_comparisons_use_the_seeds_that_both_have_and_one_seed_has_no_interval():
     groups = {"uni_o4": group("uni_o4", [(100, 90.0), (300, 90.0)])}
     groups["farl"] = group("farl", [(40, 92.0)])
@@ -187,6 +197,25 @@ def test_other_settings_are_left_out_or_make_groups_of_their_own(tmp_path):
     assert masked.row["failure_episodes"] == 5
     assert len(groups[TASK]["farl online.treatment=relabelled"]) == 2
     assert not findings.left_out
+
+
+def test_runs_of_an_older_version_are_reported_but_not_averaged_with_this_ones(tmp_path):
+    older = {"online.success_bonus": 0.0, "safety.max_risk": 1.5}
+    for seed in (0, 1):
+        for method in ("uni_o4", "farl"):
+            row = result("bounded_push", method, seed, 5, 90.0)
+            write_run(tmp_path / f"seed{seed}", row, older)
+    findings = Findings()
+    assert {k: len(v) for k, v in collect([tmp_path], (), findings)["bounded_push"].items()} == {
+        "uni_o4": 2,
+        "farl": 2,
+    }
+    assert findings.left_out == []
+    write_run(tmp_path / "seed2", result("bounded_push", "farl", 2, 5, 90.0))
+    kept = collect([tmp_path], (), findings)["bounded_push"]["farl"]
+    assert [entry.row["seed"] for entry in kept] == [0, 1]
+    ((_, reason),) = [found for found in findings.left_out if "seed2" in found[0]]
+    assert reason.startswith("other settings")
 
 
 def test_methods_of_different_settings_are_compared_with_a_note(tmp_path):

@@ -66,9 +66,11 @@ WHOLE = {
 
 def finished(root):
     """Two seeds of two methods, and a sweep."""
+    counts = {"control_episodes": 5, "control_failure_episodes": 1}
+    counts |= {"offline_steps": 900, "offline_episodes": 9, "offline_failure_episodes": 2}
     for seed, (method, failures) in itertools.product((0, 1), (("uni_o4", 40), ("farl", 10))):
-        git = {"git": ENVIRONMENT["git"], "diverged": 0, "cost_rate": 0.1}
-        row = result(TASK, method, seed, failures + seed, 50.0 + seed, **git)
+        more = counts | {"git": ENVIRONMENT["git"], "diverged": 0, "cost_rate": 0.1}
+        row = result(TASK, method, seed, failures + seed, 50.0 + seed, **more)
         env = ENVIRONMENT | {"resumed": [ENVIRONMENT]}
         write_run(root / "runs" / f"seed{seed}", row, env=env)
     write_diagnosis(root / "runs/seed0/farl")
@@ -81,7 +83,7 @@ def finished(root):
     settings = reproduce.settings_of(TASK, "quick")
     write(root / "stored/settings.json", {"a": settings})
     main_row = lambda row: {k: row[k] for k in reproduce.FIELDS} | {"settings": "a", "git": COMMIT}
-    rows = [result(TASK, m, s, 9, 50.0) for m in ("uni_o4", "farl") for s in (0, 1)]
+    rows = [result(TASK, m, s, 9, 50.0, **counts) for m in ("uni_o4", "farl") for s in (0, 1)]
     write(root / "stored/main.jsonl", lines(*map(main_row, rows)))
     return root
 

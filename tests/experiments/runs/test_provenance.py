@@ -30,7 +30,7 @@ offline, _ = frozen, (start, demos, steps, judge)  # fixtures of theirs
 
 def settings(seed=0, **changes):
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    config = with_settings(preset("smoke", "bounded_push"), named)
+    config = with_settings(preset("smoke"), named)
     return RunSettings(preset="smoke", seed=seed, config=config)
 
 
@@ -68,7 +68,7 @@ def test_a_setting_counts_where_it_is_read():
             "seed": settings(1),
         },
         "risk_critic": {"own": settings(risk_critic__steps=150), "bc": settings(bc__steps=51)},
-        "farl": {"online": settings(online__epochs=3), "gate": settings(safety__gamma_risk=0.5)},
+        "farl": {"online": settings(online__epochs=3), "gate": settings(safety__release=0.7)},
         "uni_o4": {"online": settings(online__epochs=3)},
     }
     passed = {
@@ -76,7 +76,7 @@ def test_a_setting_counts_where_it_is_read():
         "offline": settings(online__epochs=3, mppi__samples=16, adaptation__every=0),
         "risk_critic": settings(online__epochs=3),
         "farl": settings(mppi__samples=16, constraint__limit=0.5),
-        "uni_o4": settings(safety__gamma_risk=0.5, adaptation__every=0),
+        "uni_o4": settings(safety__release=0.7, adaptation__every=0),
     }
     for kind, others in changed.items():
         own = read_by(settings(), kind)
@@ -186,7 +186,7 @@ def test_a_method_goes_on_from_its_own_offline_phase_alone(tmp_path, offline, ju
 
 
 def test_a_calibration_counts_for_a_gate_alone(offline):
-    moved = offline.replace(calibration=offline.calibration.replace(max_risk=np.float32(0.5)))
+    moved = offline.replace(max_risk=np.float32(0.5))
     for method, alike in (("uni_o4", True), ("cpo", True), ("farl", False), ("mppi", False)):
         same = sources_of(offline, METHODS[method]) == sources_of(moved, METHODS[method])
         assert same == alike, method

@@ -11,7 +11,7 @@ from experiments.runs.presets import RunSettings, preset
 from experiments.runs.run import Run, reporter
 from farl_jax.storage.metrics import MetricsWriter, read_metrics
 
-CONFIG = preset("quick", "bounded_push")
+CONFIG = preset("quick")
 NAN = float("nan")
 FORESIGHT = {"auroc_0": 0.98, "ece_0": 0.01, "auroc_1": 0.9, "onset_auroc_1": 0.8, "auroc_2": NAN}
 

@@ -51,9 +51,9 @@ def test_values_take_their_fields_type():
     }
     kinds = [type(v) for values in fields.values() for v in values]
     assert kinds == [int, int, float, float, type(None), str, int]
-    changed = with_settings(preset("quick", "bounded_push"), {"safety.horizon": 3, "bc.steps": 7})
+    changed = with_settings(preset("quick"), {"safety.horizon": 3, "bc.steps": 7})
     assert (changed.safety.horizon, changed.bc.steps) == (3, 7)
-    assert changed.online == preset("quick", "bounded_push").online
+    assert changed.online == preset("quick").online
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_values_take_their_fields_type():
         ("safety.horizon.more", "3", "unknown setting"),
         ("safety.horizon", "3.5", "safety.horizon must be a whole number; got '3.5'"),
         ("safety.horizon", "none", "whole number"),
-        ("safety.gamma_risk", "inf", "finite number"),
+        ("safety.delta", "inf", "finite number"),
         ("safety.max_risk", "nan", "finite number or none"),
         ("online.treatment", "ignored", "executed, masked or relabelled"),
     ],
@@ -106,14 +106,14 @@ def test_a_training_horizon_too_short_to_plan_with_is_refused_to_the_planner_alo
     args = SweepArgs(tmp_path / "out", set=SHORT[1::2], method=("farl", "simple_critic"))
     (cell,) = plan(args)
     run, folder = start_run(cell.path, cell.settings, None, resume=False)
-    with folder, pytest.raises(UserError, match=r"mppi.horizon must be below .* \(4\).*got 8"):
+    with folder, pytest.raises(UserError, match=r"mppi.horizon must be below .* \(4\).*got 4"):
         fine_tune([run], "mppi")
     assert {entry.name for entry in cell.path.iterdir()} == {"config.json", "env.json"}
 
 
 def settings(**changes) -> RunSettings:
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    return RunSettings(preset="smoke", config=with_settings(preset("smoke", "bounded_push"), named))
+    return RunSettings(preset="smoke", config=with_settings(preset("smoke"), named))
 
 
 def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
@@ -129,16 +129,16 @@ def test_cells_share_the_offline_phase_unless_it_reads_what_differs():
     assert calibrated != base(safety__max_risk=None, safety__horizon=3)
     assert calibrated != base(safety__max_risk=None, safety__lead_time=3)
     assert calibrated == base(safety__max_risk=None, safety__patience=9)
-    for horizon in (12, 3):
+    for horizon in (4, 3):
         own = base(safety__max_risk=None, safety__horizon=horizon)
         assert base_settings(own) == own
 
 
 def test_the_base_of_a_short_training_horizon_is_one_that_can_be_trained():
-    short = {"world_model__train_horizon": 5, "safety__hold": 1}
-    based = base_settings(settings(**short, safety__horizon=3))
-    assert based == base_settings(settings(**short, safety__horizon=2)) == base_settings(based)
-    assert based.config.safety.horizon == 4
+    short = {"world_model__train_horizon": 1, "safety__hold": 2}
+    based = base_settings(settings(**short, safety__horizon=0))
+    assert based == base_settings(settings(**short, safety__horizon=-1)) == base_settings(based)
+    assert based.config.safety.horizon == 0
     long = {"world_model__train_horizon": 40, "online__rollout": 64}
     assert base_settings(settings(**long)).config.adaptation.every == 0
 
@@ -202,36 +202,36 @@ def lines(path) -> list[dict]:
 
 
 def test_finished_cells_are_skipped_a_failing_one_costs_itself_and_methods_share(tmp_path, capsys):
-    """Horizons 3 and 9 are finished and 6 is not; its base is a foreign folder, then a good one."""
+    """Horizons 1 and 3 are finished and 2 is not; its base is a foreign folder, then a good one."""
     words = ["sweep", "--preset", "smoke", "--method", "uni_o4", "-o", str(tmp_path)]
-    words += ["--set", "safety.horizon=3,6,9"]
-    finish(tmp_path, 3, row_of())
-    finish(tmp_path, 9, row_of(failures=7))
+    words += ["--set", "safety.horizon=1,2,3"]
+    finish(tmp_path, 1, row_of())
+    finish(tmp_path, 3, row_of(failures=7))
     base = tmp_path / "base" / "smoke" / "seed0"
     base.mkdir(parents=True)
     (base / "notes.txt").write_text("mine")
     assert main(words) == 1
-    assert "failed: safety.horizon=6/seed0 uni_o4: UserError" in capsys.readouterr().out
+    assert "failed: safety.horizon=2/seed0 uni_o4: UserError" in capsys.readouterr().out
     rows = lines(tmp_path / "sweep.jsonl")
-    assert [(r["safety.horizon"], r["failure_episodes"]) for r in rows] == [(3, 5), (9, 7)]
+    assert [(r["safety.horizon"], r["failure_episodes"]) for r in rows] == [(1, 5), (3, 7)]
     assert rows[0].items() >= row_of().items()
     (failed,) = lines(tmp_path / "failed.jsonl")
-    assert failed["cell"] == "safety.horizon=6/seed0" and "notes.txt" in failed["error"]
+    assert failed["cell"] == "safety.horizon=2/seed0" and "notes.txt" in failed["error"]
 
     (base / "notes.txt").unlink()
     base.rmdir()
     make_base(base)
     assert main(words) == 0
     rows = lines(tmp_path / "sweep.jsonl")
-    assert [r["failure_episodes"] for r in rows] == [5, 5, 7]  # no gate: 6 is trained as 3 was
+    assert [r["failure_episodes"] for r in rows] == [5, 5, 7]  # no gate: 2 is trained as 1 was
     assert not (tmp_path / "failed.jsonl").exists()
-    cell = tmp_path / "safety.horizon=6" / "seed0"
+    cell = tmp_path / "safety.horizon=2" / "seed0"
     demos = [folder / "demos" / "task.npz" for folder in (base, cell)]
     assert demos[0].samefile(demos[1])
-    assert json.loads((cell / "config.json").read_text())["config"]["safety"]["horizon"] == 6
+    assert json.loads((cell / "config.json").read_text())["config"]["safety"]["horizon"] == 2
     assert (cell / "metrics.jsonl").read_bytes() == (base / "metrics.jsonl").read_bytes()
 
-    other = tmp_path / "safety.horizon=6" / "seed0" / "uni_o4" / "result.json"
+    other = tmp_path / "safety.horizon=2" / "seed0" / "uni_o4" / "result.json"
     other.unlink()
     saved = json.loads((base / "config.json").read_text())
     saved["config"]["bc"]["steps"] = 51
@@ -245,11 +245,11 @@ def test_a_sweep_that_goes_on_and_is_cut_off_again_loses_no_row(tmp_path, monkey
         raise KeyboardInterrupt
 
     words = ["sweep", "--preset", "smoke", "--method", "uni_o4", "-o", str(tmp_path)]
-    finish(tmp_path, 3, row_of())
-    finish(tmp_path, 9, row_of(failures=7))
+    finish(tmp_path, 1, row_of())
+    finish(tmp_path, 3, row_of(failures=7))
     monkeypatch.setattr(Sweep, "_make_in_step", cut_off)
-    assert main([*words, "--set", "safety.horizon=3,6,9"]) == 130
-    assert [row["safety.horizon"] for row in lines(tmp_path / "sweep.jsonl")] == [3, 9]
+    assert main([*words, "--set", "safety.horizon=1,2,3"]) == 130
+    assert [row["safety.horizon"] for row in lines(tmp_path / "sweep.jsonl")] == [1, 3]
 
 
 def test_a_cell_that_holds_another_run_is_refused_before_anything_runs(tmp_path, capsys):
@@ -286,8 +286,8 @@ def test_thresholds_and_seeds_that_train_together_give_what_they_give_alone(tmp_
     Not more: at this preset a relative change of 1e-7 in the observations alone moves a single
     run's value loss by some per cent in one update, as rounding does here.
     """
-    words = ["sweep", "--preset", "smoke", "--set", "safety.max_risk=0.05,0.1,1e6"]
-    words += ["--set", "online.env_steps=512"]
+    words = ["sweep", "--preset", "smoke", "--set", "safety.max_risk=0.001,0.03,1"]
+    words += ["--set", "safety.rule=paper", "--set", "online.env_steps=512"]
     assert main([*words, "-o", str(tmp_path / "a"), "--seeds", "2", "--together"]) == 0
     assert main([*words, "-o", str(tmp_path / "b"), "--method", "farl"]) == 0
     joint, single = lines(tmp_path / "a" / "sweep.jsonl"), lines(tmp_path / "b" / "sweep.jsonl")

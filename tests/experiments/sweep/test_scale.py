@@ -14,7 +14,7 @@ from experiments.sweep.command import summary
 from tests.experiments.finished_runs import result
 
 RISKS = ",".join(f"{0.001 * number:.3f}" for number in range(1, 21))
-GRID = (f"safety.max_risk={RISKS}", "safety.horizon=1,3,6,9,12")
+GRID = (f"safety.max_risk={RISKS}", "safety.horizon=0,1,2,3,4")
 PLAN_SECONDS = 10.0
 """What a user may have to wait for the first line of a sweep of 1,000 runs."""
 

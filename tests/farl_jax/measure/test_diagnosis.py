@@ -24,18 +24,6 @@ def test_a_failure_counts_only_in_its_own_episode_and_inside_the_rollout():
     assert diagnosis.later_failures(failure, done, 2)[1].all()  # nothing can fail after the end
 
 
-def test_what_a_window_of_steps_holds_is_known_early_if_it_fails():
-    failure, done = rollout(failing=[5], ends=[8])
-    labels, known = diagnosis.later_failures(failure, done, horizon=3)
-    some, sure = diagnosis.within(labels, known, window=3)
-    assert some.shape == (2, 12, 1)
-    assert np.flatnonzero(some[0, :, 0]).tolist() == [3, 4, 5]
-    assert np.flatnonzero(some[1, :, 0]).tolist() == [2, 3, 4]
-    assert np.flatnonzero(~sure[0, :, 0]).tolist() == [10, 11]  # 6 to 8 end first, 9 is seen whole
-    alone, same = diagnosis.within(labels, known, window=1)
-    assert (alone == labels).all() and (same == (labels | known)).all()
-
-
 def test_a_perfect_and_a_blind_model():
     rng = np.random.default_rng(0)
     failure = rng.random((200, 8)) < 0.05
@@ -51,10 +39,20 @@ def test_a_perfect_and_a_blind_model():
 def test_reliability_of_the_true_cost_is_the_diagonal():
     failure = np.random.default_rng(1).random((300, 4)) < 0.1
     labels, known = diagnosis.later_failures(failure, np.zeros_like(failure), 2)
-    cost = np.tensordot(0.9 ** np.arange(3), labels, axes=1)
+    cost = np.where(labels.any(0), 0.9 ** labels.argmax(0), 0.0)
     bins = diagnosis.reliability(cost, labels, known, labels[0], 0.9, bins=5)
     np.testing.assert_allclose(bins["predicted"], bins["realised"], rtol=1e-6)
     assert bins["predicted"][0] == 0.0 and bins["predicted"][-1] > 0.5
+    use = ~labels[0] & known.all(0)
+    assert bins["events"][0] == 0 and sum(bins["events"]) == (labels.any(0) & use).sum()
+
+
+def test_the_worst_factor_looks_where_there_are_events():
+    bins = {"predicted": [0.0, 0.1, 0.3], "realised": [0.01, 0.2, 0.2], "events": [49, 50, 900]}
+    assert diagnosis.worst_factor(bins) == pytest.approx(2.0)
+    assert diagnosis.worst_factor(bins, least=51) == pytest.approx(1.5)
+    assert diagnosis.worst_factor(bins, least=49) == pytest.approx(1e7)
+    assert np.isnan(diagnosis.worst_factor(bins, least=901))
 
 
 def test_the_gate_report_counts_alarms_lead_and_misses():

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.figures.runs import horizon_figure
-from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.agent import Agent, Networks
 from farl_jax.config import FarlConfig, HorizonConfig, NetworkConfig, SafetyConfig, WorldModelConfig
 from farl_jax.measure import diagnosis, horizon, intervals
 from farl_jax.methods import METHODS
@@ -24,8 +24,8 @@ from tests.toy import make_toy
 HORIZONS, TOP, ENVS, CHUNK = (1, 2, 3, 5, 8, 10, 15, 20), 20, 8, 25
 CONFIG = FarlConfig(
     network=NetworkConfig(width=8, depth=1),
-    world_model=WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5, train_horizon=TOP + 1),
-    safety=SafetyConfig(horizon=TOP, hold=3),
+    world_model=WorldModelConfig(width=8, bins=5, train_horizon=TOP + 1),
+    safety=SafetyConfig(rule="paper", tail=False, release=1.0, horizon=TOP, hold=3),
 )
 TOY = make_toy(ENVS)
 NETS = Networks.create(CONFIG, TOY.observation_size, TOY.action_size)
@@ -47,7 +47,7 @@ def learnt() -> Agent:
         recovery=random_parameters(NETS.policy, obs, seed=2),
         world_model=jax.tree.map(lambda leaf: 3 * leaf, world),
         normalizer=Normalizer(np.float32([0.5, 0.5]), np.float32([0.3, 0.3])),
-        calibration=FailureCalibration(np.float32(0), np.float32(0)),
+        max_risk=np.float32(0),
     )
     return jax.tree.map(jnp.asarray, result)
 
@@ -69,19 +69,20 @@ def inputs():
     return jnp.asarray(rng.random((6, 2), np.float32)), jnp.asarray(rng.random((6, 1), np.float32))
 
 
+def first_failure(p, gamma, horizon):
+    """sum_{i<=H} gamma^i p_i prod_{j<i} (1 - p_j), term by term."""
+    alive, total = np.ones_like(p[0]), np.zeros_like(p[0])
+    for i in range(horizon + 1):
+        total, alive = total + gamma**i * alive * p[i], alive * (1 - p[i])
+    return total
+
+
 def test_each_gates_cost_is_the_sum_over_its_own_horizon(costs, learnt, inputs):
     """Against sums by hand of p_i, and against the model rolled three steps and no further."""
 
     def imagined(steps):
-        roll = lambda obs, action: imagination.failure_probabilities(
-            NETS.latent,
-            learnt.world_model,
-            learnt.calibration.logit_shift,
-            lambda decoded: NETS.policy.apply(learnt.policy, decoded)[0],
-            learnt.normalizer(obs),
-            action,
-            steps,
-            CONFIG.safety.hold,
+        roll = lambda obs, action: imagination.imagined_failures(
+            NETS, learnt, learnt.normalizer(obs), action, steps, CONFIG.safety.hold
         )
         return np.asarray(jax.jit(roll)(*inputs))
 
@@ -89,9 +90,9 @@ def test_each_gates_cost_is_the_sum_over_its_own_horizon(costs, learnt, inputs):
     for gamma in (0.8, 0.95):
         together = np.asarray(costs(learnt, gates(HORIZONS, gamma, 0.0), *inputs))
         for got, steps in zip(together, HORIZONS, strict=True):
-            by_hand = sum(gamma**i * p[i] for i in range(steps + 1))
+            by_hand = first_failure(p, gamma, steps)
             np.testing.assert_allclose(got, by_hand, rtol=2e-5)
-        direct = sum(gamma**i * short[i] for i in range(4))
+        direct = first_failure(short, gamma, 3)
         np.testing.assert_allclose(together[HORIZONS.index(3)], direct, rtol=2e-5)
 
 
@@ -179,7 +180,7 @@ def test_outcomes_by_hand():
         return_sum=whole([40.0, 40.0], [100.0, 300.0]),
     )
     calm, alarms = whole([90, 100], [100, 100]), whole([19, 19], [0, 0])
-    memory = GateMemory(none, none, none)
+    memory = GateMemory(none, none, none, none)
     gate, base = horizon.outcomes(
         horizon.Trial(memory, None, counters, calm, alarms), make_toy(2), draws=400
     )

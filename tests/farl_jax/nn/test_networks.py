@@ -105,7 +105,7 @@ def test_simnorm_groups_are_softmaxes_of_their_own_group(no_rank_promotion):
 
 
 def test_encoded_and_imagined_latents_are_simnormed():
-    config = WorldModelConfig(latent=16, simnorm_group=4, width=16)
+    config = WorldModelConfig(encoder="mlp", latent=16, simnorm_group=4, width=16)
     model = LatentModel(config, 3, 2)
 
     params = random_parameters(model, WILD, np.ones((64, 2)))

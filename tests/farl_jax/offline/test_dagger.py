@@ -65,15 +65,19 @@ def test_answers_reach_where_the_demonstrations_do_not():
     data |= {"action": data["intended"], "episode": np.repeat(np.arange(8, dtype=np.int32), 32)}
     here = jnp.stack([jnp.linspace(0.3, 0.8, 20), jnp.linspace(0.0, 1.0, 20)], 1)
 
-    def answer(rounds: int) -> float:
+    def answer(rounds: int, interaction: str = "practice") -> float:
         config = FarlConfig(
             recovery_bc=BCConfig(members=2, steps=400, batch=128, learning_rate=3e-3),
-            demos=DemosConfig(dagger_rounds=rounds, dagger_turn=5.0),
+            demos=DemosConfig(dagger_rounds=rounds, dagger_turn=5.0, interaction=interaction),
         )
-        clones, _ = dagger.clone_recovery(
+        clones, _, practice = dagger.clone_recovery(
             env, (NETS.policy, NETS.policy), params(0), data, NORMALIZER, config, jax.random.key(0)
         )
+        rounds = rounds if interaction == "practice" else 0
+        assert practice.steps == rounds * env.num_envs * env.episode_limit
+        assert (practice.failure_episodes > 0) == (rounds > 0)
         return float(jax.vmap(lambda p: NETS.policy.apply(p, here)[0])(clones).mean())
 
     assert answer(0) > 0.5
     assert answer(2) < -0.5
+    assert answer(2, interaction="none") > 0.5

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax.agent import Agent, FailureCalibration, Networks
+from farl_jax.agent import Agent, Networks
 from farl_jax.config import (
     AdaptationConfig,
     FarlConfig,
@@ -30,10 +30,8 @@ from tests.toy import make_toy
 ENVS, ROLLOUT = 16, 16
 GATED = FarlConfig(
     network=NetworkConfig(width=16, depth=1),
-    world_model=WorldModelConfig(
-        latent=8, simnorm_group=4, width=8, bins=5, train_horizon=3, batch=16, chunk=2
-    ),
-    safety=SafetyConfig(horizon=2),
+    world_model=WorldModelConfig(width=8, bins=5, train_horizon=3, batch=16, chunk=2),
+    safety=SafetyConfig(rule="paper", tail=False, release=1.0, horizon=2, control_share=0.0),
     adaptation=AdaptationConfig(every=0),
     online=OnlineConfig(
         num_envs=ENVS,
@@ -62,7 +60,7 @@ def frozen() -> Agent:
             lambda leaf: 3 * leaf, random_parameters(NETS.latent, obs, action, seed=3)
         ),
         normalizer=Normalizer(np.float32([0.5, 0.5]), np.float32([0.3, 0.3])),
-        calibration=FailureCalibration(np.float32(0), np.float32(0)),
+        max_risk=np.float32(0),
     )
     return jax.tree.map(jnp.asarray, result)
 
@@ -75,6 +73,14 @@ def gated():
 @pytest.fixture(scope="module")
 def ungated():
     return make_online(make_toy(ENVS), NETS, GATED, METHODS["uni_o4"])
+
+
+@pytest.fixture(scope="module")
+def controlled():
+    """The gate with a control group of a quarter of the episodes."""
+    safety = dataclasses.replace(GATED.safety, control_share=0.25)
+    config = dataclasses.replace(GATED, safety=safety)
+    return make_online(make_toy(ENVS), NETS, config, METHODS["farl"])
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +126,23 @@ def assert_identical(left, right):
     assert not unequal
 
 
+def assert_alike(left, right, tolerance=2e-4):
+    """Whole numbers equal exactly, real ones up to rounding."""
+    left, right = raw(left), raw(right)
+    assert left.keys() == right.keys()
+    for name, value in right.items():
+        if np.issubdtype(value.dtype, np.floating):
+            np.testing.assert_allclose(
+                left[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+            )
+        else:
+            np.testing.assert_array_equal(left[name], value, err_msg=name)
+
+
 def recount(steps):
     """The counters again, one environment and one step at a time."""
     count = dict.fromkeys([f.name for f in dataclasses.fields(Counters)], 0)
-    blamed = steps.decision.alarm
+    blamed, alone = steps.decision.alarm, steps.decision.control
     for n in range(steps.reward.shape[1]):
         failed, total = False, 0.0
         for t in range(len(steps.reward)):
@@ -134,26 +153,43 @@ def recount(steps):
             if steps.failure[t, n] and not failed:
                 failed = True
                 count["failure_episodes"] += 1
-                count[ALARMS[blamed[t, n]]] += 1
+                cause = "control_failure_episodes" if alone[t, n] else ALARMS[blamed[t, n]]
+                count[cause] += 1
             if steps.terminated[t, n] or steps.truncated[t, n]:
                 count["episodes"] += 1
+                count["control_episodes"] += int(alone[t, n])
                 count["successes"] += int(steps.success[t, n])
                 count["return_sum"] += total
                 failed, total = False, 0.0
     return count
 
 
-def test_counters_equal_an_independent_recount_across_chunks(gated, frozen, risk):
+def test_counters_equal_an_independent_recount_across_chunks(controlled, frozen, risk):
     """Chunks of 16 steps cut episodes of 20: a failure goes on over the border and counts once."""
-    state, _, steps = run(gated, frozen, risk, rounds=8)
+    state, _, steps = run(controlled, frozen, risk, rounds=8)
     counters, expected = jax.device_get(state.counters), recount(steps)
     assert 0.1 < steps.decision.intervened.mean() < 0.9
     assert expected["failure_episodes"] > 20 and expected["episodes"] > 50
     over_border = steps.failure[ROLLOUT - 1 :: ROLLOUT][:-1] & steps.failure[ROLLOUT::ROLLOUT]
     assert (over_border & ~steps.terminated[ROLLOUT - 1 :: ROLLOUT][:-1]).any()
     assert int(state.env_steps) == steps.reward.size == 8 * ENVS * ROLLOUT
+    assert 0 < expected["control_failure_episodes"] < expected["control_episodes"]
+    assert expected["gate_silent"] + expected["recovery_late"] > 0
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(counters, name), value, rtol=1e-5, err_msg=name)
+
+
+def test_an_episode_belongs_to_the_control_group_from_its_start_to_its_end(
+    controlled, frozen, risk
+):
+    """It has no gate, whatever its risk, and about a quarter of the episodes do."""
+    _, _, steps = run(controlled, frozen, risk, rounds=8)
+    control, begins = steps.decision.control, steps.step_count == 1
+    np.testing.assert_array_equal(control[1:][~begins[1:]], control[:-1][~begins[1:]])
+    assert not steps.decision.intervened[control].any() and steps.decision.risky[control].any()
+    assert steps.decision.intervened[~control].any()
+    deviation = (0.25 * 0.75 / begins.sum()) ** 0.5
+    assert abs(control[begins].mean() - 0.25) < 3 * deviation
 
 
 def test_steps_keep_the_true_next_observation_where_an_episode_ends(ungated, frozen):
@@ -195,26 +231,23 @@ def test_an_infinite_threshold_reproduces_the_ungated_run_bit_for_bit(gated, ung
     assert_identical(metrics, ungated_metrics)
 
 
-def test_eps_safe_follows_the_failure_rate(frozen, risk):
-    """Half of the walkers' episodes fail: far above the limit, so that C_H may be less and less."""
-    safety = dataclasses.replace(
-        GATED.safety, failure_limit=0.1, min_risk=0.5 * risk, max_risk=None
-    )
+def test_eps_safe_follows_the_trigger_rate(frozen, risk):
+    """Each rollout is judged by the eps_safe that the one before left."""
+    safety = dataclasses.replace(GATED.safety, trigger_rate=0.3, min_risk=1e-3, max_risk=None)
     config = dataclasses.replace(GATED, safety=safety)
     phase = make_online(make_toy(ENVS), NETS, config, METHODS["farl"])
-    state, slack = phase.init(frozen, jax.random.key(7)), 1.0
+    state, drift, start = phase.init(frozen, jax.random.key(7)), 0.0, gate(risk)
     for _ in range(6):
-        limit = slack * risk
-        state, steps = phase.collect(state, frozen, gate(risk))
+        limit = float(risk * np.exp(drift))
+        state, steps = phase.collect(state, frozen, start)
         cost, acted = steps.decision.risk, steps.decision.intervened
-        assert (acted <= (cost > limit * (1 - 1e-6))).all() and acted.any()
-        assert (acted & (cost <= risk * (1 - 1e-6))).any() == (slack < 1.0)
-        failed, ended = int(steps.first_failure.sum()), int(steps.done.sum())
-        slack = min(1.0, max(0.5, slack * np.exp(0.03 * (0.1 * ended - failed))))
-        np.testing.assert_allclose(state.slack, slack, rtol=1e-5)
+        assert (acted <= (cost > safety.release * limit * (1 - 1e-5))).all()
+        drift += 0.2 * float(np.clip(acted.mean() / 0.3 - 1.0, -1.0, 1.0))
+        drift = float(np.clip(drift, np.log(1e-3 / risk), -np.log(risk)))
+        np.testing.assert_allclose(state.drift, drift, rtol=1e-4, atol=1e-5)
         state, metrics = phase.update(state, frozen, steps)
-        assert metrics["slack"] == state.slack
-    assert slack < 1.0
+        assert metrics["drift"] == state.drift
+    assert drift != 0.0
 
 
 def test_a_negative_threshold_recovers_every_step(gated, frozen):
@@ -240,7 +273,7 @@ def test_recovery_acts_by_its_own_network():
         recovery=random_parameters(nets.recovery, obs, seed=2),
         world_model=random_parameters(nets.latent, obs, action, seed=3),
         normalizer=Normalizer(np.zeros(39), np.ones(39)),
-        calibration=FailureCalibration(np.float32(0), np.float32(0)),
+        max_risk=np.float32(0),
     )
     act = make_controller(nets, config, METHODS["farl"], explore=False)(learnt, gate(-1.0))
     state = SimpleNamespace(obs=jnp.asarray(obs), step_count=jnp.zeros(5, jnp.int32))
@@ -255,19 +288,20 @@ def test_the_first_ratio_of_a_loaded_policy_is_one(gated, frozen, risk):
         assert metrics["first_ratio_error"] <= 1e-6
 
 
-def test_two_k_rounds_equal_k_rounds_saved_restored_and_k_more(gated, frozen, tmp_path, risk):
-    whole, _, steps = run(gated, frozen, risk, rounds=4)
-    half, _, _ = run(gated, frozen, risk, rounds=2)
+def test_two_k_rounds_equal_k_rounds_saved_restored_and_k_more(controlled, frozen, tmp_path, risk):
+    whole, _, steps = run(controlled, frozen, risk, rounds=4)
+    half, _, _ = run(controlled, frozen, risk, rounds=2)
+    assert half.memory.control.any()  # some of its episodes go on after the restart
     checkpoint.save(tmp_path, 2, {"online": half, "offline": frozen}, {"task": "toy"})
     abstract = {
-        "online": jax.eval_shape(gated.init, frozen, jax.random.key(0)),
+        "online": jax.eval_shape(controlled.init, frozen, jax.random.key(0)),
         "offline": NETS.abstract_agent(),
     }
     step, items, _ = checkpoint.restore(tmp_path, abstract, expect={"task": "toy"})
     assert step == 2
     assert_identical(items["online"], half)
     assert_identical(items["offline"], frozen)
-    resumed, _, later = run(gated, items["offline"], risk, rounds=2, state=items["online"])
+    resumed, _, later = run(controlled, items["offline"], risk, rounds=2, state=items["online"])
     assert_identical(resumed, whole)
     assert_identical(later, jax.tree.map(lambda x: x[2 * ROLLOUT :], steps))
 

@@ -65,7 +65,7 @@ def as_on_a_gpu():
 @pytest.fixture(scope="module")
 def batch_of(as_on_a_gpu):
     """`batch_of(task)`: its environments as in the smoke preset, lowered once for all tests."""
-    return functools.cache(lambda task: Lowered(make(task, "mjx"), preset("smoke", task)))
+    return functools.cache(lambda task: Lowered(make(task, "mjx"), preset("smoke")))
 
 
 class Lowered(BatchEnv):
@@ -124,7 +124,7 @@ def test_native_physics_does_not_lower(device, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: device)
     refused = r"custom calls|callbacks|lowering platform"
     with pytest.raises((ValueError, NotImplementedError), match=refused):
-        Lowered(make("bounded_push", "native"), preset("smoke", "bounded_push"))
+        Lowered(make("bounded_push", "native"), preset("smoke"))
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_native_physics_does_not_lower(device, monkeypatch):
 @pytest.mark.parametrize("method", METHODS)
 def test_all_programs_of_a_method(method, batch_of):
     task, spec = "bounded_push", METHODS[method]
-    config, env = preset("smoke", task), batch_of(task)
+    config, env = preset("smoke"), batch_of(task)
     nets = Networks.create(config, env.observation_size, env.action_size)
     phase = make_online(env, nets, config, spec)
     frozen, key = nets.abstract_agent(), jax.eval_shape(lambda: jax.random.key(0))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax.agent import Agent, FailureCalibration
+from farl_jax.agent import Agent
 from farl_jax.config import MPPIConfig, WorldModelConfig
 from farl_jax.safety.mppi import (
     imagined_value,
@@ -94,7 +94,7 @@ def test_plans_are_made_where_needed_and_in_no_more_passes_than_that_takes(neede
     assert len(passes) == -(-len(list(needed)) // 2)
 
 
-WORLD = WorldModelConfig(latent=8, simnorm_group=4, width=8, bins=5, train_horizon=4)
+WORLD = WorldModelConfig(encoder="mlp", latent=8, simnorm_group=4, width=8, bins=5, train_horizon=4)
 MODEL = LatentModel(WORLD, 2, 1)
 SMALL = MPPIConfig(samples=8, elites=2, iterations=2, horizon=3, slots=4)
 
@@ -108,7 +108,7 @@ def learnt():
         recovery={},
         world_model=jax.tree.map(lambda leaf: jnp.asarray(3 * leaf), world),
         normalizer=Normalizer(jnp.zeros(2), jnp.ones(2)),
-        calibration=FailureCalibration(jnp.float32(-1.0), jnp.zeros(())),
+        max_risk=jnp.zeros(()),
     )
 
 
@@ -118,7 +118,7 @@ def test_a_value_is_the_sum_by_hand(learnt):
 
     @jax.jit
     def both(params):
-        got = imagined_value(MODEL, params, -1.0, jnp.asarray(obs), jnp.asarray(actions), 10.0)
+        got = imagined_value(MODEL, params, jnp.asarray(obs), jnp.asarray(actions), 10.0)
         call = lambda name, *args: MODEL.apply(params, *args, method=name)
         number = lambda logits: two_hot_mean(logits, WORLD.bin_limit)
         z, parts = jnp.broadcast_to(call("encode", jnp.asarray(obs)), (5, 8)), []
@@ -130,7 +130,7 @@ def test_a_value_is_the_sum_by_hand(learnt):
     got, parts, q = jax.device_get(both(learnt.world_model))
     by_hand = 0.99**3 * q.mean(axis=0)
     for i, (reward, logit) in enumerate(parts):
-        by_hand += 0.99**i * (reward - 10.0 / (1.0 + np.exp(1.0 - logit)))
+        by_hand += 0.99**i * (reward - 10.0 / (1.0 + np.exp(-logit)))
     np.testing.assert_allclose(got, by_hand, rtol=1e-4)
 
 

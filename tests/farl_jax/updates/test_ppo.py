@@ -53,8 +53,10 @@ def rollout(actor, intervened):
             task_action=wanted,
             task_log_prob=distributions.log_prob(wanted, mean, log_std),
             intervened=intervened,
+            risky=intervened,
             risk=number,
             alarm=number.astype(int),
+            control=none,
         ),
         reward=100.0 * jax.random.normal(keys[2], (T, N)),
         failure=none,
@@ -122,16 +124,20 @@ def test_masked_steps_teach_the_value_but_not_the_policy(learners):
     assert not same(run(learners, free)[0].actor, changed.actor)  # unmasked they do
 
 
-def test_a_success_pays_its_bonus_and_nothing_else_does(learners):
-    steps = rollout(learners.actor.params, NOBODY)
-    paying = dataclasses.replace(CONFIG, success_bonus=300.0)
-    by_hand = steps.replace(reward=steps.reward + 300.0 * steps.terminated)
-    batch = lambda steps, config: ppo.make_batch(
-        VALUE, learners.critic.params, NORMALIZER, steps, config
-    )
-    assert bool(steps.terminated.any())
-    assert same(batch(steps, paying), batch(by_hand, CONFIG))
-    assert not same(batch(steps, paying), batch(steps, CONFIG))
+def test_forced_steps_of_a_recovery_weigh_nothing_where_recovered_steps_are_relabelled(learners):
+    """At (0, 0) the gate asked for recovery, at (1, 0) it only went on; (2, 0) was let through."""
+    acts, risky = NOBODY.copy(), NOBODY.copy()
+    acts[:2, 0], risky[0, 0], risky[2, 0] = True, True, True
+    steps = rollout(learners.actor.params, acts)
+    steps = steps.replace(decision=steps.decision.replace(risky=risky))
+    action, _, weight = ppo.treat_recovered(steps, "relabelled", -10.0)
+    np.testing.assert_array_equal(action, steps.decision.task_action)
+    assert float(weight[1, 0]) == 0.0 and float(weight.sum()) == T * N - 1
+    _, _, weight = ppo.treat_recovered(steps, "masked", -10.0)
+    assert float(weight.sum()) == T * N - 2
+    relabelling = dataclasses.replace(CONFIG, treatment="relabelled")
+    batch = ppo.make_batch(VALUE, learners.critic.params, NORMALIZER, steps, relabelling)
+    assert float(batch.weight.reshape(T, N)[1, 0]) == 0.0
 
 
 def test_masked_share_is_reported(learners):
@@ -189,8 +195,10 @@ def decided(intervened, log_prob):
             task_action=jnp.full((*shape, A), 2.0),
             task_log_prob=column([-0.5] * len(log_prob)),
             intervened=column(intervened),
+            risky=column(intervened),
             risk=jnp.zeros(shape),
             alarm=jnp.zeros(shape, int),
+            control=jnp.zeros(shape, bool),
         )
     )
 

@@ -1,4 +1,4 @@
-"""World model: windows by hand, the prior shift's rates, which loss moves what, a learnt cliff."""
+"""World model: windows by hand, what they weigh, which loss moves what, a learnt cliff."""
 
 import dataclasses
 
@@ -16,8 +16,7 @@ from farl_jax.world_model.scores import auroc
 from farl_jax.world_model.windows import (
     Windows,
     failing_run_index,
-    foretold,
-    prior_shift,
+    importance,
     sample_windows,
     to_windows,
     window_starts,
@@ -49,49 +48,31 @@ def test_windows_do_not_start_deep_in_a_failing_run():
     np.testing.assert_array_equal(window_starts(data, 2, cap=2), [0, 1, 2, 5, 6])
 
 
-def test_a_failure_is_foretold_in_its_own_episode_only():
-    data = rows([0, 0, 0, 1, 0, 0, 0, 1, 0, 0], [0] * 5 + [1] * 5)
-    said = lambda window: np.flatnonzero(foretold(data, window)).tolist()
-    assert said(1) == [3, 7]
-    assert said(2) == [2, 3, 6, 7]
-    assert said(4) == said(100) == [0, 1, 2, 3, 5, 6, 7]
+def numbers(data):
+    """`data` with whatever else windows hold, all zeros."""
+    names, size = ("obs", "next_obs", "action", "reward"), len(data["failure"])
+    wide = {k: np.zeros((size, 1), np.float32) for k in names}
+    return data | wide | {"terminated": np.zeros(size, bool)}
 
 
-# three episodes of 3 and one of 3 that fails at its end: 4 windows, 12 steps, 1 of them failing
+# three episodes of 3 and one of 3 that fails at its end: 4 windows, 1 of them failing
 SMALL = rows([0] * 11 + [1], np.repeat(np.arange(4), 3))
 
 
-def test_prior_shift_by_hand():
-    """Rate 1/12 in the data; a quarter of failing windows makes 1/4 x 1/3 + 3/4 x 1/12 = 7/48."""
-    config = WorldModelConfig(train_horizon=3, failure_share=0.25)
-    starts, failing, shift = prior_shift(SMALL, config)
-    np.testing.assert_array_equal(starts, [0, 3, 6, 9])
-    np.testing.assert_array_equal(failing, [9])
-    np.testing.assert_allclose(shift, np.log(1 / 11) - np.log(7 / 41), rtol=1e-6)
-    assert prior_shift(SMALL, WorldModelConfig(train_horizon=3, failure_share=0.0))[2] == 0.0
+def test_windows_and_those_with_a_failure_by_hand():
+    windows = to_windows(numbers(SMALL), WorldModelConfig(train_horizon=3))
+    assert int(windows.num_starts) == 4 and int(windows.num_failing) == 1
+    np.testing.assert_array_equal(windows.starts[:4], [0, 3, 6, 9])
+    assert int(windows.failing[0]) == 9
 
 
-def test_windows_hold_what_the_head_is_to_foretell():
-    """With a window of 2 two of four windows' three steps count: rate 2/12, of failing ones 2/3."""
-    config = WorldModelConfig(train_horizon=3, failure_share=0.25, failure_window=2)
-    shift = prior_shift(SMALL, config)[2]
-    batch = 0.25 * 2 / 3 + 0.75 * 2 / 12
-    np.testing.assert_allclose(shift, np.log(1 / 5) - np.log(batch / (1 - batch)), rtol=1e-6)
-    names = ("obs", "next_obs", "action", "reward")
-    data = SMALL | {k: np.zeros((12, 1), np.float32) for k in names} | {"terminated": np.zeros(12)}
-    label = np.asarray(to_windows(data, config)[0].failure)
-    assert np.flatnonzero(label).tolist() == [10, 11]
-
-
-def test_no_shift_without_failures():
-    data = rows([0] * 12, SMALL["episode"])
-    _, failing, shift = prior_shift(data, WorldModelConfig(train_horizon=3))
-    assert len(failing) == 0 and shift == 0.0
-
-
-def test_the_shift_is_finite_when_every_step_fails():
-    data = rows([1] * 12, SMALL["episode"])
-    assert np.isfinite(prior_shift(data, WorldModelConfig(train_horizon=3))[2])
+def test_importance_by_hand():
+    """A true rate of 1/4, half of the batch failing ones alone: 5/8 of it, each weighs 2/5."""
+    got = importance(jnp.array([True, False]), jnp.float32(0.25), 0.5)
+    np.testing.assert_allclose(got, [0.4, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(importance(jnp.array([True, False]), jnp.float32(0.3), 0.0), 1.0)
+    assert float(importance(jnp.array([False]), jnp.float32(0.0), 0.5)[0]) == 2.0
+    assert float(importance(jnp.array([True]), jnp.float32(1.0), 0.5)[0]) == 1.0
 
 
 def iid_failures():
@@ -108,13 +89,13 @@ def iid_failures():
 @pytest.fixture(scope="module")
 def balanced():
     data, config = iid_failures(), WorldModelConfig(train_horizon=3)
-    windows, shift = to_windows(data, config)
+    windows = to_windows(data, config)
     sample = jax.jit(lambda key: sample_windows(windows, key, config, 30_000))
-    return data, config, shift, jax.device_get(sample(jax.random.key(0)))
+    return data, jax.device_get(sample(jax.random.key(0)))
 
 
 def test_half_of_a_batch_contains_a_failure(balanced):
-    data, _, _, batch = balanced
+    data, batch = balanced
     assert batch["obs"].shape == (3, 30_000, 1) and batch["failure"].shape == (3, 30_000)
     contains = batch["failure"].any(axis=0)
     assert contains[15_000:].all()
@@ -123,26 +104,32 @@ def test_half_of_a_batch_contains_a_failure(balanced):
 
 
 def test_sampled_windows_are_windows_of_the_data(balanced):
-    data, _, _, batch = balanced
+    data, batch = balanced
     known = {tuple(window) for window in data["obs"].reshape(-1, 3)}
     assert {tuple(window) for window in batch["obs"][:, :, 0].T} <= known
 
 
-def test_the_shift_recovers_the_base_rate_and_the_true_slope(balanced):
-    """Logistic regression by Newton on the balanced batch, then judged on the data as it is."""
-    data, _, shift, batch = balanced
+def test_weights_recover_the_base_rate_and_the_true_slope(balanced):
+    """Logistic regression by Newton on the weighted batch, then judged on the data as it is."""
+    data, batch = balanced
     x, label = batch["obs"].reshape(-1), batch["failure"].reshape(-1)
-    features, weight = np.stack([np.ones_like(x), x], 1).astype(float), np.zeros(2)
-    for _ in range(20):
-        p = 1 / (1 + np.exp(-features @ weight))
-        curvature = features.T @ (features * (p * (1 - p))[:, None])
-        weight -= np.linalg.solve(curvature, features.T @ (p - label))
-    logit = weight[0] + weight[1] * data["obs"][:, 0]
+    features = np.stack([np.ones_like(x), x], 1).astype(float)
+
+    def fitted(importance):
+        weight = np.zeros(2)
+        for _ in range(20):
+            p = 1 / (1 + np.exp(-features @ weight))
+            curvature = features.T @ (features * (importance * p * (1 - p))[:, None])
+            weight -= np.linalg.solve(curvature, features.T @ (importance * (p - label)))
+        return weight
+
     rate = data["failure"].mean()
-    mean = lambda logit: (1 / (1 + np.exp(-logit))).mean()
-    assert mean(logit) > 2.5 * rate  # what the correction has to undo
-    assert abs(mean(logit + shift) / rate - 1) < 0.05
-    np.testing.assert_allclose([weight[0] + shift, weight[1]], [-5.0, 2.0], atol=0.4)
+    mean = lambda w: (1 / (1 + np.exp(-(w[0] + w[1] * data["obs"][:, 0])))).mean()
+    assert mean(fitted(np.ones_like(x))) > 2.5 * rate  # what the weights have to undo
+    weighted = fitted(np.tile(batch["weight"], 3))
+    np.testing.assert_allclose(batch["weight"].mean(), 1.0, atol=0.02)
+    assert abs(mean(weighted) / rate - 1) < 0.05
+    np.testing.assert_allclose(weighted, [-5.0, 2.0], atol=0.4)
 
 
 def test_data_without_a_whole_window_is_refused():
@@ -155,14 +142,17 @@ def test_without_failures_batches_are_still_windows():
     data = iid_failures()
     data["failure"] = data["failure"] & False
     config = WorldModelConfig(train_horizon=3)
-    windows, shift = to_windows(data, config)
+    windows = to_windows(data, config)
     batch = sample_windows(windows, jax.random.key(0), config, 8)
-    assert shift == 0.0 and not batch["failure"].any() and int(windows.num_failing) == 1
+    assert not batch["failure"].any() and int(windows.num_failing) == 0
+    np.testing.assert_array_equal(batch["weight"], 1.0)
 
 
 # ---- which loss moves which component
 
-TINY = WorldModelConfig(latent=8, simnorm_group=4, width=8, train_horizon=3, bins=11, batch=4)
+TINY = WorldModelConfig(
+    encoder="mlp", latent=8, simnorm_group=4, width=8, train_horizon=3, bins=11, batch=4
+)
 MODEL = LatentModel(TINY, 2, 1)
 
 
@@ -178,6 +168,8 @@ def gradients():
         "reward": obs[:3, :, 0],
         "failure": obs[:3, :, 1] > 0,
         "terminated": np.zeros((3, 4), bool),
+        "weight": np.array([0.5, 2.0, 1.0, 1.0], np.float32),
+        "next_action": rng.uniform(-1, 1, (2, 3, 4, 1)).astype(np.float32),
     }
 
     def consistency(params, target_params):
@@ -196,7 +188,7 @@ def gradients():
 
     # Q heads would start at zero: here nothing does
     params = random_parameters(MODEL, obs[0], batch["action"][0])
-    names = ("consistency", "reward", "value", "failure", "decoder", "prior")
+    names = ("consistency", "reward", "value", "failure", "risk", "decoder", "prior")
     found = {
         name: gradient_of(params, {other: float(other == name) for other in names})
         for name in names
@@ -222,6 +214,7 @@ def touched(gradient):
         ("reward", {"encoder", "dynamics", "reward_head"}),
         ("value", {"encoder", "dynamics", "q_heads"}),
         ("failure", {"encoder", "dynamics", "failure_head"}),
+        ("risk", {"risk_heads"}),
         ("decoder", {"encoder", "dynamics", "decoder"}),
     ],
 )
@@ -268,6 +261,64 @@ def test_the_identity_latent_is_the_observation():
     assert change.shape == (5, 2) and np.abs(change).min() > 1e-4
 
 
+def drifting(key, obs):
+    """The task policy walks right, the recovery policy left."""
+    right = jnp.ones((*obs.shape[:-1], 1))
+    return jnp.stack([right, -right])
+
+
+def test_policies_act_where_batches_lead():
+    batches = {"next_obs": jnp.zeros((5, 3, 4, 2))}
+    doubled = lambda key, obs: 2.0 * drifting(key, obs)
+    action = learning.with_actions(batches, doubled, jax.random.key(0))["next_action"]
+    assert action.shape == (5, 2, 3, 4, 1)
+    assert (action[:, 0] == 1.0).all() and (action[:, 1] == -1.0).all()  # as executed
+
+
+def test_only_the_first_failure_counts():
+    """c + (1 - c) (1 - terminated) g Q': a failing step, a success, a step before a risk of 0.5."""
+    got = learning.risk_target(
+        jnp.array([True, False, False]), jnp.array([False, True, False]), 0.5 * jnp.ones(3), 0.9
+    )
+    np.testing.assert_allclose(got, [1.0, 0.0, 0.45])
+
+
+def test_a_fresh_model_fears_nothing():
+    """Its risk starts far below any eps_safe, whatever its weights."""
+    obs, action = jnp.linspace(-1, 1, 20).reshape(10, 2), jnp.linspace(-1, 1, 10)[:, None]
+    params = MODEL.init(jax.random.key(0), obs, action)
+    latent = MODEL.apply(params, obs, method="encode")
+    risk = jax.nn.sigmoid(MODEL.apply(params, latent, action, method="risk"))
+    assert 0.0 < float(risk.min()) < float(risk.max()) < 0.1
+
+
+def test_target_heads_follow_at_their_own_rates():
+    params = {"params": {k: {"w": jnp.ones(2)} for k in ("encoder", *learning.TARGETS)}}
+    target = {"params": {k: {"w": jnp.zeros(2)} for k in learning.TARGETS}}
+    config = WorldModelConfig(target_rate=0.1, risk_target_rate=0.5)
+    got = learning._follow(target, params, config)["params"]
+    assert got.keys() == {"q_heads", "risk_heads"}
+    np.testing.assert_allclose(got["q_heads"]["w"], 0.1)
+    np.testing.assert_allclose(got["risk_heads"]["w"], 0.5)
+
+
+@pytest.mark.slow  # half a minute, most of it compiling
+def test_the_learnt_tail_knows_when_the_first_failure_comes(drunkards):
+    """Walking right from x fails at the k-th step, risk 0.9^(k - 1); walking left never does."""
+    config = dataclasses.replace(
+        PLAIN, steps=1500, batch=64, width=64, learning_rate=3e-3, gamma_risk=0.9, risk_weight=1.0
+    )
+    model = LatentModel(config, 2, 1)
+    fit = learning.make_fit_offline(model, config, drifting)
+    params = fit(jax.random.key(1), to_windows(drunkards, config), lambda *_: None)
+    x = jnp.linspace(0.35, 0.85, 11)
+    obs, right = jnp.stack([x, jnp.full(11, 0.2)], 1), jnp.ones((11, 1))
+    ask = jax.jit(lambda a: jax.nn.sigmoid(model.apply(params, obs, a, method="risk").max(1)))
+    steps = np.floor((0.9 - np.asarray(x)) / 0.1 + 1e-4)  # that stay at or below the cliff
+    np.testing.assert_allclose(ask(right)[0], 0.9**steps, atol=0.12)
+    assert float(ask(-right)[1].max()) < 0.1
+
+
 @pytest.fixture(scope="module")
 def drunkards():
     """60 steps of 64 walkers that do anything."""
@@ -287,8 +338,8 @@ def drunkards():
 def test_the_identity_model_learns_the_toy(drunkards):
     """x moves by 0.1 a within its limits: the model has to learn that and the cliff."""
     config = dataclasses.replace(PLAIN, steps=300, batch=32, learning_rate=5e-3)
-    windows, losses = to_windows(drunkards, config)[0], []
-    fit = learning.make_fit_offline(LatentModel(config, 2, 1), config)
+    windows, losses = to_windows(drunkards, config), []
+    fit = learning.make_fit_offline(LatentModel(config, 2, 1), config, drifting)
     fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     still = ((drunkards["next_obs"] - drunkards["obs"]) ** 2).mean()  # of one step, not of three
     assert losses[-1]["consistency"] < 0.25 * still and losses[-1]["decoder"] < 0.25 * still
@@ -299,7 +350,14 @@ def test_the_identity_model_learns_the_toy(drunkards):
 
 
 CLIFF = WorldModelConfig(
-    latent=16, simnorm_group=4, width=32, train_horizon=3, batch=64, learning_rate=2e-3, bins=21
+    encoder="mlp",
+    latent=16,
+    simnorm_group=4,
+    width=32,
+    train_horizon=3,
+    batch=64,
+    learning_rate=2e-3,
+    bins=21,
 )
 
 
@@ -307,17 +365,17 @@ CLIFF = WorldModelConfig(
 def cliff(drunkards):
     """(probabilities [L, M], failures [L, M], losses before and after) on held-out windows."""
     training, held_out = split_by_episode(drunkards, 0.2, seed=0)
-    windows, shift = to_windows(training, CLIFF)
+    windows = to_windows(training, CLIFF)
     model = LatentModel(CLIFF, 2, 1)
     losses = []
-    fit = learning.make_fit_offline(model, CLIFF)
+    fit = learning.make_fit_offline(model, CLIFF, drifting)
     params = fit(jax.random.key(1), windows, lambda step, row: losses.append(row))
     kernel = params["params"]["q_heads"]["Dense_0"]["kernel"]
     assert kernel.shape[0] == 2 and np.abs(kernel[0] - kernel[1]).max() > 1e-3  # own starts
     starts = window_starts(held_out, 3, CLIFF.failing_run_cap)
     index = np.arange(3)[:, None] + starts
     probability = jax.jit(learning.predict_failures, static_argnums=0)(
-        model, params, shift, held_out["obs"][starts], held_out["action"][index]
+        model, params, held_out["obs"][starts], held_out["action"][index]
     )
     return np.asarray(probability), held_out["failure"][index], (losses[0], losses[-1]), windows
 

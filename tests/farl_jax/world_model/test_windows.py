@@ -31,7 +31,7 @@ def test_an_ended_episode_stays_failed_and_others_are_as_they_are():
 
 def test_a_failure_that_ends_an_episode_is_seen_at_every_step_of_a_window():
     config = WorldModelConfig(train_horizon=4)
-    windows, _ = to_windows(ended([6, 6]), config)
+    windows = to_windows(ended([6, 6]), config)
     first = np.asarray(windows.failing)[: int(windows.num_failing), None] + np.arange(4)
     onsets = np.asarray(windows.failure)[first].argmax(axis=1)
     assert {0, 1, 2, 3} <= set(onsets.tolist())
