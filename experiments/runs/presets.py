@@ -76,6 +76,7 @@ PRESETS: dict[str, FarlConfig] = {
 PRESETS["robot"] = dataclasses.replace(
     PRESETS["quick"],  # its offline phase
     adaptation=AdaptationConfig(windows_per_rollout=250),
+    risk_critic=dataclasses.replace(PRESETS["quick"].risk_critic, transitions_per_rollout=1250),
     online=OnlineConfig(
         env_steps=12_500,  # what 50 episodes can take
         episodes=50,
@@ -107,6 +108,7 @@ FORMER = {
     "safety.tail": False,
     "safety.release": 1.0,
     "safety.control_share": 0.0,
+    "safety.trigger_rate": None,
 }
 """What versions with a retired setting did where this version has a setting."""
 

@@ -148,7 +148,15 @@ def test_settings_that_do_not_go_together_are_named(changes, said):
 
 
 OLDER = {  # what a version before this one had, with other values than its defaults
-    "safety": {"horizon": 4, "max_risk": 1.5, "gamma_risk": 0.9, "limit_rate": 0.1, "patience": 9},
+    "safety": {
+        "horizon": 4,
+        "max_risk": 1.5,
+        "gamma_risk": 0.9,
+        "failure_limit": 0.01,
+        "limit_rate": 0.1,
+        "limit_memory": 500,
+        "patience": 9,
+    },
     "online": {"success_bonus": 1000.0, "rollout": 64},
     "world_model": {"failure_window": 250, "train_horizon": 5},
 }
@@ -160,9 +168,9 @@ def test_settings_of_an_older_version_are_read_in_this_ones_terms():
     before = json.dumps(saved)
     read = RunSettings.from_json(saved).config
     assert json.dumps(saved) == before  # the file's content is not changed
-    safety = {"rule": "paper", "tail": False, "release": 1.0, "control_share": 0.0}
+    safety = {"tail": False, "release": 1.0, "control_share": 0.0, "trigger_rate": None}
     changes = {
-        "safety": safety | {"horizon": 4, "patience": 9, "max_risk": 1.0},
+        "safety": safety | {"rule": "paper", "horizon": 4, "patience": 9, "max_risk": 1.0},
         "online": {"rollout": 64},
         "world_model": {"gamma_risk": 0.9, "train_horizon": 5},
     }
@@ -186,7 +194,8 @@ def test_a_run_of_an_older_version_is_read_with_one_line(tmp_path):
     (line,) = [str(warning.message) for warning in told]
     assert line == (
         f"{tmp_path}/config.json: settings of an older version: safety.gamma_risk "
-        "(world_model.gamma_risk), safety.limit_rate (left out), online.success_bonus (left out), "
+        "(world_model.gamma_risk), safety.limit_rate (left out), safety.failure_limit (left out), "
+        "safety.limit_memory (left out), online.success_bonus (left out), "
         "world_model.failure_window (left out)"
     )
 
