@@ -67,8 +67,8 @@ class SafetyConfig(Checked):
     max_risk: Annotated[float, Range(0, 1)] | None = 0.1
     """eps_safe. None takes the value calibrated on held-out episodes."""
     trigger_rate: Fraction | None = 0.05
-    """Share of training steps at which recovery acts. eps_safe follows it, from `max_risk` on. None
-    keeps eps_safe there."""
+    """Share of the steps before an episode's first failure at which recovery acts. eps_safe follows
+    it, from `max_risk` on. None keeps eps_safe there."""
     min_risk: Positive = 1e-3
     """Lower bound of eps_safe under `trigger_rate`."""
     min_recovery_steps: Count = 1

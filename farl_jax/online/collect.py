@@ -105,7 +105,9 @@ def _make_finish(
         steps = steps.replace(counted=budget.counted(steps.done, state.counters.episodes))
         count = lambda mask: jnp.sum(mask, where=steps.counted)
         taken = count(jnp.ones_like(steps.done))
-        acted = count(steps.decision.intervened) / jnp.maximum(taken, 1)
+        # What R is about: no failure yet in the episode, and a gate that may act.
+        asked = (steps.failing_steps == steps.failure) & ~steps.decision.control
+        acted = count(steps.decision.intervened & asked) / jnp.maximum(count(asked), 1)
         state = state.replace(
             env_state=env_state,
             memory=memory,

@@ -192,7 +192,8 @@ def follow(
 
     Args:
         drift: [] before the rollout, 0 at first.
-        acted: [] share of the rollout's steps at which recovery acted.
+        acted: [] share of the rollout's gated steps before a first failure at which recovery acted.
+            After it, R is near 1 for as long as the state keeps failing, which says nothing.
         max_risk: [] eps_safe at first.
         config: `trigger_rate`, `min_risk`.
     """

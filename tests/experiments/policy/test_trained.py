@@ -69,7 +69,7 @@ def test_export_writes_what_acts(run, tmp_path, capsys):
     contract = json.loads((out / "contract.json").read_text())
     assert contract["sha256"] in capsys.readouterr().out
     assert contract["task"] == "bounded_push" and contract["rate_hz"] == 20.0
-    assert contract["gate"]["eps_safe"] == pytest.approx(0.1) and contract["gate"]["horizon"] == 1
+    assert contract["gate"]["eps_safe"] == pytest.approx(0.1) and contract["gate"]["horizon"] == 4
     names = [channel["name"] for channel in contract["observation"]]
     assert len(names) == len(set(names)) == 39
     assert names[:4] == ["hand x", "hand y", "hand z", "gripper opening"]
