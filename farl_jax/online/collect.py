@@ -23,7 +23,7 @@ from farl_jax.online.budget import Budget
 from farl_jax.online.side_by_side import SideBySide, possible
 from farl_jax.online.state import PER_ENV, OnlineState, current
 from farl_jax.safety.behaviour import make_controller
-from farl_jax.safety.gate import Gate, GateMemory, follow
+from farl_jax.safety.gate import Gate, GateMemory, acting_share, follow
 from farl_jax.types import BatchedEnv, Transition
 
 Rollout = tuple[GateMemory, Any, Transition]
@@ -103,16 +103,12 @@ def _make_finish(
             jax.tree.map(along(axis), *part) for axis, part in zip(axes, parts, strict=True)
         )
         steps = steps.replace(counted=budget.counted(steps.done, state.counters.episodes))
-        count = lambda mask: jnp.sum(mask, where=steps.counted)
-        taken = count(jnp.ones_like(steps.done))
-        # What R is about: no failure yet in the episode, and a gate that may act.
-        asked = (steps.failing_steps == steps.failure) & ~steps.decision.control
-        acted = count(steps.decision.intervened & asked) / jnp.maximum(count(asked), 1)
+        taken = jnp.sum(jnp.ones_like(steps.done), where=steps.counted)
         state = state.replace(
             env_state=env_state,
             memory=memory,
             key=jax.random.split(state.key)[0],
-            drift=follow(state.drift, acted, gate.max_risk, config.safety),
+            drift=follow(state.drift, acting_share(steps), gate.max_risk, config.safety),
             counters=state.counters.add(steps),
             env_steps=state.env_steps + taken,
         )

@@ -24,7 +24,7 @@ from farl_jax.config import SafetyConfig
 from farl_jax.nn import distributions
 from farl_jax.nn.distributions import Draw
 from farl_jax.nn.networks import GaussianPolicy
-from farl_jax.types import Controller, Decision, Params
+from farl_jax.types import Controller, Decision, Params, Transition
 
 
 class Judgement(NamedTuple):
@@ -179,6 +179,17 @@ PACE = 0.2
 """Largest change of log eps_safe from one rollout to the next."""
 
 
+def acting_share(steps: Transition) -> jax.Array:
+    """Share [] of a rollout's steps [T, N] at which recovery acted.
+
+    Steps that say nothing about eps_safe are left out. After its episode's first failure R is near
+    1 for as long as the state keeps failing, and in the control group recovery never acts.
+    """
+    asked = (steps.failing_steps == steps.failure) & ~steps.decision.control & steps.counted
+    acted = jnp.sum(steps.decision.intervened, where=asked)
+    return acted / jnp.maximum(jnp.sum(asked), 1)
+
+
 def follow(
     drift: jax.Array, acted: jax.Array, max_risk: jax.Array, config: SafetyConfig
 ) -> jax.Array:
@@ -192,8 +203,7 @@ def follow(
 
     Args:
         drift: [] before the rollout, 0 at first.
-        acted: [] share of the rollout's gated steps before a first failure at which recovery acted.
-            After it, R is near 1 for as long as the state keeps failing, which says nothing.
+        acted: [] `acting_share` of the rollout.
         max_risk: [] eps_safe at first.
         config: `trigger_rate`, `min_risk`.
     """

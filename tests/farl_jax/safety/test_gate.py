@@ -1,6 +1,7 @@
 """The risk R and the gate on a model whose answers are known by hand."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from farl_jax.safety.gate import (
     Gate,
     GateMemory,
     Judgement,
+    acting_share,
     alarm,
     follow,
     forget,
@@ -356,6 +358,26 @@ def test_drift_follows_the_trigger_rate_by_hand():
     np.testing.assert_allclose(followed(0.1, 0.0), 0.1 - PACE, rtol=1e-5)
     np.testing.assert_allclose(followed(0.1, 1.0), 0.1 + PACE, rtol=1e-5)  # bounded
     assert followed(0.3, 1.0, trigger_rate=None) == np.float32(0.3)
+
+
+def test_only_gated_steps_before_a_first_failure_say_how_often_recovery_acts():
+    """One environment a column: 2 of its 4 steps are recovered in each.
+
+    The first has no failure. The second fails at its second step, which still counts, and goes on.
+    The third is of the control group. The fourth's last two steps are over budget.
+    """
+    acts = jnp.array([[1, 1, 1, 1], [1, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
+    steps = SimpleNamespace(
+        failure=jnp.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool),
+        failing_steps=jnp.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0], [0, 2, 0, 0]]),
+        decision=SimpleNamespace(
+            intervened=acts, control=jnp.zeros((4, 4), bool).at[:, 2].set(True)
+        ),
+        counted=jnp.ones((4, 4), bool).at[2:, 3].set(False),
+    )
+    np.testing.assert_allclose(acting_share(steps), (2 + 1 + 2) / (4 + 2 + 2))
+    steps.counted = jnp.zeros((4, 4), bool)
+    assert acting_share(steps) == 0.0  # and not NaN
 
 
 @pytest.mark.parametrize(("acted", "bound"), [(0.0, 0.1), (1.0, 1.0)])
