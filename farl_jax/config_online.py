@@ -66,7 +66,7 @@ class SafetyConfig(Checked):
     gate prevents."""
     max_risk: Annotated[float, Range(0, 1)] | None = 0.1
     """eps_safe. None takes the value calibrated on held-out episodes."""
-    trigger_rate: Fraction | None = 0.05
+    trigger_rate: Fraction | None = 0.03
     """Share of the steps before an episode's first failure at which recovery acts. eps_safe follows
     it, from `max_risk` on. None keeps eps_safe there."""
     min_risk: Positive = 1e-3
