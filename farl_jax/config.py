@@ -128,6 +128,8 @@ class FarlConfig(Checked):
             raise SchemaError(
                 f"safety.horizon must be at least 0 without safety.tail; got {safety.horizon}"
             )
+        if safety.form == "sum" and safety.tail:
+            raise SchemaError("safety.form sum has no tail; set safety.tail to false")
         followed = safety.trigger_rate is not None and safety.max_risk is not None
         if followed and safety.max_risk < safety.min_risk:
             raise SchemaError(

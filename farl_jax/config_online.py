@@ -17,6 +17,7 @@ from farl_jax.schema import (
 )
 
 Rule = Literal["paper", "helps", "shield"]
+Form = Literal["first_passage", "sum"]
 Treatment = Literal["executed", "masked", "relabelled"]
 Dynamics = Literal["nominal", "shifted"]
 
@@ -48,6 +49,9 @@ class SafetyConfig(Checked):
     """paper: R_task(s, a_task) > eps_safe (will the task policy fail?). helps: also, the recovery
     policy's risk is lower by more than `delta`. shield: R_rec(s, a_task) > eps_safe (could recovery
     fail after this action?), and it is lower by more than `delta` if recovery begins now."""
+    form: Form = "first_passage"
+    """first_passage: R, the probability of a first failure. sum: the paper's C_H, the expected
+    number of failing steps, up to H + 1. It has no tail."""
     delta: Share = 0.02
     """helps, shield: what recovery must lower the risk by. What it cannot save is left alone."""
     release: Share = 0.5
@@ -64,7 +68,7 @@ class SafetyConfig(Checked):
     """Share of training episodes that have no gate, drawn at random: the control group. What the
     gate blocks cannot show that it was safe, and only these episodes do. They also tell what the
     gate prevents."""
-    max_risk: Annotated[float, Range(0, 1)] | None = 0.1
+    max_risk: NonNegative | None = 0.1
     """eps_safe. None takes the value calibrated on held-out episodes."""
     trigger_rate: Fraction | None = 0.03
     """Share of the steps before an episode's first failure at which recovery acts. eps_safe follows

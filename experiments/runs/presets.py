@@ -105,6 +105,7 @@ RETIRED = {
 """Settings of older versions -> what replaces them; None: nothing does."""
 FORMER = {
     "safety.rule": "paper",
+    "safety.form": "sum",
     "safety.tail": False,
     "safety.release": 1.0,
     "safety.control_share": 0.0,
@@ -124,8 +125,7 @@ def retired(saved: Any) -> tuple[str, ...]:
 def without_retired(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json in this version's terms.
 
-    Retired settings are renamed or left out. eps_safe bounded a sum of probabilities, and now
-    bounds one probability. So a higher one than 1 becomes 1.
+    Retired settings are renamed or left out.
     """
     names = retired(saved)
     if not names:
@@ -140,8 +140,6 @@ def without_retired(saved: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in FORMER.items():
         group, own = name.split(".")
         config.setdefault(group, {}).setdefault(own, value)
-    if isinstance(max_risk := config["safety"].get("max_risk"), int | float):
-        config["safety"]["max_risk"] = min(max_risk, 1.0)
     return dict(saved) | {"config": config}
 
 

@@ -37,9 +37,7 @@ def make_costs(nets: Networks, config: SafetyConfig, max_horizon: int) -> Callab
         given = learnt.normalizer(obs), action, max_horizon, config.hold
         probability = imagination.imagined_failures(nets, learnt, *given)
         none = jnp.zeros(probability.shape[1:])
-        risk = lambda gate: imagination.first_passage(
-            probability, none, gate.horizon, gate.gamma_risk
-        )
+        risk = lambda gate: imagination.accumulated(probability, none, gate, config)
         return jax.vmap(risk)(gates)
 
     return jax.jit(costs)

@@ -185,7 +185,9 @@ def acting_share(steps: Transition) -> jax.Array:
     Steps that say nothing about eps_safe are left out. After its episode's first failure R is near
     1 for as long as the state keeps failing, and in the control group recovery never acts.
     """
-    asked = (steps.failing_steps == steps.failure) & ~steps.decision.control & steps.counted
+    asked = (steps.failing_steps == steps.failure) & ~steps.decision.control
+    if steps.counted is not None:
+        asked &= steps.counted
     acted = jnp.sum(steps.decision.intervened, where=asked)
     return acted / jnp.maximum(jnp.sum(asked), 1)
 

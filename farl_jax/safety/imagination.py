@@ -5,8 +5,10 @@
     z_0 = h(s), a_0 = a;  z_{i+1} = d(z_i, a_i), a_i = mean of pi at the decoded z_i
 
 R is the discounted probability, in [0, 1], of a first failure after doing `a` now and acting by pi
-later. Without the tail Q it is the paper's C_H in first-passage form. With H = -1 it is the tail
-alone, a critic on latents.
+later. With H = -1 it is the tail Q alone, a critic on latents. The paper's risk has neither S_i nor
+a tail (`SafetyConfig.form`):
+
+    C_H(s, a) = sum_{i=0..H} g^i p_i
 """
 
 from collections.abc import Callable
@@ -41,6 +43,22 @@ def first_passage(
     reached = jnp.tensordot(weight, unfailed[:-1] * probability, axes=1)
     beyond = jax.lax.dynamic_index_in_dim(unfailed, horizon + 1, keepdims=False)
     return reached + gamma_risk ** (horizon + 1) * beyond * tail
+
+
+def discounted_sum(probability: jax.Array, horizon: jax.Array, gamma_risk: jax.Array) -> jax.Array:
+    """C_H from p_0..p_Hmax [Hmax + 1, ...]: [...] in [0, H + 1]. Terms beyond H count 0."""
+    chex.assert_rank([horizon, gamma_risk], 0)
+    i = jnp.arange(len(probability))
+    return jnp.tensordot(jnp.where(i <= horizon, gamma_risk**i, 0.0), probability, axes=1)
+
+
+def accumulated(
+    probability: jax.Array, tail: jax.Array, gate: Gate, config: SafetyConfig
+) -> jax.Array:
+    """R or C_H, by `config.form`, from p_0..p_Hmax [Hmax + 1, ...] and Q at step H + 1 [...]."""
+    if config.form == "sum":
+        return discounted_sum(probability, gate.horizon, gate.gamma_risk)
+    return first_passage(probability, tail, gate.horizon, gate.gamma_risk)
 
 
 @struct.dataclass
@@ -136,7 +154,7 @@ def make_policy_risk(
         nets: networks.
         learnt: current policies and world model.
         gate: horizon, at most `config.horizon`, and gamma_risk, traced.
-        config: `horizon`, `tail` and `hold`, static.
+        config: `horizon`, `form`, `tail` and `hold`, static.
         policy: whose steps are imagined after the action.
     """
     model, params = nets.latent, learnt.world_model
@@ -149,7 +167,7 @@ def make_policy_risk(
         tail = jnp.zeros(obs.shape[:-1])
         if config.tail:
             tail = imagined.tail(model, params, policy, gate.horizon + 1)
-        return first_passage(probability, tail, gate.horizon, gate.gamma_risk)
+        return accumulated(probability, tail, gate, config)
 
     return risk
 

@@ -130,6 +130,7 @@ def test_every_door_lets_the_edge_itself_in(group, name, hint):
             "a multiple of world_model.simnorm_group (8); got 60",
         ),
         ({"adaptation": {"failing_windows": 10}}, "adaptation.failing_windows (10); got 160"),
+        ({"safety": {"form": "sum"}}, "safety.form sum has no tail"),
         ({"safety": {"trigger_rate": 0.1, "min_risk": 0.5}}, "at least safety.min_risk (0.5)"),
     ],
 )
@@ -168,9 +169,15 @@ def test_settings_of_an_older_version_are_read_in_this_ones_terms():
     before = json.dumps(saved)
     read = RunSettings.from_json(saved).config
     assert json.dumps(saved) == before  # the file's content is not changed
-    safety = {"tail": False, "release": 1.0, "control_share": 0.0, "trigger_rate": None}
+    safety = {
+        "form": "sum",
+        "tail": False,
+        "release": 1.0,
+        "control_share": 0.0,
+        "trigger_rate": None,
+    }
     changes = {
-        "safety": safety | {"rule": "paper", "horizon": 4, "patience": 9, "max_risk": 1.0},
+        "safety": safety | {"rule": "paper", "horizon": 4, "patience": 9, "max_risk": 1.5},
         "online": {"rollout": 64},
         "world_model": {"gamma_risk": 0.9, "train_horizon": 5},
     }

@@ -32,7 +32,13 @@ from farl_jax.safety.gate import (
     too_risky,
     zero_recovery,
 )
-from farl_jax.safety.imagination import first_passage, imagine, make_imagined_risk
+from farl_jax.safety.imagination import (
+    discounted_sum,
+    first_passage,
+    imagine,
+    imagined_failures,
+    make_imagined_risk,
+)
 from farl_jax.types import Normalizer
 from tests.parameters import random_parameters
 from tests.toy import make_toy
@@ -75,6 +81,15 @@ def test_risk_equals_the_hand_sum():
     np.testing.assert_allclose(
         risk_of(p, 2, 0.9, tail=0.5), by_hand + 0.9**3 * alive * 0.5, rtol=1e-6
     )
+
+
+def test_the_papers_cost_is_a_plain_sum_by_hand():
+    p = jnp.array([[0.1, 0.5], [0.2, 0.0], [0.4, 1.0], [0.8, 0.25]])
+    cost = lambda p: np.asarray(discounted_sum(p, jnp.asarray(2), jnp.asarray(0.9)))
+    by_hand = [0.1 + 0.9 * 0.2 + 0.81 * 0.4, 0.5 + 0.81]
+    np.testing.assert_allclose(cost(p), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(cost(jnp.ones_like(p)), 1 + 0.9 + 0.81, rtol=1e-6)
+    np.testing.assert_allclose(cost(1e-4 * p), risk_of(1e-4 * p, 2, 0.9), rtol=1e-3)
 
 
 def test_a_horizon_of_minus_one_is_the_tail_alone():
@@ -288,6 +303,17 @@ def test_each_rule_imagines_its_own_policies(rule, learnt_toy):
         np.testing.assert_allclose(got.remedy, remedy, rtol=1e-4)
 
 
+@pytest.mark.parametrize("form", ["first_passage", "sum"])
+def test_each_form_of_the_risk_reaches_the_gate(form, learnt_toy):
+    config = SafetyConfig(form=form, tail=False, horizon=3)
+    gate, obs, action = Gate.create(2, 0.9, 0.1), jnp.zeros((2, 2)), jnp.ones((2, 1))
+    p = imagined_failures(NETS, learnt_toy, obs, action, 3, 1)
+    got = make_imagined_risk(NETS, learnt_toy, gate, config)(obs, action).risk
+    sums = {"first_passage": risk_of(p, 2, 0.9), "sum": p[0] + 0.9 * p[1] + 0.81 * p[2]}
+    np.testing.assert_allclose(got, sums[form], rtol=1e-5)
+    assert np.abs(sums["sum"] - sums["first_passage"]).min() > 1e-3
+
+
 class Walks:
     """A policy that always walks at the speed that is its parameter."""
 
@@ -376,6 +402,8 @@ def test_only_gated_steps_before_a_first_failure_say_how_often_recovery_acts():
         counted=jnp.ones((4, 4), bool).at[2:, 3].set(False),
     )
     np.testing.assert_allclose(acting_share(steps), (2 + 1 + 2) / (4 + 2 + 2))
+    steps.counted = None  # no budget of episodes: every step counts
+    np.testing.assert_allclose(acting_share(steps), (2 + 1 + 3) / (4 + 2 + 4))
     steps.counted = jnp.zeros((4, 4), bool)
     assert acting_share(steps) == 0.0  # and not NaN
 
