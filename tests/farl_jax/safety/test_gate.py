@@ -387,9 +387,7 @@ def test_drift_follows_the_trigger_rate_by_hand():
 
 
 def test_only_gated_steps_before_a_first_failure_say_how_often_recovery_acts():
-    """One environment a column: 2 of its 4 steps are recovered in each.
-
-    The first has no failure. The second fails at its second step, which still counts, and goes on.
+    """One environment a column. The first has no failure. The second fails at its second step, which still counts, and goes on.
     The third is of the control group. The fourth's last two steps are over budget.
     """
     acts = jnp.array([[1, 1, 1, 1], [1, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
@@ -403,7 +401,7 @@ def test_only_gated_steps_before_a_first_failure_say_how_often_recovery_acts():
     )
     np.testing.assert_allclose(acting_share(steps), (2 + 1 + 2) / (4 + 2 + 2))
     steps.counted = None  # no budget of episodes: every step counts
-    np.testing.assert_allclose(acting_share(steps), (2 + 1 + 3) / (4 + 2 + 4))
+    np.testing.assert_allclose(acting_share(steps), (2 + 1 + 4) / (4 + 2 + 4))
     steps.counted = jnp.zeros((4, 4), bool)
     assert acting_share(steps) == 0.0  # and not NaN
 
