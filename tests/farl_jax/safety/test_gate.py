@@ -387,7 +387,9 @@ def test_drift_follows_the_trigger_rate_by_hand():
 
 
 def test_only_gated_steps_before_a_first_failure_say_how_often_recovery_acts():
-    """One environment a column. The first has no failure. The second fails at its second step, which still counts, and goes on.
+    """One environment a column.
+
+    The first has no failure. The second fails at its second step, which still counts, and goes on.
     The third is of the control group. The fourth's last two steps are over budget.
     """
     acts = jnp.array([[1, 1, 1, 1], [1, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
