@@ -14,8 +14,9 @@ class Method:
     """The parts of a method."""
 
     title: str
-    gate: Literal["none", "world_model", "critic"] = "none"
-    """Prediction that triggers recovery: none, R of the world model, or Q_risk of a critic."""
+    gate: Literal["none", "world_model", "backup", "critic"] = "none"
+    """Prediction that triggers recovery: none, R of the world model, its risk head for the recovery
+    policy alone, or Q_risk of a critic."""
     recovery: Literal["policy", "mppi", "zero"] = "policy"
     """Recovery: the learnt recovery policy, a plan through the world model, or the zero action,
     which stops the hand."""
@@ -29,6 +30,11 @@ class Method:
         return self.gate != "none"
 
     @property
+    def models(self) -> bool:
+        """Whether the gate asks the world model."""
+        return self.gate in ("world_model", "backup")
+
+    @property
     def constrained(self) -> bool:
         """Whether failures enter the policy's update as a cost with a limit."""
         return self.constraint != "none"
@@ -37,7 +43,7 @@ class Method:
         """Whether a group of settings (a field of FarlConfig) can change this method's numbers."""
         owners = {
             "safety": self.gated,
-            "adaptation": self.gate == "world_model",
+            "adaptation": self.models,
             "risk_critic": self.gate == "critic",
             "mppi": self.recovery == "mppi",
             "constraint": self.constrained,
@@ -49,6 +55,7 @@ METHODS = {
     "uni_o4": Method("Uni-O4 (gate off)"),
     "farl": Method("FARL (gate on)", gate="world_model"),
     "simple_critic": Method("Simple Critic", gate="critic"),
+    "sooper": Method("SOOPER's switch", gate="backup"),
     "mppi": Method("MPPI recovery", gate="world_model", recovery="mppi"),
     "no_recovery": Method("No recovery policy", gate="world_model", recovery="zero"),
     "ppo_lagrangian": Method("PPO-Lagrangian", constraint="lagrangian"),

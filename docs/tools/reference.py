@@ -26,6 +26,7 @@ _NOTES = (
     "- `ppo_lagrangian`, `p3o` and `cpo` have no gate. The failure-episode rate has a limit",
     "  (`--constraint.limit`). V_C is fitted to the demonstrations first.",
     "- `simple_critic`: Recovery RL's risk critic is the gate, in the world model's place.",
+    "- `sooper`: the gate asks whether recovery could still prevent a failure afterwards.",
     "- `mppi` plans a recovery for those environments only that triggered.",
     "- `no_recovery`: the gate stops the hand instead.",
 )

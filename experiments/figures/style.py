@@ -23,6 +23,7 @@ COLORS = {
     "p3o": "#009E73",
     "cpo": "#CC79A7",
     "simple_critic": "#56B4E9",
+    "sooper": "#AA4499",
     "mppi": "#332288",
     "no_recovery": "#999999",
 }

@@ -78,6 +78,7 @@ def _gate_words(method: str) -> str:
     gate = {
         "none": "No gate watches its actions.",
         "world_model": "A gate watches its actions: a world model predicts failures.",
+        "backup": "A gate watches its actions: it predicts whether recovery could still help.",
         "critic": "A gate watches its actions: a risk critic predicts failures.",
     }[spec.gate]
     return f"{gate} Failures are a cost with a limit." if spec.constrained else gate

@@ -13,7 +13,11 @@ from farl_jax.methods import Method, find_method
 from farl_jax.safety.gate import Gate
 from farl_jax.storage.leaves import digest as digest_of
 
-RISKS = {"world_model": "risk R of the world model", "critic": "Q_risk of the risk critic"}
+RISKS = {
+    "world_model": "risk R of the world model",
+    "backup": "the world model's risk of the recovery policy",
+    "critic": "Q_risk of the risk critic",
+}
 RECOVERIES = {
     "policy": "the learnt recovery policy",
     "mppi": "a plan through the world model",
@@ -67,7 +71,7 @@ def _entry(channel: Channel) -> Entry:
 def _gate_terms(method: Method, config: FarlConfig, gate: Gate) -> GateTerms | None:
     if not method.gated:
         return None
-    group = config.safety if method.gate == "world_model" else config.risk_critic
+    group = config.safety if method.models else config.risk_critic
     return {
         "risk": RISKS[method.gate],
         "recovery": RECOVERIES[method.recovery],

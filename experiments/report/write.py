@@ -29,7 +29,7 @@ from farl_jax.schema import SchemaError
 from farl_jax.storage import files, json_files
 
 PAGE, ROWS = "index.html", "rows.jsonl"
-ABLATIONS = (*RIVALS, "no_recovery")
+ABLATIONS = (*RIVALS, "sooper", "no_recovery")
 TRADE_OFFS = ("constraint.limit", "safety.max_risk")
 """Swept settings whose cells are shown with the Pareto front."""
 AGAIN = "the same command draws it again"

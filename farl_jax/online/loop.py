@@ -67,7 +67,7 @@ def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> Online
     """Online learning of the gate's model or critic; None if it is frozen or there is no gate."""
     if method.gate == "critic" and config.risk_critic.every > 0:
         return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
-    if method.gate == "world_model" and config.adaptation.every > 0:
+    if method.models and config.adaptation.every > 0:
         both = config.adaptation, config.world_model
         return make_adaptation(nets.latent, *both, config.iql.reward_scale, nets.acting)
     return None

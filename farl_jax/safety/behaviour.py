@@ -18,7 +18,7 @@ from farl_jax.safety.gate import (
     policy_recovery,
     zero_recovery,
 )
-from farl_jax.safety.imagination import make_imagined_risk
+from farl_jax.safety.imagination import make_backup_risk, make_imagined_risk
 from farl_jax.safety.mppi import mppi_recovery, start_plans
 from farl_jax.safety.risk_critic import make_critic_risk
 from farl_jax.types import BatchedEnv, Controller
@@ -59,6 +59,8 @@ def make_controller(
     def risk_of(learnt: Agent, gate: Gate) -> Risk:
         if method.gate == "critic":
             return make_critic_risk(nets.critic, learnt.risk_critic)
+        if method.gate == "backup":
+            return make_backup_risk(nets, learnt)
         return make_imagined_risk(nets, learnt, gate, config.safety)
 
     def recovery_of(learnt: Agent) -> Recovery:

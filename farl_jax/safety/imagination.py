@@ -187,3 +187,19 @@ def make_imagined_risk(nets: Networks, learnt: Agent, gate: Gate, config: Safety
         return Judgement(risk(obs, action), remedy)
 
     return judge
+
+
+def make_backup_risk(nets: Networks, learnt: Agent) -> Risk:
+    """Build SOOPER's switch (arXiv 2601.19612): Q^rec(z, a) alone, without imagined steps.
+
+    It is a cost critic under the backup policy: could recovery still prevent a failure after `a`?
+    SOOPER adds the cost of the episode so far. A failure costs 1, so a failed episode would belong
+    to the backup policy. Here the task policy goes on where R is low again.
+    """
+    call = lambda name, *args: nets.latent.apply(learnt.world_model, *args, method=name)
+
+    def judge(obs: jax.Array, action: jax.Array) -> Judgement:
+        logit = call("risk", call("encode", obs), jnp.clip(action, -1.0, 1.0))
+        return Judgement(jax.nn.sigmoid(logit[POLICIES.index("recovery")]).mean(axis=0))
+
+    return judge

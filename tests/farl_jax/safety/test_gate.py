@@ -37,6 +37,7 @@ from farl_jax.safety.imagination import (
     first_passage,
     imagine,
     imagined_failures,
+    make_backup_risk,
     make_imagined_risk,
 )
 from farl_jax.types import Normalizer
@@ -301,6 +302,15 @@ def test_each_rule_imagines_its_own_policies(rule, learnt_toy):
     else:
         remedy = by_hand("recovery", mean["recovery"](obs))
         np.testing.assert_allclose(got.remedy, remedy, rtol=1e-4)
+
+
+def test_soopers_switch_asks_the_backup_policys_risk_head_alone(learnt_toy):
+    obs, action = jnp.float32([[0.2, 0.5], [-0.4, 0.1]]), jnp.float32([[0.3], [-2.0]])
+    got = make_backup_risk(NETS, learnt_toy)(obs, action)
+    call = lambda name, *args: NETS.latent.apply(learnt_toy.world_model, *args, method=name)
+    both = jax.nn.sigmoid(call("risk", call("encode", obs), jnp.clip(action, -1, 1))).mean(axis=1)
+    np.testing.assert_allclose(got.risk, both[1], rtol=1e-6)  # (task, recovery)
+    assert np.abs(both[0] - both[1]).min() > 1e-4 and got.remedy is None
 
 
 @pytest.mark.parametrize("form", ["first_passage", "sum"])
