@@ -63,7 +63,7 @@ def fails(capsys, *argv: str) -> str:
         (["run", "--world-model.train-horizon", "0"], "must be at least 1"),
         (["run", "--safety.trigger-rate", "2"], "above 0 and below 1"),
         (["run", "--adaptation.memory", "1"], "at least 2"),
-        (["run", "--safety.max-risk", "1.5"], "between 0 and 1"),
+        (["run", "--safety.max-risk", "-0.5"], "at least 0"),
         (["run", "--safety.trigger-rate", "0.1", "--safety.min-risk", "1"], "min_risk (1.0)"),
         (
             ["run", "--constraint.limit", "5"],

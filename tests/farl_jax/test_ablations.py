@@ -32,7 +32,7 @@ from tests.farl_jax.online.test_loop import (
 from tests.parameters import random_parameters
 from tests.toy import make_toy
 
-DEAR = (pytest.param(name, marks=pytest.mark.slow) for name in ("mppi", "no_recovery"))
+DEAR = (pytest.param(name, marks=pytest.mark.slow) for name in ("mppi", "no_recovery", "sooper"))
 ABLATIONS = ("simple_critic", *DEAR)
 CONFIG = dataclasses.replace(
     GATED,
@@ -57,7 +57,7 @@ def start(offline):
 
 @pytest.fixture(scope="module")
 def phases():
-    names = ("uni_o4", "simple_critic", "mppi", "no_recovery")
+    names = ("uni_o4", "simple_critic", "mppi", "no_recovery", "sooper")
     return {name: make_online(make_toy(ENVS), NETS, CONFIG, METHODS[name]) for name in names}
 
 
