@@ -185,6 +185,7 @@ def acting_share(steps: Transition) -> jax.Array:
     Steps that say nothing about eps_safe are left out. After its episode's first failure R is near
     1 for as long as the state keeps failing, and in the control group recovery never acts.
     """
+    chex.assert_equal_shape([steps.failing_steps, steps.failure, steps.decision.intervened])
     asked = (steps.failing_steps == steps.failure) & ~steps.decision.control
     if steps.counted is not None:
         asked &= steps.counted

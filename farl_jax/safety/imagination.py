@@ -56,6 +56,7 @@ def accumulated(
     probability: jax.Array, tail: jax.Array, gate: Gate, config: SafetyConfig
 ) -> jax.Array:
     """R or C_H, by `config.form`, from p_0..p_Hmax [Hmax + 1, ...] and Q at step H + 1 [...]."""
+    chex.assert_equal_shape_suffix([probability, tail], tail.ndim)
     if config.form == "sum":
         return discounted_sum(probability, gate.horizon, gate.gamma_risk)
     return first_passage(probability, tail, gate.horizon, gate.gamma_risk)

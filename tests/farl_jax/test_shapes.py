@@ -24,6 +24,7 @@ STEPS = SimpleNamespace(
     obs=CUBE,
     next_obs=CUBE,
     done=FLAT,
+    decision=SimpleNamespace(intervened=FLAT),
     success=TABLE,
     episode_return=TABLE,
     failing_steps=jnp.ones((3, 4)),
@@ -106,6 +107,7 @@ CALLS = {
     "handing_over": lambda: rollout.handing_over(None, None)(COLUMN, None, KEY),
     "recover": lambda: gate.recover(FLAT[:1] > 0, MEMORY, SafetyConfig()),
     "too_risky": lambda: gate.too_risky(JUDGED, ONE, jnp.ones(1, int), SafetyConfig()),
+    "acting_share": lambda: gate.acting_share(STEPS),
     "follow": lambda: gate.follow(ONE, FLAT, FLAT, SafetyConfig()),
     "adapted": lambda: gate.Gate.create(1, 0.9, 0.1).adapted(FLAT, SafetyConfig()),
     "gated_controller": lambda: gate.gated_controller(
@@ -113,6 +115,10 @@ CALLS = {
     ),
     "first_passage": lambda: imagination.first_passage(TABLE, FLAT[:1], ONE, ONE),
     "first_passage of several H": lambda: imagination.first_passage(TABLE, FLAT[:4], FLAT, ONE),
+    "accumulated": lambda: imagination.accumulated(
+        TABLE, FLAT, gate.Gate.create(1, 0.9, 0.1), SafetyConfig()
+    ),
+    "discounted_sum": lambda: imagination.discounted_sum(TABLE, FLAT, ONE),
     "imagine": lambda: imagination.imagine(None, None, None, TABLE, TABLE[0], 3, 1),
     "imagined_value": lambda: mppi.imagined_value(None, None, TABLE, CUBE, 1.0),
     "refine": lambda: mppi.refine(CUBE, FLAT[:1], MPPIConfig()),
