@@ -77,7 +77,7 @@ class Networks:
                 value=self.value.init(key, obs),
                 recovery=self.recovery.init(key, obs),
                 world_model=self.latent.init(key, obs, jnp.zeros((1, action))),
-                normalizer=Normalizer(obs[0], obs[0]),
+                normalizer=Normalizer(obs[0], obs[0], jnp.zeros(())),
                 max_risk=jnp.zeros(()),
             )
 

@@ -117,8 +117,8 @@ class IQLConfig(Checked):
     expectile: Fraction = 0.7
     discount: Discount = 0.99
     target_rate: Rate = 0.005
-    reward_scale: Positive = 0.01
-    """Factor on rewards: |V| is about 10 for returns of a few thousand."""
+    reward_scale: Positive | None = None
+    """Factor on rewards, of the online phase too. None takes the one that makes |V| about 10."""
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,6 @@ class OnlineConfig(Checked):
     """An update stops when a minibatch's KL estimate exceeds this value."""
     critic_warmup: Natural = 40_000
     """Env steps before the actor learns. The offline V was fitted to other policies."""
-    reward_scale: Positive = 0.01
     treatment: Treatment = "relabelled"
     """Recovered steps in PPO's policy loss. executed: with the executed action. masked: left out.
     relabelled: with the task policy's own action."""

@@ -93,10 +93,11 @@ class Transition:
 
 @struct.dataclass
 class Normalizer:
-    """Fixed observation statistics, z = (obs - mean) / std."""
+    """Fixed statistics: z = (obs - mean) / std for observations, r' = reward r for rewards."""
 
     mean: jax.Array  # [D]
     std: jax.Array  # [D], floored
+    reward: jax.Array | float = 1.0  # [] factor on the rewards of all learners
 
     def __call__(self, obs: jax.Array) -> jax.Array:
         """Normalise observations [..., D]."""

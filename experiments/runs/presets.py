@@ -133,6 +133,7 @@ RETIRED = {
     "safety.failure_limit": None,
     "safety.limit_memory": None,
     "online.success_bonus": None,
+    "online.reward_scale": None,
     "world_model.failure_window": None,
 }
 """Settings of older versions -> what replaces them; None: nothing does."""

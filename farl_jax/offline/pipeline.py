@@ -13,7 +13,7 @@ from farl_jax.data import dataset
 from farl_jax.data.dataset import Dataset, normalize_rows, to_normalized
 from farl_jax.data.margins import foreseen_margin, resolve_margins
 from farl_jax.data.practice import Practice
-from farl_jax.data.rewards import rewarded
+from farl_jax.data.rewards import reward_scale, rewarded
 from farl_jax.data.rollout import handing_over, policy_controller, unroll
 from farl_jax.nn.normalize import fit_normalizer
 from farl_jax.offline import bc, dagger, iql, ope
@@ -66,15 +66,18 @@ def run_offline(
     nets = Networks.create(config, env.observation_size, env.action_size)
     key_bc, key_roll, key_ensemble, key_task, key_recovery, key_model = jax.random.split(key, 6)
     key_before, key_after = jax.random.split(key_roll)
-    normalizer = fit_normalizer(np.concatenate([part["obs"] for part in demos.values()]))
+    scripted = dataset.concatenate(demos["task"], demos["failure"])
+    scale = config.iql.reward_scale or reward_scale(
+        scripted, env.success_reward, config.iql.discount
+    )
+    normalizer = fit_normalizer(np.concatenate([part["obs"] for part in demos.values()]), scale)
     clones, nll = bc.make_clone(nets.policy, config.bc)(key_bc, demos["task"], normalizer)
     report("clone", {"nll": nll})
     members = [jax.tree.map(lambda leaf, i=i: leaf[i], clones) for i in range(config.bc.members)]
     half, behave = config.demos.policy_episodes // 2, exploring(nets, normalizer)
     own, practice = practise(env, behave, members, half, config, key_before, report)
-    scripted = dataset.concatenate(demos["task"], demos["failure"])
     scaled = dataset.concatenate(scripted, *own)
-    scaled["reward"] = _scaled_reward(env, scaled, config, config.iql.discount)
+    scaled["reward"] = rewarded(scaled, normalizer, env.success_reward, config.iql.discount)
     everything = dataset.concatenate(scaled, demos["recovery"])
     ensemble, error = ope.make_fit_ensemble(nets.transition, config.offline_ppo, nets.sizes)(
         key_ensemble, to_normalized(everything, normalizer, ("obs", "action", "next_obs"))
@@ -144,13 +147,6 @@ def _make_improve(
         return params, critics, {k: float(v) for k, v in (losses | metrics).items()}
 
     return run
-
-
-def _scaled_reward(
-    env: BatchedEnv, data: Dataset, config: FarlConfig, discount: float
-) -> np.ndarray:
-    """Scaled reward of a learner with this discount for each step, [M]."""
-    return rewarded(data, env.success_reward, discount) * np.float32(config.iql.reward_scale)
 
 
 Behave = Callable[[Params, jax.Array], tuple[Controller, Any]]
@@ -236,7 +232,7 @@ def fit_world_model(
     num_own = sum(len(held["episode"]) for _, held in splits[1:])
     training = dataset.concatenate(training, recoveries)
     discount = config.world_model.discount
-    training["reward"] = _scaled_reward(env, training, config, discount)
+    training["reward"] = rewarded(training, normalizer, env.success_reward, discount)
     windows = to_windows(normalize_rows(training, normalizer), config.world_model)
     fit = learning.make_fit_offline(nets.latent, config.world_model, nets.acting(*policies))
     params = fit(key, windows, lambda step, losses: report("world_model", {"step": step} | losses))

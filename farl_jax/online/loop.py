@@ -69,7 +69,7 @@ def _make_learning(nets: Networks, config: FarlConfig, method: Method) -> Online
         return make_risk_learning(nets.critic, nets.policy, config.risk_critic, nets.sizes)
     if method.models and config.adaptation.every > 0:
         both = config.adaptation, config.world_model
-        return make_adaptation(nets.latent, *both, config.iql.reward_scale, nets.acting)
+        return make_adaptation(nets.latent, *both, nets.acting)
     return None
 
 

@@ -224,7 +224,7 @@ def make_risk_learning(
         learning: RiskLearning, normalizer: Normalizer, steps: Transition, key: jax.Array
     ) -> RiskLearning:
         key_safe, key_failing = jax.random.split(key)
-        fields = window_fields(steps, normalizer, reward_scale=1.0)
+        fields = window_fields(steps, normalizer)
         most, memory = min(config.transitions_per_rollout, steps.failure.size), config.memory
         good = steps.usable
         return learning.replace(

@@ -78,7 +78,7 @@ def make_batch(
     now = value_net.apply(value, obs)
     following = value_net.apply(value, normalizer(steps.next_obs))
     gain = generalized_advantage(
-        steps.reward * config.reward_scale,
+        steps.reward * normalizer.reward,
         now,
         following,
         steps.terminated,

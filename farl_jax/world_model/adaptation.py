@@ -12,7 +12,6 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from farl_jax.config import AdaptationConfig, FarlConfig, WorldModelConfig
@@ -96,9 +95,7 @@ def failing_rate(adaptation: Adaptation) -> jax.Array:
     return jnp.minimum(adaptation.failing.total / seen, 1.0)
 
 
-def window_fields(
-    steps: Transition, normalizer: Normalizer, reward_scale: float
-) -> dict[str, jax.Array]:
+def window_fields(steps: Transition, normalizer: Normalizer) -> dict[str, jax.Array]:
     """The fields of windows from a rollout, name -> [T, N, ...], scaled for the world model."""
     chex.assert_rank([steps.obs, steps.reward], [3, 2])
     chex.assert_equal_shape([steps.reward, steps.failure, steps.terminated])
@@ -106,18 +103,16 @@ def window_fields(
         "obs": normalizer(steps.obs),
         "next_obs": normalizer(steps.next_obs),
         "action": jnp.clip(steps.decision.action, -1.0, 1.0),
-        "reward": steps.reward * reward_scale,
+        "reward": steps.reward * normalizer.reward,
         "failure": steps.failure,
         "terminated": steps.terminated,
     }
 
 
-def seen_steps(
-    steps: Transition, normalizer: Normalizer, reward_scale: float
-) -> dict[str, jax.Array]:
+def seen_steps(steps: Transition, normalizer: Normalizer) -> dict[str, jax.Array]:
     """`window_fields` and the fields that decide where windows begin, name -> [T, N, ...]."""
     chex.assert_equal_shape([steps.done, steps.failing_steps, steps.diverged])
-    return window_fields(steps, normalizer, reward_scale) | {
+    return window_fields(steps, normalizer) | {
         "done": steps.done,
         "failing_steps": steps.failing_steps,
         "unusable": ~steps.usable,
@@ -128,7 +123,6 @@ def make_adaptation(
     model: LatentModel,
     config: AdaptationConfig,
     world: WorldModelConfig,
-    reward_scale: float,
     acting: Callable[[Params, Params], learning.Acting],
 ) -> OnlineLearning:
     """The world model's learning online. Its state is an `Adaptation`, its rehearsal `Windows`.
@@ -149,7 +143,7 @@ def make_adaptation(
         adaptation: Adaptation, normalizer: Normalizer, steps: Transition, key: jax.Array
     ) -> Adaptation:
         key_recent, key_failing = jax.random.split(key)
-        fields = seen_steps(steps, normalizer, reward_scale)
+        fields = seen_steps(steps, normalizer)
         usable, failing = usable_windows(fields, world.train_horizon, world.failing_run_cap)
         most = min(config.windows_per_rollout, usable.size)
         return adaptation.replace(
@@ -182,6 +176,5 @@ def rehearsal(
 ) -> Windows:
     """Windows of all demonstrations, which the model rehearses online."""
     data = dataset.concatenate(*demos.values())
-    reward = rewarded(data, success_reward, config.world_model.discount)
-    data["reward"] = reward * np.float32(config.iql.reward_scale)
+    data["reward"] = rewarded(data, normalizer, success_reward, config.world_model.discount)
     return to_windows(normalize_rows(data, normalizer), config.world_model)

@@ -158,7 +158,7 @@ OLDER = {  # what a version before this one had, with other values than its defa
         "limit_memory": 500,
         "patience": 9,
     },
-    "online": {"success_bonus": 1000.0, "rollout": 64},
+    "online": {"success_bonus": 1000.0, "reward_scale": 0.01, "rollout": 64},
     "world_model": {"failure_window": 250, "train_horizon": 5},
 }
 
@@ -203,6 +203,7 @@ def test_a_run_of_an_older_version_is_read_with_one_line(tmp_path):
         f"{tmp_path}/config.json: settings of an older version: safety.gamma_risk "
         "(world_model.gamma_risk), safety.limit_rate (left out), safety.failure_limit (left out), "
         "safety.limit_memory (left out), online.success_bonus (left out), "
+        "online.reward_scale (left out), "
         "world_model.failure_window (left out)"
     )
 

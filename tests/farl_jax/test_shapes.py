@@ -47,7 +47,7 @@ CALLS = {
     "sample": lambda: distributions.sample(KEY, TABLE, TABLE[0]),
     "log_prob": lambda: distributions.log_prob(TABLE, TABLE, TABLE[0]),
     "kl_divergence": lambda: distributions.kl_divergence(TABLE, TABLE, TABLE[0], TABLE[0]),
-    "fit_normalizer": lambda: normalize.fit_normalizer(np.ones((3, 6, 4))),
+    "fit_normalizer": lambda: normalize.fit_normalizer(np.ones((3, 6, 4)), 1.0),
     "polyak": lambda: training.polyak({"w": TABLE}, {"w": FLAT}, 0.5),
     "apply_gradient": lambda: training.Learner.create(TABLE, optax.sgd(1.0)).apply_gradient(
         FLAT[:4], optax.sgd(1.0)
@@ -130,7 +130,7 @@ CALLS = {
     "usable_windows": lambda: adaptation.usable_windows(
         {k: TABLE > 0 for k in ("done", "unusable", "failure")} | {"failing_steps": FLAT}, 2, 1
     ),
-    "window_fields": lambda: adaptation.window_fields(STEPS, None, 1.0),
+    "window_fields": lambda: adaptation.window_fields(STEPS, None),
     "roll_latents": lambda: learning.roll_latents(None, None, TABLE[:1], CUBE),
     "predict_failures": lambda: learning.predict_failures(None, None, TABLE[:1], CUBE),
     "auroc": lambda: scores.auroc(TABLE, TABLE > 0),

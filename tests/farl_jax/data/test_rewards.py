@@ -4,10 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from farl_jax.data.rewards import learner_reward, rewarded
+from farl_jax.data.rewards import VALUE, learner_reward, reward_scale, rewarded
+from farl_jax.types import Normalizer
 from farl_jax.updates.returns import generalized_advantage
 
 DISCOUNT = 0.99
+SCALED = Normalizer(jnp.zeros(1), jnp.ones(1), 0.5)
+PAID = 0.5 * np.array([1000.0, -5.0, 2.0, 3.0])
 
 
 def test_a_success_pays_for_ever_whatever_the_step():
@@ -26,16 +29,27 @@ def test_a_failure_that_ends_an_episode_pays_what_the_environment_says():
         "terminated": np.array([True, True, False, False]),
         "success": np.array([True, False, False, True]),
     }
-    np.testing.assert_allclose(rewarded(data, 10.0, DISCOUNT), [1000.0, -5.0, 2.0, 3.0], rtol=1e-5)
+    np.testing.assert_allclose(rewarded(data, SCALED, 10.0, DISCOUNT), PAID, rtol=1e-5)
     older = {name: data[name] for name in ("reward", "terminated")}
     older["terminated"] = data["terminated"] & data["success"]  # only a success ended an episode
-    np.testing.assert_allclose(rewarded(older, 10.0, DISCOUNT), [1000.0, -5.0, 2.0, 3.0], rtol=1e-5)
+    np.testing.assert_allclose(rewarded(older, SCALED, 10.0, DISCOUNT), PAID, rtol=1e-5)
 
 
 def test_rewards_without_a_known_meaning_of_success_stay():
     data = {"reward": np.float32([1.0, 7.0]), "terminated": np.array([True, True])}
     data["success"] = data["terminated"]
-    np.testing.assert_array_equal(rewarded(data, None, DISCOUNT), data["reward"])
+    np.testing.assert_array_equal(rewarded(data, SCALED, None, DISCOUNT), 0.5 * data["reward"])
+
+
+def test_the_largest_value_is_ten_by_success_or_by_the_data():
+    """Two episodes without a meaning of success: -1 -1 -1, and 2 then -8 from behind."""
+    data = {"reward": np.float32([-1, -1, -1, 2, -8]), "episode": np.array([4, 4, 4, 7, 7])}
+    assert np.float32(reward_scale(data, 10.0, 0.99)) == np.float32(0.01)  # FailureBench
+    assert reward_scale(data, -1.0, 0.9) == pytest.approx(1.0)
+    assert reward_scale(data, None, 0.5) == pytest.approx(VALUE / 8.0)  # and not of 2 - 4
+    tail = {name: rows[:3] for name, rows in data.items()}
+    assert reward_scale(tail, None, 0.5) == pytest.approx(VALUE / 1.75)
+    assert reward_scale({"reward": np.zeros(2), "episode": np.zeros(2)}, None, 0.9) == 1.0
 
 
 @pytest.mark.parametrize("wait", [1, 30, 79])

@@ -128,7 +128,7 @@ def test_nothing_is_learnt_from_steps_that_do_not_count(frozen, method):
     same, again = phase.update(copy, frozen, other)
     assert_identical(learnt.learners, same.learners)
     assert_identical(metrics, again)
-    seen = seen_steps(steps, frozen.normalizer, 1.0)
+    seen = seen_steps(steps, frozen.normalizer)
     np.testing.assert_array_equal(seen["unusable"], ~steps.counted)
 
 

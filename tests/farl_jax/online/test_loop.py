@@ -40,7 +40,6 @@ GATED = FarlConfig(
         minibatches=4,
         actor_learning_rate=3e-3,
         critic_learning_rate=3e-3,
-        reward_scale=0.1,
         discount=0.95,
         critic_warmup=ENVS * ROLLOUT,
         treatment="masked",
@@ -59,7 +58,7 @@ def frozen() -> Agent:
         world_model=jax.tree.map(
             lambda leaf: 3 * leaf, random_parameters(NETS.latent, obs, action, seed=3)
         ),
-        normalizer=Normalizer(np.float32([0.5, 0.5]), np.float32([0.3, 0.3])),
+        normalizer=Normalizer(*np.float32([[0.5, 0.5], [0.3, 0.3]]), np.float32(0.1)),
         max_risk=np.float32(0),
     )
     return jax.tree.map(jnp.asarray, result)

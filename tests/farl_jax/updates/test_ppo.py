@@ -24,7 +24,7 @@ VALUE = Value(width=16, depth=1)
 CONFIG = OnlineConfig(
     epochs=4, minibatches=3, actor_learning_rate=3e-3, target_kl=0.1, treatment="masked"
 )
-NORMALIZER = Normalizer(jnp.array([0.5, -1.0, 0.0]), jnp.array([2.0, 1.0, 0.5]))
+NORMALIZER = Normalizer(jnp.array([0.5, -1.0, 0.0]), jnp.array([2.0, 1.0, 0.5]), 0.01)
 INIT, update = ppo.make_update(POLICY, VALUE, CONFIG)
 UPDATE = jax.jit(update)
 
@@ -226,7 +226,7 @@ def test_flattening_keeps_the_rows_of_all_fields_together(learners):
     decision = steps.decision.replace(action=steps.obs[..., :A] * 3, log_prob=-steps.obs[..., 0])
     steps = steps.replace(decision=decision, reward=steps.obs[..., 0] * 100, next_obs=steps.obs)
     config = dataclasses.replace(CONFIG, discount=0.0, treatment="masked")
-    identity = Normalizer(jnp.zeros(D), jnp.ones(D))
+    identity = Normalizer(jnp.zeros(D), jnp.ones(D), 0.01)
     batch = ppo.make_batch(SumValue, jnp.asarray(2.0), identity, steps, config)
     number = np.arange(T * N)
     assert batch.obs.shape == (T * N, D) and batch.action.shape == (T * N, A)

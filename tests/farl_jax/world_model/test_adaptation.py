@@ -35,7 +35,7 @@ WORLD = dataclasses.replace(GATED.world_model, learning_rate=1e-3)
 ADAPT = AdaptationConfig(every=2, windows=32, failing_windows=16, windows_per_rollout=8)
 ADAPTING = dataclasses.replace(GATED, adaptation=ADAPT)
 MODEL = LatentModel(WORLD, 2, 1)
-IDENTITY = Normalizer(jnp.zeros(2), jnp.ones(2))
+IDENTITY = Normalizer(jnp.zeros(2), jnp.ones(2), 0.1)
 
 
 def resting(task, recovery):
@@ -113,7 +113,7 @@ def test_a_window_stands_for_as_many_as_there_were_and_fades():
 
 
 def test_windows_lie_in_one_episode_and_do_not_begin_deep_in_a_failure(steps):
-    usable, failing = map(np.asarray, usable_windows(seen_steps(steps, IDENTITY, 1.0), 3, cap=2))
+    usable, failing = map(np.asarray, usable_windows(seen_steps(steps, IDENTITY), 3, cap=2))
     host = jax.device_get(steps)
     expected = np.zeros_like(usable)
     for t in range(58):
@@ -128,7 +128,7 @@ def test_windows_lie_in_one_episode_and_do_not_begin_deep_in_a_failure(steps):
 
 def test_a_window_in_which_the_simulation_gave_up_is_left_out(steps):
     broken = steps.replace(diverged=steps.diverged.at[30].set(True))
-    usable, _ = usable_windows(seen_steps(broken, IDENTITY, 1.0), 3, cap=100)
+    usable, _ = usable_windows(seen_steps(broken, IDENTITY), 3, cap=100)
     assert not usable[28:31].any() and usable[27].any() and usable[31].any()
 
 
@@ -136,7 +136,7 @@ def test_a_window_in_which_the_simulation_gave_up_is_left_out(steps):
 def test_the_model_learns_from_what_it_observes(steps, demos):
     params = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
     params = jax.tree.map(jnp.asarray, params)
-    init, observe, learn, _ = make_adaptation(MODEL, ADAPT, WORLD, 0.1, resting)
+    init, observe, learn, _ = make_adaptation(MODEL, ADAPT, WORLD, resting)
     adaptation = observe(init(params), IDENTITY, steps, jax.random.key(1))
     assert int(adaptation.recent.stored) == int(adaptation.failing.stored) == 8
     assert np.asarray(adaptation.failing.fields["failure"])[:8].any(axis=1).all()
@@ -198,7 +198,7 @@ def drift():
     """(failure rate, its deciles) offline, then through two phases of a run."""
     rng = np.random.default_rng(0)
     adapt = AdaptationConfig(windows=1024, failing_windows=512, memory=8, learning_rate=1e-3)
-    _, observe, learn, _ = learning_of = make_adaptation(DRIFTING, adapt, DRIFT, 1.0, resting)
+    _, observe, learn, _ = learning_of = make_adaptation(DRIFTING, adapt, DRIFT, resting)
     plain = Normalizer(jnp.zeros(1), jnp.ones(1))
     see = jax.jit(lambda a, x, f, key: observe(a, plain, as_steps(x, f), key))
     demos = to_windows(as_demos(*stream(rng, 0.5, 3, 30_000)), DRIFT)
@@ -249,9 +249,9 @@ def test_the_running_rate_of_failing_windows_is_the_runs_own(drift):
 def test_both_halves_of_a_batch_weigh_what_they_are(steps, demos):
     """The mean of `failure` by weight is the rate of each half's own windows, not one half."""
     params = random_parameters(MODEL, np.zeros((1, 2)), np.zeros((1, 1)), seed=3)
-    init, observe, _, _ = make_adaptation(MODEL, ADAPT, WORLD, 0.1, resting)
+    init, observe, _, _ = make_adaptation(MODEL, ADAPT, WORLD, resting)
     adaptation = observe(init(params), IDENTITY, steps, jax.random.key(1))
-    usable, bad = usable_windows(seen_steps(steps, IDENTITY, 1.0), 3, WORLD.failing_run_cap)
+    usable, bad = usable_windows(seen_steps(steps, IDENTITY), 3, WORLD.failing_run_cap)
     np.testing.assert_allclose(failing_rate(adaptation), bad.sum() / usable.sum(), rtol=1e-6)
     rate = float(demos.num_failing / demos.num_starts)
     wide = dataclasses.replace(WORLD, batch=8000)
