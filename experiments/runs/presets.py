@@ -138,14 +138,14 @@ RETIRED = {
 }
 """Settings of older versions -> what replaces them; None: nothing does."""
 FORMER = {
-    "safety.rule": "paper",
-    "safety.form": "sum",
-    "safety.tail": False,
-    "safety.release": 1.0,
-    "safety.control_share": 0.0,
-    "safety.trigger_rate": None,
+    "rule": "paper",
+    "form": "sum",
+    "tail": False,
+    "release": 1.0,
+    "control_share": 0.0,
+    "trigger_rate": None,
 }
-"""What versions with a retired setting did where this version has a setting."""
+"""What versions whose risk had no tail did where this version has a setting of `safety`."""
 
 
 def retired(saved: Any) -> tuple[str, ...]:
@@ -171,9 +171,8 @@ def without_retired(saved: Mapping[str, Any]) -> dict[str, Any]:
         if new is not None:
             group, own = new.split(".")
             config.setdefault(group, {}).setdefault(own, value)
-    for name, value in FORMER.items():
-        group, own = name.split(".")
-        config.setdefault(group, {}).setdefault(own, value)
+    if "tail" not in config.setdefault("safety", {}):
+        config["safety"] = FORMER | config["safety"]
     return dict(saved) | {"config": config}
 
 
