@@ -121,7 +121,8 @@ class ReproduceArgs(Checked):
     runs: Path = Path("runs")
     """Folder of the runs, <task>/<preset>/seed<N>. Missing ones are made there."""
     out: Path | None = None
-    """Folder of main.jsonl and the figures. Default: results; robot: results/robot."""
+    """Folder of main.jsonl and the figures. Default: results; robot: results/robot; another preset:
+    a folder of its name in there."""
     stored: bool = False
     """Run nothing. Print tables and draw figures of the rows in --out."""
     insist: bool = False

@@ -49,6 +49,10 @@ class Usual:
     methods: tuple[str, ...]  # others come on top
     out: Path
 
+    def folder(self, name: str) -> Path:
+        """Usual output of preset `name`. Presets do not share one, as each drops others' rows."""
+        return self.out if name == self.preset else self.out / name
+
 
 SIMULATED = Usual("paper", "failurebench", 3, MAIN, Path("results"))
 ROBOT = Usual("robot", "franka", 10, (*MAIN, "simple_critic"), Path("results", "robot"))

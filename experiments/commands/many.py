@@ -21,7 +21,8 @@ def command_reproduce(args: ReproduceArgs) -> None:
 
     figures = ("failures", "returns") if args.figure == "both" else (args.figure,)
     usual, command = reproduce.usual(args.figure), command_typed()
-    name, out = args.preset or usual.preset, args.out or usual.out
+    name = args.preset or usual.preset
+    out = args.out or usual.folder(name)
     if args.stored:
         own = ReproduceArgs(figure=args.figure, preset=args.preset, out=args.out, stored=True)
         if args != own:

@@ -23,7 +23,7 @@ from farl_jax.methods import METHODS, Method
 from farl_jax.schema import SchemaError
 
 CALIBRATION = (
-    *("rule", "tail", "horizon", "hold"),
+    *("rule", "form", "tail", "horizon", "hold"),
     *("target_recall", "target_trigger_rate", "lead_time"),
 )
 """Safety settings of the offline phase, for the calibrated eps_safe (max_risk = None)."""

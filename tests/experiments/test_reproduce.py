@@ -186,6 +186,7 @@ def test_the_robots_figure_has_a_table_and_a_folder_of_its_own(tmp_path, monkeyp
     assert reproduce.usual("both") == reproduce.SIMULATED
     usual = reproduce.usual("robot")
     assert (usual.preset, usual.seeds, usual.out) == ("robot", 10, Path("results/robot"))
+    assert usual.folder("robot") == usual.out and usual.folder("smoke") == usual.out / "smoke"
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", "--figure", "robot", "--stored", "--out", "empty"]) == 2
     assert "empty/main.jsonl has no seed of both uni_o4 and farl" in capsys.readouterr().err
