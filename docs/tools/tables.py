@@ -22,25 +22,28 @@ ROOT = pathlib.Path(__file__).parents[2]
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "franka.md")
 
+EARLIER = SIMULATED.out / "earlier"
+"""Rows of settings that differed from task to task."""
 Row = Mapping[str, Any]
 ByMethod = Mapping[str, Sequence[Row]]
 
 
 def rendered(text: str) -> str:
     """A page with every marked table computed anew."""
-    made = {"main": main_table, "paper": paper_table, "methods": methods_table}
-    made["robot"] = robot_table_of_franka
+    made = {"main": main_table, "paper": paper_table, "robot": robot_table_of_franka}
+    made["earlier"] = lambda: main_table(EARLIER)
+    made["methods"] = lambda: methods_table(EARLIER)
     return MARK.sub(lambda found: f"{found[1]}\n{made[found[2]]()}\n{found[3]}", text)
 
 
-def main_table() -> str:
+def main_table(folder: pathlib.Path = SIMULATED.out) -> str:
     """Both main methods on every task, all seeds together."""
     lines = [
         "| task | method | failure episodes | rate | fewer (95 %) | per episode (95 %) "
         "| final return | success |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    by_task = _by_task()
+    by_task = _by_task(folder)
     for task, methods in by_task.items():
         for method in MAIN:
             rows = methods[method]
@@ -87,9 +90,9 @@ def paper_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def methods_table() -> str:
+def methods_table(folder: pathlib.Path) -> str:
     """Every method with stored rows: failure episodes (share), final return (range over seeds)."""
-    by_task = _by_task()
+    by_task = _by_task(folder)
     lines = [f"| method | {' | '.join(f'`{task}`' for task in by_task)} |"]
     lines.append(f"|{'---|' * (1 + len(by_task))}")
     stored = {method for methods in by_task.values() for method in methods}
