@@ -45,10 +45,10 @@ class FrameInfo:
     """Steps since reset."""
     failure_margin: float
     """Distance to failure, m; negative while failing."""
-    horizon_cost: float | None = None
-    """C_H, the risk that the gate saw; None without a gate."""
+    risk: float | None = None
+    """What the gate compared with eps_safe; None without a gate."""
     max_risk: float | None = None
-    """eps_safe, the limit of C_H; None without a gate."""
+    """eps_safe; None without a gate."""
     intervened: bool = False
     """Whether the recovery policy acted; gives the frame a red border."""
     success: bool = False
@@ -157,13 +157,13 @@ def annotate(frame: np.ndarray, info: FrameInfo) -> np.ndarray:
     font = ImageFont.load_default(size=round(line * 0.58))
     draw.rectangle((0, height - line - _BORDER, width, height), fill=_STRIP)
     middle, pad = height - _BORDER - line / 2, _BORDER + 10
-    cost = "" if info.horizon_cost is None else f"C_H {info.horizon_cost:.0e}"
-    cost += "" if info.max_risk is None else f" / {info.max_risk:.0e}"
+    risk = "" if info.risk is None else f"R {info.risk:.0e}"
+    risk += "" if info.max_risk is None else f" / {info.max_risk:.0e}"
     failing = info.failure_margin < 0.0
     draw.text((pad, middle), f"step {info.step}", _WHITE, font, anchor="lm")
     margin = f"margin {100.0 * info.failure_margin:+.1f} cm"
     draw.text((width * 0.20, middle), margin, _AMBER if failing else _WHITE, font, anchor="lm")
-    draw.text((width * 0.485, middle), cost, _WHITE, font, anchor="lm")
+    draw.text((width * 0.485, middle), risk, _WHITE, font, anchor="lm")
     word = "RECOVERY" if info.intervened else "FAILURE" if failing else ""
     word = "SUCCESS" if info.success else word
     draw.text((width - pad, middle), word, _AMBER if failing else _WHITE, font, anchor="rm")

@@ -24,7 +24,7 @@ class StartArgs(Checked):
     """Your own environment instead of a task: gymnasium:ID, or module:function that returns a
     gymnasium.Env or VectorEnv (docs/tutorials/own-environment.md)."""
     preset: str = "quick"
-    """Budget: smoke, quick, robot or paper. The options below change single settings."""
+    """Budget: smoke, quick, robot, paper or published. The options below change single settings."""
     seed: Seed = 0
     """First seed."""
     seeds: Count = 1
@@ -237,7 +237,7 @@ class SweepArgs(Checked):
     task: str = "bounded_push"
     """A FailureBench task, or your own as module:Class (docs/tutorials/own-task.md)."""
     preset: str = "quick"
-    """Preset of all other settings: smoke, quick, robot or paper."""
+    """Preset of all other settings: smoke, quick, robot, paper or published."""
     method: Annotated[tuple[str, ...], Length(1)] = MAIN
     """Methods of each run."""
     seed: Seed = 0
@@ -275,7 +275,7 @@ class SweepArgs(Checked):
 
 @dataclass(frozen=True)
 class HorizonArgs(Checked):
-    """Compare horizons of C_H on a trained run, with frozen policy and world model."""
+    """Compare horizons of the risk on a trained run, with frozen policy and world model."""
 
     run: tyro.conf.Positional[Path]
     """Folder of one seed of a run, for example runs/bounded_push/quick/seed0."""

@@ -1,8 +1,7 @@
 """Every number of the method, as one tree of frozen dataclasses.
 
-All numbers are static under jit, except the gate's three: `SafetyConfig.horizon`,
-`WorldModelConfig.gamma_risk` as the gate uses it, and eps_safe. They are traced, so that a sweep
-over them compiles once. An annotation says which values a number may have (`farl_jax.schema`). It
+All numbers are static under jit but eps_safe, which is traced. In the horizon study H and gamma_risk
+are traced, too, so that all its gates are one program. An annotation says which values a number may have (`farl_jax.schema`). It
 is checked for the command line, files, sweeps and Python.
 """
 
@@ -61,12 +60,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class HorizonConfig(Checked):
-    """The study of C_H's horizon on a trained run. Each combination is one gate."""
+    """The study of the risk's horizon on a trained run, without a tail. Each combination is one gate."""
 
     horizons: Annotated[tuple[Count, ...], Length(1, distinct=True)] = (1, 2, 3, 5, 8, 10, 15, 20)
-    """Horizons H of C_H. Beyond `world_model.train_horizon` - 1 the failure head extrapolates."""
+    """Horizons H. Beyond `world_model.train_horizon` - 1 the failure head extrapolates."""
     gammas: Annotated[tuple[Rate, ...], Length(1, distinct=True)] = (0.85, 0.95)
-    """Discounts gamma_risk of C_H."""
+    """Discounts gamma_risk."""
     trigger_rates: Annotated[tuple[Fraction, ...], Length(1, distinct=True)] = (0.02, 0.05, 0.1)
     """Trigger rates on calm ungated steps. Each gate's eps_safe is chosen to have this rate."""
     watch_steps: Count = 100_000

@@ -100,7 +100,8 @@ class RiskCriticConfig(Checked):
 
     gamma_risk: Discount = 0.97
     max_risk: Share = 0.25
-    """eps_risk: the recovery policy acts when Q_risk exceeds it."""
+    """eps_risk: the recovery policy acts when Q_risk exceeds it. It follows `safety.trigger_rate`,
+    as eps_safe does."""
     steps: Count = 8000
     batch: Count = 320
     failure_share: Share = 0.3

@@ -23,7 +23,7 @@ def pictures() -> dict[str, str]:
 
 
 def method() -> str:
-    """FARL in one picture: the offline phase, the gate of a step, and C_H."""
+    """FARL in one picture: the offline phase, and the gate of a step."""
     parts = [
         _label(20, 28, "Offline: learn from demonstrations", bold=True),
         _box(20, 44, 170, 44, GREY, "demonstrations", "task, failure, recovery"),

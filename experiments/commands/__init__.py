@@ -63,7 +63,7 @@ COMMANDS = {
     "sweep horizon": (
         HorizonArgs,
         command_horizon,
-        "horizons of C_H compared on a trained run",
+        "horizons of the risk compared on a trained run",
     ),
     "report": (ReportArgs, command_report, "one page with tables, figures and films of all runs"),
     "demos": (DemosArgs, command_demos, "demonstrations of a run"),

@@ -14,7 +14,7 @@ from farl_jax.methods import find_method
 
 
 def command_horizon(args: HorizonArgs) -> None:
-    """Study horizons of C_H on a trained run."""
+    """Study horizons of the risk on a trained run."""
     from experiments.studies import horizon
 
     gates = len(args.study.horizons) * len(args.study.gammas) * len(args.study.trigger_rates)

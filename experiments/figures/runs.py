@@ -151,7 +151,7 @@ def horizon_figure(path: Path, report: Row) -> Path:
         axis.set_ylim(bottom=0.0)
     ungated = report["ungated"]
     figure.suptitle(
-        f"{report['task']}, seed {report['seed']}: horizon of C_H, frozen policy of step "
+        f"{report['task']}, seed {report['seed']}: horizon of the risk, frozen policy of step "
         f"{report['policy_step']:,}; without a gate {ungated['failure_episodes']} failure episodes "
         f"of {ungated['episodes']:,}",
         fontsize=12,

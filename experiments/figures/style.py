@@ -32,7 +32,7 @@ PALETTE = tuple(COLORS.values())
 """The same colours for lines that are not methods."""
 STYLES = ("-", "--", "-.", ":")
 _SPARE = ("#117733", "#882255", "#661100", "#44AA99")
-_MARKERS = "os^Dv<P*X>hp"
+_MARKERS = "os^Dv<P*X>hpd"
 
 
 def look(key: str) -> dict[str, str]:

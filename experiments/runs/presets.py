@@ -274,7 +274,8 @@ def check_run(settings: RunSettings, methods: Iterable[str] = tuple(METHODS)) ->
     check_budget(config.online, limit)
     if config.online.dynamics == "shifted":
         environment(settings.task, settings.backend, config.env, settings.seed)
-    asked = is_own_environment(settings.task) and config.demos.dagger_rounds > 0
+    dagger = config.demos.dagger_rounds > 0 and config.demos.interaction != "none"
+    asked = is_own_environment(settings.task) and dagger
     if asked and not env.has("recovery"):
         raise UserError(
             f"{named(settings.task)} has no function recovery, which demos.dagger_rounds = "

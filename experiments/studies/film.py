@@ -53,9 +53,7 @@ class Rollout:
             render.FrameInfo(
                 step=int(self.steps.step_count[t, i]),
                 failure_margin=float(self.steps.next_margin[t, i]),
-                horizon_cost=None
-                if self.max_risk is None
-                else float(self.steps.decision.risk[t, i]),
+                risk=None if self.max_risk is None else float(self.steps.decision.risk[t, i]),
                 max_risk=self.max_risk,
                 intervened=bool(self.steps.decision.intervened[t, i]),
                 success=bool(self.steps.success[t, i]),

@@ -103,7 +103,7 @@ def watch(
 
     Returns:
         gates [G], by trigger rate, then gamma_risk, then horizon; one report per gate; and seconds
-        for C_H of all watched steps, of one gate with the longest horizon and of all gates.
+        for the risk of all watched steps, of one gate with the longest horizon and of all gates.
     """
     length = math.ceil(config.watch_steps / settings.online.num_envs)
     roll = make_roll(run, settings, METHODS["uni_o4"], length)
@@ -126,7 +126,7 @@ def watch(
     ]
     run.say(
         f"watched {host.failure.size:,} ungated steps: {int(host.first_failure.sum())} failure "
-        f"episodes of {int(done.sum())}; C_H of {len(pairs)} (H, gamma_risk) in "
+        f"episodes of {int(done.sum())}; risks of {len(pairs)} (H, gamma_risk) in "
         f"{seconds['all_gates']:.2f} s, of one H = {top} in {seconds['one_gate']:.2f} s"
     )
     rates = len(config.trigger_rates)
@@ -137,7 +137,7 @@ def watch(
 def _costs(
     run: Run, settings: FarlConfig, learnt: Agent, gates: Gate, steps: Transition
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """C_H [G, T, N] of the watched steps, and seconds for all gates and for the longest H."""
+    """Risk [G, T, N] of the watched steps, and seconds for all gates and for the longest H."""
     top = settings.safety.horizon
     costs = horizon.make_costs(run.networks(), settings.safety, top)
     longest = Gate.create(top, settings.world_model.gamma_risk, jnp.inf)

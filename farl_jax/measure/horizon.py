@@ -1,6 +1,6 @@
 """The horizon study: many gates (H, gamma_risk, eps_safe) on one frozen policy.
 
-Watching: on ungated rollouts p_0..p_Hmax are imagined once. Each gate's C_H, R without a tail, is a
+Watching: on ungated rollouts p_0..p_Hmax are imagined once. Each gate's risk, without a tail, is a
 masked sum of them (`imagination.first_passage`), and its eps_safe gives all gates the same trigger
 rate on calm steps. Acting: each gate has N environments, with the same starts, noise and resets. A
 gate that never triggers is the baseline. Axes: G gates, T time, N environments.

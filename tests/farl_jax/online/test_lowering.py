@@ -154,7 +154,7 @@ def _rehearsal(config, spec, steps):
     """Demonstrations that the gate's model or critic goes on learning from: a standstill."""
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), steps)
     data = from_rollout(blank)
-    return to_risk_data(data) if spec.gate == "critic" else to_windows(data, config.world_model)[0]
+    return to_risk_data(data) if spec.gate == "critic" else to_windows(data, config.world_model)
 
 
 def _deployed(nets, config, spec, env):
