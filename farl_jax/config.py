@@ -1,8 +1,8 @@
 """Every number of the method, as one tree of frozen dataclasses.
 
-All numbers are static under jit but eps_safe, which is traced. In the horizon study H and gamma_risk
-are traced, too, so that all its gates are one program. An annotation says which values a number may have (`farl_jax.schema`). It
-is checked for the command line, files, sweeps and Python.
+All numbers are static under jit but eps_safe, which is traced. In the horizon study H and
+gamma_risk are traced, too, so that all its gates are one program. An annotation says which values a
+number may have (`farl_jax.schema`). It is checked for the command line, files, sweeps and Python.
 """
 
 import dataclasses
@@ -60,7 +60,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class HorizonConfig(Checked):
-    """The study of the risk's horizon on a trained run, without a tail. Each combination is one gate."""
+    """The study of the horizon of a risk without a tail, on a trained run.
+
+    Each combination is one gate.
+    """
 
     horizons: Annotated[tuple[Count, ...], Length(1, distinct=True)] = (1, 2, 3, 5, 8, 10, 15, 20)
     """Horizons H. Beyond `world_model.train_horizon` - 1 the failure head extrapolates."""

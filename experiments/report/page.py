@@ -37,8 +37,8 @@ CAPTIONS = {
     "foresight": "Failure prediction of the world model: AUROC of a failure i steps ahead, recall "
     "of failure onsets against trigger rate, calibration of the risk, and RMS error of decoded "
     "positions. One seed.",
-    "horizon": "The horizon H of the risk on one frozen policy: reduction of failure episodes, return "
-    "and trigger rate with the gate; recall and lead time in steps without it. One seed.",
+    "horizon": "The horizon H of the risk on one frozen policy: reduction of failure episodes, "
+    "return and trigger rate with the gate; recall and lead time in steps without it. One seed.",
     "sweeps": "Failure episodes and final normalised return of a sweep's cells.",
 }
 _SECTIONS = (
