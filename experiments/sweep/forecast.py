@@ -15,7 +15,7 @@ from experiments.sweep.cells import TABLE, Sweep
 from experiments.sweep.cost import Forecast, Measured, forecast, of_loop, of_run
 
 _RESULTS = Path(ROOT, "results")
-_RUNS = ("main.jsonl", "quick/main.jsonl")
+_RUNS = ("main.jsonl", "earlier/main.jsonl", "quick/main.jsonl")
 """Rows of stored runs. They were trained on a CPU (docs/results.md)."""
 _BENCH = ("bench/train.json", "bench/train_seeds.json", "bench/gpu/gpu.json")
 

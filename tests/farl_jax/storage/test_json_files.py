@@ -180,11 +180,11 @@ def test_every_stored_file_is_as_declared():
     read_all = lambda pattern, kind: [read(path, kind) for path in RESULTS.glob(pattern)]
     assert len(read_all("*/diagnosis.json", records.Diagnosis)) == 4
     assert len(read_all("*/horizon.json", records.Study)) == 1
-    main = [RESULTS / "main.jsonl", RESULTS / "quick/main.jsonl"]
-    assert [len(read_rows(path, records.MainRow)) for path in main] == [72, 32]
+    main = [RESULTS / name / "main.jsonl" for name in ("", "earlier", "quick")]
+    assert [len(read_rows(path, records.MainRow)) for path in main] == [24, 72, 32]
     sweeps = [path for path in RESULTS.glob("*/*.jsonl") if path not in main]
     assert sum(len(read_rows(path, records.SweepRow)) for path in sweeps) == 75
-    assert [len(_settings_in(path.with_name("settings.json"))) for path in main] == [8, 4]
+    assert [len(_settings_in(path.with_name("settings.json"))) for path in main] == [4, 8, 4]
     assert read_paper()["failure_episodes"]["bounded_push"]["uni_o4"] == 1518.3
 
 
