@@ -29,7 +29,7 @@ from experiments.runs.begin import study as work_of
 from experiments.runs.run import Run
 from experiments.studies.diagnose import make_roll
 from farl_jax.agent import Agent
-from farl_jax.config import FarlConfig, HorizonConfig
+from farl_jax.config import FarlConfig, HorizonConfig, replace
 from farl_jax.measure import diagnosis, horizon
 from farl_jax.methods import METHODS, find_method
 from farl_jax.safety import behaviour
@@ -52,13 +52,11 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
     frozen = run.offline_result()
     step, learnt = (0, frozen) if offline else newest(run, method, frozen)[:2]
     settings = run.settings.config
-    plain = {"rule": "paper", "tail": False, "release": 1.0, "horizon": max(config.horizons)}
-    safety = dataclasses.replace(settings.safety, **plain)
-    settings = dataclasses.replace(settings, safety=safety)
+    train_horizon = settings.world_model.train_horizon
+    settings = plain_gate(settings, max(config.horizons))
     run.say(f"policy and world model of step {step:,}")
     gates, watched, seconds = watch(run, settings, config, learnt)
     acting = act(run, settings, config, method, learnt, gates)
-    train_horizon = settings.world_model.train_horizon
     rates = np.repeat(config.trigger_rates, len(watched) // len(config.trigger_rates))
     of_gates = [float(r) for r in rates], watched, acting[:-1]
     rows = [
@@ -79,8 +77,8 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
         "method": method,
         "policy_step": step,
         "train_horizon": train_horizon,
-        "hold": safety.hold,
-        "lead_time": safety.lead_time,
+        "hold": settings.safety.hold,
+        "lead_time": settings.safety.lead_time,
         "study": dataclasses.asdict(config),
         "gate_seconds": seconds,
         "ungated": acting[-1],
@@ -94,6 +92,20 @@ def study(run: Run, args: HorizonArgs) -> dict[str, Any]:
         figure = horizon_figure(run.path / method / f"{name}.png", report)
         run.say(f"figure: {figure}")
     return report
+
+
+def plain_gate(settings: FarlConfig, longest: int) -> FarlConfig:
+    """`settings` with the paper's rule, without a tail, for horizons up to `longest`.
+
+    A run may not imagine farther than its model was trained. The study asks what happens then, so
+    here the limit is moved.
+    """
+    changes = {
+        "safety": {"rule": "paper", "tail": False, "release": 1.0, "horizon": longest},
+        "world_model": {"train_horizon": max(settings.world_model.train_horizon, longest + 1)},
+        "adaptation": {"every": 0},
+    }
+    return replace(settings, changes)
 
 
 def watch(

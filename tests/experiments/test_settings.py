@@ -17,6 +17,7 @@ from experiments.errors import UserError
 from experiments.runs import presets
 from experiments.runs.files import read_settings
 from experiments.runs.presets import RunSettings, parse_setting, preset
+from experiments.studies.horizon import plain_gate
 from farl_jax import config
 from farl_jax.config import FarlConfig
 from farl_jax.schema import Checked, Range, SchemaError, hints_of, rules_of
@@ -299,3 +300,11 @@ def test_the_readers_of_hints_know_all_kinds():
     hints = typing.get_type_hints(arguments.SweepArgs, include_extras=True)
     assert not is_number(hints["together"]) and not is_number(hints["out"])
     assert is_number(hints["seeds"])
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_the_horizon_study_may_look_farther_than_the_model_was_trained(name):
+    longest = max(config.HorizonConfig().horizons)
+    made = plain_gate(preset(name), longest)
+    assert made.safety.horizon == longest >= preset(name).world_model.train_horizon
+    assert (made.safety.rule, made.safety.tail) == ("paper", False)
